@@ -1,0 +1,126 @@
+// The task file: what an ML engineer writes. Strict: an unknown key is an error
+// that names the nearest one; a key whose feature is not built is refused,
+// never ignored (docs/protocol.md).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "base/time.h"
+
+namespace selvage::plan {
+
+inline constexpr size_t kTaskFileSizeMax = 64 << 10;
+
+enum class OptimizerName { kSgd, kAdam };
+struct OptimizerSpec {
+  OptimizerName name = OptimizerName::kSgd;
+  double lr = 0.01;         // (0, 100]
+  double momentum = 0;      // sgd; [0, 1)
+  double beta1 = 0.9;       // adam
+  double beta2 = 0.999;     // adam
+  double eps = 1e-8;        // adam
+  double weight_decay = 0;  // [0, 1]
+  friend bool operator==(const OptimizerSpec&, const OptimizerSpec&) = default;
+};
+
+struct TrainSpec {
+  int local_epochs = 1;  // 1..1000
+  int batch_size = 32;   // 1..65536
+  OptimizerSpec optimizer;
+  friend bool operator==(const TrainSpec&, const TrainSpec&) = default;
+};
+
+struct StrategySpec {           // name: fedavg
+  int num_rounds = 1;           // committed rounds; 1..1,000,000
+  int cohort = 10;              // the goal: updates per round; 1..10,000
+  int min_updates = 0;          // below it the round is ABANDONED; 0: = cohort
+  double over_selection = 1.3;  // [1, 4]: assignments per wanted update
+  Duration round_deadline = std::chrono::minutes(5);  // 1 s .. 7 days
+  // SELECTING waits until this many devices checked in (Flower's
+  // min_available_nodes); 0: as many as will be assigned.
+  int min_available_nodes = 0;
+  // ... but no longer than this once min_updates devices did. 0: half of
+  // round_deadline.
+  Duration selection_window{};
+  double server_learning_rate = 1.0;  // (0, 10]
+  friend bool operator==(const StrategySpec&, const StrategySpec&) = default;
+};
+
+struct PersonalizeSpec {  // method: fine_tune
+  bool enabled = false;
+  std::vector<std::string> tensors;  // regexes (search, ECMAScript); empty: all
+  int epochs = 1;
+  int batch_size = 0;  // 0: that of train
+  OptimizerSpec optimizer;
+  bool baseline_alone = false;  // also train a local-only model, for reports
+  int baseline_epochs = 0;      // 0: 30
+  friend bool operator==(const PersonalizeSpec&,
+                         const PersonalizeSpec&) = default;
+};
+
+struct EvaluateSpec {
+  std::string key_metric;  // one of the program's metrics; "": the first
+  bool maximize = true;    // mode: max | min
+  friend bool operator==(const EvaluateSpec&, const EvaluateSpec&) = default;
+};
+
+enum class CodecName { kFloat32, kFloat16 };
+std::string_view CodecNameText(CodecName codec);  // "float32", "float16"
+struct UpdateSpec {
+  CodecName codec = CodecName::kFloat16;
+  // Exclusive bounds on |delta| per element and role; (0, 2^24].
+  double max_abs_default = 8;
+  double max_abs_buffer_float = 65536;
+  int weight_cap = 10'000;  // an update weighs min(examples, cap); 1..65,535
+  friend bool operator==(const UpdateSpec&, const UpdateSpec&) = default;
+};
+
+struct PrivacySpec {
+  int min_cohort = 1;  // <= min_updates
+  friend bool operator==(const PrivacySpec&, const PrivacySpec&) = default;
+};
+
+struct DataSpec {
+  std::string collection = "default";  // [a-z0-9_-]{1,64}
+  int min_examples = 1;                // devices with fewer decline
+  double holdout = 0.2;                // [0, 0.9]
+  friend bool operator==(const DataSpec&, const DataSpec&) = default;
+};
+
+struct TaskSpec {
+  std::string name;        // [a-z0-9-]{1,64}, starts with a letter
+  std::string population;  // likewise
+  std::string program;     // as written: model.yaml, model.pt, native:NAME
+  std::string initial = "random";  // random | FILE.safetensors | TASK@VERSION
+  uint64_t seed = 0;
+  TrainSpec train;
+  StrategySpec strategy;
+  PersonalizeSpec personalize;
+  EvaluateSpec evaluate;
+  UpdateSpec update;
+  PrivacySpec privacy;
+  DataSpec data;
+
+  // Every range above, and what only holds across fields: min_updates <=
+  // cohort, privacy.min_cohort <= min_updates, and the overflow bound of the
+  // exact sum (aggregation/exact_sum.h) for weight_cap and the most updates a
+  // round can accept. INVALID_ARGUMENT names key, value and bound.
+  Status Validate() const;
+
+  // Most updates one round can accept: ceil(cohort x over_selection).
+  int SlotCount() const;
+  int MinUpdates() const;  // min_updates, or cohort if that is 0
+
+  friend bool operator==(const TaskSpec&, const TaskSpec&) = default;
+};
+
+// INVALID_ARGUMENT: `line 7: strategy.num_round is not a key here; did you mean
+// num_rounds?`; `privacy.clip is not available in this version`. Durations are
+// written 90s, 5m, 2h, 1d, 250ms.
+Result<TaskSpec> ParseTaskFile(std::string_view yaml);
+
+}  // namespace selvage::plan
