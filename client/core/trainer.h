@@ -1,0 +1,104 @@
+// Trainer: the seam between a session and whatever computes. LibTorch is the
+// reference (client/training/torch); tests and benchmarks bring their own.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/status.h"
+#include "base/time.h"
+#include "plan/checkpoint.h"
+#include "plan/program.h"
+#include "plan/task.h"
+
+namespace selvage::client {
+
+// Examples as the program's inputs: inputs[i] holds `count` examples of
+// program.inputs[i], one after another, little-endian, no padding.
+struct ExampleSet {
+  size_t count = 0;
+  std::vector<Bytes> inputs;
+};
+
+// INVALID_ARGUMENT unless there is one array per input, each of count x
+// SizeBytes().
+Status ValidateExamples(const plan::Program& program,
+                        const ExampleSet& examples);
+
+struct LocalTraining {
+  int epochs = 1;
+  int batch_size = 32;  // the last batch of an epoch may be smaller
+  plan::OptimizerSpec optimizer;
+  uint64_t seed =
+      0;  // order of examples (and dropout, as far as the engine can)
+  // Entries of the tensor table to train; the others stay as they are. Buffers
+  // of the program (BatchNorm statistics) move only when `update_buffers`.
+  std::vector<size_t> trainable;
+  bool update_buffers = true;
+  // A single step that takes longer is stopped where the engine can stop it
+  // (between the operators of a loop) and fails with DEADLINE_EXCEEDED.
+  Duration step_time_max = std::chrono::seconds(30);
+  // Asked before every step; false stops training with CANCELLED.
+  std::function<bool()> keep_going;
+};
+
+struct TrainingReport {
+  uint64_t steps = 0;
+  double mean_loss = 0;  // over the steps of the last epoch
+};
+
+// One loaded program with its current values. Thread-compatible.
+class TrainableModel {
+ public:
+  virtual ~TrainableModel() = default;
+
+  // Copies `values` in. INVALID_ARGUMENT if they do not fit the table.
+  virtual Status SetValues(const plan::Checkpoint& values) = 0;
+  virtual Result<plan::Checkpoint> Values() = 0;
+
+  // Trains on `examples` (at least one). The same values, examples, options and
+  // thread count give the same result to the bit. On error the values are
+  // unspecified: SetValues() before going on.
+  // CANCELLED, DEADLINE_EXCEEDED (a step took too long), OUT_OF_RANGE (the loss
+  // is not finite), RESOURCE_EXHAUSTED (memory), INTERNAL (the engine's words).
+  virtual Result<TrainingReport> Train(const ExampleSet& examples,
+                                       const LocalTraining& options) = 0;
+
+  // example_scores: float32 [count, metrics], row-major, in evaluation mode.
+  // OUT_OF_RANGE if a score is not finite, INTERNAL if the program returns
+  // another shape.
+  virtual Result<std::vector<float>> Score(const ExampleSet& examples) = 0;
+
+  struct Prediction {
+    std::vector<int64_t> shape;  // first dimension: examples
+    std::vector<float> values;   // row-major
+  };
+  // forward() on the first input of `examples` (labels are not needed: the
+  // other inputs may be absent), in evaluation mode.
+  virtual Result<Prediction> Predict(size_t count, ByteSpan input) = 0;
+};
+
+// Checks and loads programs. Thread-safe.
+class Trainer {
+ public:
+  virtual ~Trainer() = default;
+
+  // What CheckIn tells the coordinator, e.g. {"libtorch/1.13", "native:mlp2"}.
+  virtual std::vector<std::string> engines() const = 0;
+
+  // `archive` holds the bytes that program.archive_digest names, empty for the
+  // other kinds. Nothing of the program runs before it was checked.
+  // PERMISSION_DENIED names the operator that is not permitted;
+  // INVALID_ARGUMENT: does not compile, a method is missing, or the tensors are
+  // not those of the table; DATA_LOSS: the archive's digest is wrong;
+  // NOT_FOUND: no such native architecture.
+  virtual Result<std::unique_ptr<TrainableModel>> Load(
+      const plan::Program& program, ByteSpan archive) = 0;
+};
+
+}  // namespace selvage::client
