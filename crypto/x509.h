@@ -1,6 +1,10 @@
 // Identities: ECDSA P-256 keys, certificate requests, and the small private CA
 // that a coordinator runs for its population (RFC 5280, RFC 2986, RFC 7468).
 //
+// All of it is strict: one PEM block and nothing around it, DER to the last
+// byte, named curve, uncompressed point, ECDSA-SHA-256. Everything here may be
+// called from several threads at once, on one CertificateAuthority too.
+//
 // Device certificate: subject CN = device id, subjectAltName URI =
 // "selvage://POPULATION/device/DEVICE_ID", extendedKeyUsage = clientAuth.
 // Server certificate: SAN DNS/IP, extendedKeyUsage = serverAuth.
@@ -26,7 +30,8 @@ struct PrivateKeyPem {
 };
 
 Result<PrivateKeyPem> NewP256Key();
-// INVALID_ARGUMENT unless `pem` holds one P-256 private key.
+// INVALID_ARGUMENT unless `pem` is one unencrypted P-256 private key ("PRIVATE
+// KEY" or "EC PRIVATE KEY") and nothing else, of at most 8 KiB.
 Result<PrivateKeyPem> ParseP256Key(std::string_view pem);
 // SHA-256 of the DER SubjectPublicKeyInfo.
 Result<Digest> PublicKeyDigest(const PrivateKeyPem& key);
@@ -58,11 +63,14 @@ Result<Certificate> ParseCertificate(std::string_view pem);
 
 class CertificateAuthority {
  public:
-  // A new self-signed CA, valid from `now` - 1 hour for `lifetime`.
+  // A new self-signed CA, valid from `now` - 1 hour to `now` + `lifetime`
+  // (within 1970..9999). INVALID_ARGUMENT if `common_name` is empty or over 64
+  // bytes, `now` is outside 1970..9999 or `lifetime` is below one second.
   static Result<CertificateAuthority> Create(std::string_view common_name,
                                              Time now, Duration lifetime,
                                              RandomSource& random);
-  // INVALID_ARGUMENT if the pair does not belong together.
+  // INVALID_ARGUMENT if the certificate is not a self-signed CA's, or the pair
+  // does not belong together.
   static Result<CertificateAuthority> Load(std::string_view certificate_pem,
                                            PrivateKeyPem key);
 
@@ -70,13 +78,20 @@ class CertificateAuthority {
   const PrivateKeyPem& key() const { return key_; }
 
   // A client certificate for the key of `request_pem`. The request's own names
-  // and extensions are ignored.
+  // and extensions are ignored. Every call draws a new serial number: who wants
+  // the same certificate for the same request keeps the first.
+  //
+  // Validity as in Create, cut to the CA's own: a leaf never outlives its CA.
+  // INVALID_ARGUMENT if the request is refused (ParseCertificateRequest), a
+  // name is no identifier (DeviceName) or the validity makes no sense;
+  // FAILED_PRECONDITION if the CA itself is not valid at `now`.
   Result<std::string> IssueDevice(std::string_view request_pem,
                                   std::string_view population,
                                   std::string_view device_id, Time now,
                                   Duration lifetime,
                                   RandomSource& random) const;
-  // A server certificate for `key` and `names` (DNS names or IP addresses).
+  // A server certificate for `key` and `names` (1..64 DNS names or IP
+  // addresses, no wildcards). Errors as for IssueDevice.
   Result<std::string> IssueServer(const PrivateKeyPem& key,
                                   const std::vector<std::string>& names,
                                   Time now, Duration lifetime,
@@ -95,11 +110,12 @@ class CertificateAuthority {
   PrivateKeyPem key_;
 };
 
+// Both are identifiers: 1..64 of [A-Za-z0-9._-], a letter or digit first.
 struct DeviceName {
   std::string population;
   std::string device_id;
 };
-// Parses "selvage://POPULATION/device/DEVICE_ID".
+// Parses "selvage://POPULATION/device/DEVICE_ID". INVALID_ARGUMENT otherwise.
 Result<DeviceName> ParseDeviceUri(std::string_view uri);
 
 }  // namespace selvage::crypto
