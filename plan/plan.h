@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "crypto/digest.h"
 #include "crypto/signature.h"
+#include "plan/program.h"
 #include "plan/task.h"
 
 namespace selvage::plan {
@@ -30,14 +31,28 @@ struct Plan {
   bool maximize = true;
   uint64_t seed = 0;
 
+  // Every range of task.h. INVALID_ARGUMENT names key, value and bound.
+  Status Validate() const;
+
   friend bool operator==(const Plan&, const Plan&) = default;
 };
 
-// Canonical JSON: {"format":1, ...}, sorted keys, no white space.
+// What devices are asked to do for `task`, defaults made explicit: key_metric,
+// and batch_size and baseline_epochs of personalize. INVALID_ARGUMENT if either
+// argument is not valid, or if they do not go together: key_metric is no metric
+// of the program, a pattern of personalize.tensors matches no tensor, nothing
+// is left to average or to fine-tune.
+Result<Plan> MakePlan(const TaskSpec& task,
+                      const crypto::Digest& program_digest,
+                      const Program& program);
+
+// Canonical JSON: {"format":1, ...}, sorted keys, no white space. Equal plans
+// have equal bytes. REQUIRES: plan.Validate().ok().
 std::string CanonicalJson(const Plan& plan);
 
 // As strict as the task file: an unknown key or format is INVALID_ARGUMENT, so
-// a device refuses what it does not understand.
+// a device refuses what it does not understand; and so is anything that
+// CanonicalJson would write differently.
 Result<Plan> ParsePlan(std::string_view json);
 
 // The bytes that a plan key signs: "selvage/v1 plan\n" || canonical JSON.

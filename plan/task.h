@@ -15,6 +15,14 @@ namespace selvage::plan {
 
 inline constexpr size_t kTaskFileSizeMax = 64 << 10;
 
+inline constexpr int kCohortMax = 10'000;
+inline constexpr int kOverSelectionMax = 4;
+inline constexpr int kWeightCapMax = 65'535;
+// The exact sum (aggregation/exact_sum.h) adds |q| <= 2^31 times a weight, once
+// for each update a round can accept: within these bounds it cannot overflow.
+static_assert(int64_t{kWeightCapMax} * kCohortMax * kOverSelectionMax <=
+              INT64_MAX >> 31);
+
 enum class OptimizerName { kSgd, kAdam };
 struct OptimizerSpec {
   OptimizerName name = OptimizerName::kSgd;
@@ -106,12 +114,12 @@ struct TaskSpec {
   DataSpec data;
 
   // Every range above, and what only holds across fields: min_updates <=
-  // cohort, privacy.min_cohort <= min_updates, and the overflow bound of the
-  // exact sum (aggregation/exact_sum.h) for weight_cap and the most updates a
-  // round can accept. INVALID_ARGUMENT names key, value and bound.
+  // cohort, privacy.min_cohort <= min_updates, selection_window <=
+  // round_deadline. INVALID_ARGUMENT names key, value and bound.
   Status Validate() const;
 
-  // Most updates one round can accept: ceil(cohort x over_selection).
+  // Most updates one round can accept: ceil(cohort x over_selection). A slot
+  // that is offered again after its device vanished is still one slot.
   int SlotCount() const;
   int MinUpdates() const;  // min_updates, or cohort if that is 0
 
@@ -122,5 +130,11 @@ struct TaskSpec {
 // num_rounds?`; `privacy.clip is not available in this version`. Durations are
 // written 90s, 5m, 2h, 1d, 250ms.
 Result<TaskSpec> ParseTaskFile(std::string_view yaml);
+
+// The task as one line of canonical JSON, for storage: sorted keys, no white
+// space, durations in microseconds. REQUIRES: spec.Validate().ok().
+std::string CanonicalJson(const TaskSpec& spec);
+// INVALID_ARGUMENT for anything that CanonicalJson does not write.
+Result<TaskSpec> ParseTask(std::string_view json);
 
 }  // namespace selvage::plan

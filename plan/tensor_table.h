@@ -36,7 +36,9 @@ std::string_view InitName(Init init);
 Result<Init> ParseInit(std::string_view name);
 
 struct TensorSpec {
-  std::string name;  // dotted, e.g. "body.weight"; [A-Za-z_][A-Za-z0-9_]* parts
+  // Dotted, e.g. "body.weight"; parts are [A-Za-z_][A-Za-z0-9_]* or a number
+  // ("layers.0.weight").
+  std::string name;
   std::vector<int64_t> shape;  // empty: a scalar
   DType dtype = DType::kFloat32;
   Role role = Role::kShared;
@@ -58,8 +60,10 @@ class TensorTable {
   TensorTable() = default;  // no tensors
 
   // INVALID_ARGUMENT names the tensor and the rule: no tensors, a duplicate or
-  // malformed name, a non-positive dimension, more than the bounds above, u8
-  // (inputs only), buffer_int that is not i64, any other role that is not f32.
+  // malformed name, a tensor named like the module of another, a non-positive
+  // dimension, more than the bounds above (the elements of all tensors
+  // together), u8 (inputs only), buffer_int that is not i64, any other role
+  // that is not f32, an i64 tensor that does not start as zeros.
   static Result<TensorTable> Create(std::vector<TensorSpec> tensors);
 
   struct Entry {
@@ -92,6 +96,7 @@ class TensorTable {
  private:
   std::vector<Entry> entries_;
   std::vector<AggregatedSlice> aggregated_;
+  std::vector<size_t> by_name_;  // indices into entries_, sorted by name
   size_t float_count_ = 0;
   size_t int_count_ = 0;
   size_t update_count_ = 0;

@@ -1,0 +1,190 @@
+#include "plan/internal/sections.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "plan/internal/text.h"
+#include "plan/tensor_match.h"
+
+namespace selvage::plan::internal {
+namespace {
+
+constexpr IntBound kEpochs{1, 1000};
+constexpr IntBound kBatchSize{1, 65536};
+constexpr IntBound kBatchSizeOrInherit{0, 65536};
+constexpr IntBound kEpochsOrDefault{0, 1000};
+constexpr RealBound kLearningRate{0, 100, true, false};
+constexpr RealBound kDecayRate{0, 1, false, true};
+constexpr RealBound kEpsilon{0, 1, true, false};
+constexpr RealBound kWeightDecay{0, 1};
+constexpr RealBound kMaxAbs{0, 16'777'216, true, false};
+constexpr RealBound kHoldout{0, 0.9};
+constexpr IntBound kExamples{1, 1'000'000'000};
+
+const std::vector<Choice>& Optimizers() {  // in the order of OptimizerName
+  static const std::vector<Choice> kChoices = {{"sgd"},
+                                               {"adam"},
+                                               {"adamw", false},
+                                               {"adagrad", false},
+                                               {"rmsprop", false}};
+  return kChoices;
+}
+
+const std::vector<Choice>& Codecs() {  // in the order of CodecName
+  static const std::vector<Choice> kChoices = {
+      {"float32"},     {"float16"},     {"bfloat16", false},
+      {"int8", false}, {"topk", false}, {"top_k", false}};
+  return kChoices;
+}
+
+const std::vector<Choice>& Methods() {
+  static const std::vector<Choice> kChoices = {
+      {"fine_tune"},         {"ditto", false}, {"lora", false},
+      {"per_fedavg", false}, {"apfl", false},  {"fedrep", false},
+      {"knn", false}};
+  return kChoices;
+}
+
+void VisitOptimizer(Fields& f, OptimizerSpec& s) {
+  static const OptimizerSpec kDefault;
+  int name = static_cast<int>(s.name);
+  f.Choose("name", Optimizers(), name);
+  s.name = static_cast<OptimizerName>(name);
+  f.Real("lr", kLearningRate, s.lr);
+  f.Real("weight_decay", kWeightDecay, s.weight_decay);
+  if (s.name == OptimizerName::kSgd) {
+    constexpr std::string_view kWhy = "sgd has none; adam does";
+    f.Real("momentum", kDecayRate, s.momentum);
+    f.Inapplicable("beta1", kWhy, s.beta1 == kDefault.beta1);
+    f.Inapplicable("beta2", kWhy, s.beta2 == kDefault.beta2);
+    f.Inapplicable("eps", kWhy, s.eps == kDefault.eps);
+  } else {
+    f.Real("beta1", kDecayRate, s.beta1);
+    f.Real("beta2", kDecayRate, s.beta2);
+    f.Real("eps", kEpsilon, s.eps);
+    f.Inapplicable("momentum", "adam has none (its beta1 is the momentum)",
+                   s.momentum == kDefault.momentum);
+  }
+}
+
+std::string PatternProblem(std::string_view text) {
+  const Status status = CheckPattern(text);
+  return status.ok() ? "" : std::string(status.message());
+}
+
+}  // namespace
+
+void VisitTrain(Fields& f, TrainSpec& s) {
+  f.Integer("local_epochs", kEpochs, s.local_epochs);
+  f.Integer("batch_size", kBatchSize, s.batch_size);
+  f.Section("optimizer", [&](Fields& o) { VisitOptimizer(o, s.optimizer); });
+  f.UnavailableUnlessZero("proximal_mu");
+}
+
+void VisitPersonalize(Fields& f, PersonalizeSpec& s) {
+  int method = 0;
+  f.Choose("method", Methods(), method);
+  f.TextList("tensors", {0, static_cast<int64_t>(kPatternCountMax)},
+             PatternProblem, s.tensors);
+  f.Integer("epochs", kEpochs, s.epochs);
+  f.Integer("batch_size", kBatchSizeOrInherit, s.batch_size);
+  f.Section("optimizer", [&](Fields& o) { VisitOptimizer(o, s.optimizer); });
+  f.Bool("baseline_alone", s.baseline_alone);
+  f.Integer("baseline_epochs", kEpochsOrDefault, s.baseline_epochs);
+}
+
+Status CheckPersonalize(const PersonalizeSpec& s) {
+  if (!s.enabled) {
+    if (s != PersonalizeSpec{}) {
+      return InvalidArgument("personalize is off but has settings");
+    }
+    return OkStatus();
+  }
+  if (s.baseline_epochs != 0 && !s.baseline_alone) {
+    return InvalidArgument(
+        "personalize.baseline_epochs needs baseline_alone: true");
+  }
+  return OkStatus();
+}
+
+void VisitUpdate(Fields& f, UpdateSpec& s) {
+  int codec = static_cast<int>(s.codec);
+  f.Choose("codec", Codecs(), codec);
+  s.codec = static_cast<CodecName>(codec);
+  f.Section("max_abs", [&](Fields& m) {
+    m.Real("default", kMaxAbs, s.max_abs_default);
+    m.Real("buffer_float", kMaxAbs, s.max_abs_buffer_float);
+  });
+  f.Integer("weight_cap", {1, kWeightCapMax}, s.weight_cap);
+}
+
+void VisitPrivacy(Fields& f, PrivacySpec& s) {
+  f.Integer("min_cohort", {1, kCohortMax}, s.min_cohort);
+  f.Unavailable("secure_aggregation");
+  f.Unavailable("clip");
+  f.Unavailable("noise_multiplier");
+  f.Unavailable("epsilon_budget");
+  f.Unavailable("delta");
+}
+
+void VisitData(Fields& f, DataSpec& s) {
+  f.Text(
+      "collection",
+      [](std::string_view text) -> std::string {
+        const bool fits =
+            !text.empty() && text.size() <= 64 &&
+            text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") ==
+                std::string_view::npos;
+        return fits ? "" : "must be 1..64 of a-z, 0-9, _ and -";
+      },
+      s.collection);
+  f.Integer("min_examples", kExamples, s.min_examples);
+  f.Real("holdout", kHoldout, s.holdout);
+}
+
+void VisitMode(Fields& f, bool& maximize) {
+  static const std::vector<Choice> kModes = {{"max"}, {"min"}};
+  int mode = maximize ? 0 : 1;
+  f.Choose("mode", kModes, mode);
+  maximize = mode == 0;
+}
+
+std::string NameProblem(std::string_view text) {
+  const bool fits =
+      !text.empty() && text.size() <= 64 && text[0] >= 'a' && text[0] <= 'z' &&
+      text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") ==
+          std::string_view::npos;
+  return fits ? "" : "must be 1..64 of a-z, 0-9 and -, starting with a letter";
+}
+
+std::string WordProblem(std::string_view text) {
+  const bool fits =
+      !text.empty() && text.size() <= 64 &&
+      text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") ==
+          std::string_view::npos;
+  return fits ? "" : "must be 1..64 of a-z, 0-9 and _";
+}
+
+std::string DigestProblem(std::string_view text) {
+  const bool fits =
+      text.size() == 64 &&
+      text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  return fits ? "" : "must be a SHA-256 as 64 lower-case hexadecimal digits";
+}
+
+std::string FilePathProblem(std::string_view text) {
+  const bool fits = !text.empty() && text.size() <= 1024 && IsPrintable(text);
+  return fits ? "" : "must be 1..1024 printable characters";
+}
+
+Status RequireCanonical(std::string_view json, const std::string& canonical,
+                        std::string_view what) {
+  if (json == canonical) return OkStatus();
+  const auto [at, unused] = std::mismatch(json.begin(), json.end(),
+                                          canonical.begin(), canonical.end());
+  return InvalidArgument(std::string(what) + " is not canonical JSON: byte " +
+                         std::to_string(at - json.begin()) +
+                         " is not what it would be written as");
+}
+
+}  // namespace selvage::plan::internal

@@ -1,0 +1,35 @@
+// The sections that the task file and the plan have in common, each described
+// once (fields.h), and the rules for the words in them.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "plan/internal/fields.h"
+#include "plan/plan.h"
+#include "plan/task.h"
+
+namespace selvage::plan::internal {
+
+void VisitTrain(Fields& f, TrainSpec& s);
+void VisitPersonalize(Fields& f, PersonalizeSpec& s);
+void VisitUpdate(Fields& f, UpdateSpec& s);
+void VisitPrivacy(Fields& f, PrivacySpec& s);
+void VisitData(Fields& f, DataSpec& s);
+
+// max | min
+void VisitMode(Fields& f, bool& maximize);
+
+// What holds between the fields of a section.
+Status CheckPersonalize(const PersonalizeSpec& s);
+
+std::string NameProblem(std::string_view text);      // tasks, populations
+std::string WordProblem(std::string_view text);      // [a-z0-9_]{1,64}
+std::string DigestProblem(std::string_view text);    // 64 hex digits
+std::string FilePathProblem(std::string_view text);  // 1..1024 printable
+
+// Reads a whole document and requires its bytes to be what `write` makes of it.
+Status RequireCanonical(std::string_view json, const std::string& canonical,
+                        std::string_view what);
+
+}  // namespace selvage::plan::internal

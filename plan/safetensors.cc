@@ -1,0 +1,242 @@
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+#include "plan/checkpoint.h"
+#include "plan/internal/document.h"
+#include "plan/internal/text.h"
+
+namespace selvage::plan {
+namespace {
+
+using internal::Node;
+using internal::Quoted;
+
+constexpr size_t kHeaderSizeMax = 16 << 20;
+constexpr size_t kAlignment = 8;
+constexpr std::string_view kMetadataKey = "__metadata__";
+
+std::string_view SafetensorsDType(DType dtype) {
+  return dtype == DType::kFloat32 ? "F32" : "I64";
+}
+
+Result<uint64_t> ReadUnsigned(const Node& node, const std::string& what) {
+  uint64_t value = 0;
+  const char* const end = node.text.data() + node.text.size();
+  const auto result = std::from_chars(node.text.data(), end, value);
+  if (node.kind != Node::Kind::kNumber || result.ec != std::errc() ||
+      result.ptr != end) {
+    return InvalidArgument(what + " is not a whole number");
+  }
+  return value;
+}
+
+Result<std::vector<uint64_t>> ReadUnsignedList(const Node& node,
+                                               const std::string& what) {
+  if (node.kind != Node::Kind::kList) {
+    return InvalidArgument(what + " is not a list");
+  }
+  std::vector<uint64_t> values;
+  for (const Node& child : node.children) {
+    SELVAGE_ASSIGN_OR_RETURN(const uint64_t value, ReadUnsigned(child, what));
+    values.push_back(value);
+  }
+  return values;
+}
+
+std::string ShapeText(const std::vector<uint64_t>& shape) {
+  std::string out = "[";
+  for (const uint64_t dimension : shape) {
+    if (out.size() > 1) out += ", ";
+    out += std::to_string(dimension);
+  }
+  return out + "]";
+}
+
+struct Extent {
+  const TensorTable::Entry* entry = nullptr;
+  uint64_t begin = 0;
+  uint64_t end = 0;
+};
+
+Result<Extent> ReadEntry(const TensorTable& table, const Node& node) {
+  const TensorTable::Entry* entry = table.Find(node.key);
+  const std::string who = "tensor " + Quoted(node.key);
+  if (entry == nullptr) {
+    return InvalidArgument(who + " is not in the model's table");
+  }
+  if (node.kind != Node::Kind::kMap) {
+    return InvalidArgument(who + " is not described by a mapping");
+  }
+  for (const Node& child : node.children) {
+    if (child.key != "dtype" && child.key != "shape" &&
+        child.key != "data_offsets") {
+      return InvalidArgument(who + ": unknown key " + Quoted(child.key));
+    }
+  }
+  const Node* dtype = node.Find("dtype");
+  const Node* shape = node.Find("shape");
+  const Node* offsets = node.Find("data_offsets");
+  if (dtype == nullptr || shape == nullptr || offsets == nullptr) {
+    return InvalidArgument(who + " lacks dtype, shape or data_offsets");
+  }
+  const std::string_view want = SafetensorsDType(entry->spec.dtype);
+  if (dtype->kind != Node::Kind::kString || dtype->text != want) {
+    return InvalidArgument(who + " has dtype " + Quoted(dtype->text) +
+                           "; the table says " + std::string(want));
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<uint64_t> dimensions,
+                           ReadUnsignedList(*shape, who + ": shape"));
+  const std::vector<uint64_t> want_dimensions(entry->spec.shape.begin(),
+                                              entry->spec.shape.end());
+  if (dimensions != want_dimensions) {
+    return InvalidArgument(who + " has shape " + ShapeText(dimensions) +
+                           "; the table says " + ShapeText(want_dimensions));
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<uint64_t> range,
+                           ReadUnsignedList(*offsets, who + ": data_offsets"));
+  if (range.size() != 2 || range[0] > range[1] ||
+      range[1] - range[0] != entry->count * SizeOf(entry->spec.dtype)) {
+    return InvalidArgument(who + " has data_offsets " + ShapeText(range) +
+                           ", which is not its size");
+  }
+  return Extent{entry, range[0], range[1]};
+}
+
+Status CheckMetadata(const Node& node) {
+  if (node.kind != Node::Kind::kMap) {
+    return InvalidArgument("__metadata__ is not a mapping");
+  }
+  for (const Node& child : node.children) {
+    if (child.kind != Node::Kind::kString) {
+      return InvalidArgument("__metadata__: " + Quoted(child.key) +
+                             " is not text");
+    }
+  }
+  return OkStatus();
+}
+
+// The tensors' extents must tile the data exactly.
+Status CheckTiling(std::vector<Extent> extents, size_t data_size) {
+  std::sort(extents.begin(), extents.end(),
+            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  uint64_t at = 0;
+  for (const Extent& extent : extents) {
+    if (extent.begin != at) {
+      return InvalidArgument(
+          "tensor " + extent.entry->spec.name + " begins at byte " +
+          std::to_string(extent.begin) + " of the data; " +
+          (extent.begin < at ? "it overlaps another, which ends at "
+                             : "there is a hole from ") +
+          std::to_string(at));
+    }
+    at = extent.end;
+  }
+  if (at != data_size) {
+    return InvalidArgument("the tensors take " + std::to_string(at) +
+                           " bytes; the file has " + std::to_string(data_size) +
+                           " bytes of data");
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Bytes WriteSafetensors(
+    const TensorTable& table, const Checkpoint& values,
+    const std::vector<std::pair<std::string, std::string>>& metadata) {
+  SELVAGE_CHECK(values.floats.size() == table.float_count());
+  SELVAGE_CHECK(values.ints.size() == table.int_count());
+  using nlohmann::ordered_json;
+  const size_t int_bytes = table.int_count() * sizeof(int64_t);
+  ordered_json header = ordered_json::object();
+  if (!metadata.empty()) {
+    ordered_json& map = header[std::string(kMetadataKey)];
+    map = ordered_json::object();
+    for (const auto& pair : metadata) map[pair.first] = pair.second;
+  }
+  for (const TensorTable::Entry& entry : table.entries()) {
+    const size_t element = SizeOf(entry.spec.dtype);
+    const size_t begin = entry.offset * element +
+                         (entry.spec.dtype == DType::kFloat32 ? int_bytes : 0);
+    ordered_json& tensor = header[entry.spec.name];
+    tensor["dtype"] = std::string(SafetensorsDType(entry.spec.dtype));
+    tensor["shape"] = entry.spec.shape;
+    tensor["data_offsets"] = {begin, begin + entry.count * element};
+  }
+  std::string text =
+      header.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  text.append((kAlignment - text.size() % kAlignment) % kAlignment, ' ');
+
+  Bytes out;
+  out.reserve(sizeof(uint64_t) + text.size() + int_bytes +
+              table.float_count() * sizeof(float));
+  AppendLe(out, static_cast<uint64_t>(text.size()));
+  AppendBytes(out, AsBytes(text));
+  AppendBytes(out, AsBytes(std::span<const int64_t>(values.ints)));
+  AppendBytes(out, AsBytes(std::span<const float>(values.floats)));
+  return out;
+}
+
+Result<Checkpoint> ReadSafetensors(const TensorTable& table, ByteSpan bytes) {
+  ByteReader reader(bytes);
+  const Result<uint64_t> header_size =
+      reader.Read<uint64_t>("safetensors header size");
+  if (!header_size.ok() || *header_size > reader.remaining()) {
+    return InvalidArgument("truncated: " + std::to_string(bytes.size()) +
+                           " bytes do not hold a safetensors header");
+  }
+  if (*header_size > kHeaderSizeMax) {
+    return InvalidArgument("a header of " + std::to_string(*header_size) +
+                           " bytes; at most " + std::to_string(kHeaderSizeMax) +
+                           " are read");
+  }
+  SELVAGE_ASSIGN_OR_RETURN(
+      const ByteSpan header_bytes,
+      reader.ReadBytes(static_cast<size_t>(*header_size), "header"));
+  const ByteSpan data = bytes.subspan(bytes.size() - reader.remaining());
+
+  const Result<Node> header =
+      internal::ParseJson(AsText(header_bytes), kHeaderSizeMax);
+  if (!header.ok()) {
+    return header.status().WithContext("safetensors header");
+  }
+  if (header->kind != Node::Kind::kMap || AsText(header_bytes)[0] != '{') {
+    return InvalidArgument("safetensors header: must be a JSON object");
+  }
+  std::vector<Extent> extents;
+  for (const Node& node : header->children) {
+    if (node.key == kMetadataKey) {
+      SELVAGE_RETURN_IF_ERROR(CheckMetadata(node));
+      continue;
+    }
+    SELVAGE_ASSIGN_OR_RETURN(const Extent extent, ReadEntry(table, node));
+    extents.push_back(extent);
+  }
+  if (extents.size() != table.entries().size()) {
+    for (const TensorTable::Entry& entry : table.entries()) {
+      if (header->Find(entry.spec.name) == nullptr) {
+        return InvalidArgument("tensor " + entry.spec.name + " is missing");
+      }
+    }
+  }
+  SELVAGE_RETURN_IF_ERROR(CheckTiling(extents, data.size()));
+
+  Checkpoint values;
+  values.floats.resize(table.float_count());
+  values.ints.resize(table.int_count());
+  for (const Extent& extent : extents) {
+    const TensorTable::Entry& entry = *extent.entry;
+    void* const to = entry.spec.dtype == DType::kFloat32
+                         ? static_cast<void*>(&values.floats[entry.offset])
+                         : static_cast<void*>(&values.ints[entry.offset]);
+    std::memcpy(to, data.data() + extent.begin,
+                static_cast<size_t>(extent.end - extent.begin));
+  }
+  SELVAGE_RETURN_IF_ERROR(ValidateCheckpoint(table, values));
+  return values;
+}
+
+}  // namespace selvage::plan
