@@ -9,15 +9,18 @@
 // overflow: weight_max * update_count_max * 2^31 <= 2^63 - 1 is checked by
 // Create().
 //
-// Resolution 1/S: 4e-9 for max_abs = 8.
+// Resolution 1/S: 4e-9 for max_abs = 8. (S is at most 2^180, where the smallest
+// positive float is already 2^31 steps, so that S exists for every max_abs.)
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
 #include "base/bytes.h"
 #include "base/status.h"
+#include "plan/task.h"
 
 namespace selvage::aggregation {
 
@@ -43,11 +46,20 @@ struct SumLayout {
   friend bool operator==(const SumLayout&, const SumLayout&) = default;
 };
 
-// The largest power of two S with S * max_abs <= 2^31.
+// The largest power of two S <= 2^180 with S * max_abs <= 2^31. max_abs > 0.
 double ScaleFor(double max_abs);
 
 struct WeightedUpdate {
   std::span<const float> values;  // layout.element_count() of them
+  uint32_t weight = 1;
+};
+
+// An update as it was uploaded (aggregation/codec/codec.h): the ranges of the
+// layout are its blocks. Nothing is decoded before it is folded, and then a
+// few thousand values at a time.
+struct EncodedUpdate {
+  plan::CodecName codec = plan::CodecName::kFloat32;
+  ByteSpan bytes;
   uint32_t weight = 1;
 };
 
@@ -60,6 +72,11 @@ class ExactSum {
   // bound, or the wrong element count, or the weight. Reads only.
   static Status Check(const SumLayout& layout, const WeightedUpdate& update);
 
+  // The same for an encoded update; also everything that Decode() refuses. It
+  // accepts exactly the updates whose decoded values Check() accepts.
+  static Status CheckEncoded(const SumLayout& layout,
+                             const EncodedUpdate& update);
+
   // Checks and adds. On error nothing has been added: a rejected update leaves
   // no trace. RESOURCE_EXHAUSTED beyond update_count_max.
   Status Add(const WeightedUpdate& update);
@@ -67,6 +84,8 @@ class ExactSum {
   // Adds several at once, reading the accumulator once per group: faster than
   // Add() in a loop, with the same result to the bit. All or nothing.
   Status AddAll(std::span<const WeightedUpdate> updates);
+  // The same to the bit as AddAll() of the decoded updates.
+  Status AddAllEncoded(std::span<const EncodedUpdate> updates);
 
   // INVALID_ARGUMENT if the layouts differ, RESOURCE_EXHAUSTED if together they
   // exceed update_count_max; *this is unchanged then.
@@ -79,15 +98,27 @@ class ExactSum {
   // Little-endian: magic, version, layout digest, counts, sums. For partials;
   // seal before writing to disk.
   Bytes Serialize() const;
+  // Serialize()'s bytes in order, in pieces that are views of this object: no
+  // second copy of the sums. Stops at the first error of `sink` and returns it.
+  Status SerializeTo(const std::function<Status(ByteSpan)>& sink) const;
+  uint64_t serialized_size() const;
   // DATA_LOSS if the bytes are not a serialized sum of this layout.
   static Result<ExactSum> Parse(const SumLayout& layout, ByteSpan bytes);
+  // MergeWith(Parse(bytes)) without a second sum in memory. DATA_LOSS as
+  // Parse(), RESOURCE_EXHAUSTED as MergeWith(); *this is unchanged then.
+  Status MergeSerialized(ByteSpan bytes);
 
-  // sum_k w_k x_k / sum_k w_k per element, in double: exact up to one rounding.
+  // sum_k w_k x_k / sum_k w_k per element of the quantised x, correctly rounded
+  // to double. Consumes the sum.
   // FAILED_PRECONDITION if nothing was added. Consumes the sum.
   Result<std::vector<double>> FinishMean() &&;
 
  private:
   explicit ExactSum(SumLayout layout);
+
+  Status CheckRoomFor(uint64_t count) const;
+  // Everything that AddAll() does after the checks that cost nothing.
+  Status FoldAll(std::span<const EncodedUpdate> updates);
 
   SumLayout layout_;
   std::vector<int64_t> sums_;

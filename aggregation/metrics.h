@@ -1,11 +1,11 @@
-// Metrics as exact sums: an example's score is a 2^-20 fixed-point numerator,
-// so round metrics do not depend on arrival order either; and a 64-bucket
-// histogram over devices for percentiles. Never kept per device.
+// Metrics as exact sums: a device's sum of scores is a 2^-20 fixed-point
+// numerator, so round metrics do not depend on arrival order either; and a
+// 64-bucket histogram over devices for percentiles. Never kept per device.
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <string>
+#include <span>
 #include <vector>
 
 #include "base/bytes.h"
@@ -13,14 +13,21 @@
 
 namespace selvage::aggregation {
 
+inline constexpr int64_t kMetricNumeratorMax = int64_t{1} << 42;
+inline constexpr int64_t kMetricCountMax = int64_t{1} << 31;
+// With the bounds above no sum can overflow.
+inline constexpr int64_t kMetricDevicesMax = int64_t{1} << 20;
+
 // What one device reports for one metric.
 struct MetricValue {
-  int64_t numerator = 0;  // sum over examples of score * 2^20, rounded
-  int64_t count = 0;      // examples; 0..2^31
+  int64_t numerator = 0;  // sum of scores * 2^20, rounded; |.| <= 2^42
+  int64_t count = 0;      // examples; 0..2^31; 0 only with numerator 0
   friend bool operator==(const MetricValue&, const MetricValue&) = default;
 };
 
-// |sum of scores| is clamped to 2^42 / 2^20 before rounding; NaN is refused.
+// score_sum is the sum of the examples' scores. It is clamped to +-2^42 / 2^20
+// and rounded half to even. INVALID_ARGUMENT for NaN, a count out of range, or
+// a score without examples.
 Result<MetricValue> MakeMetric(double score_sum, int64_t count);
 double MeanOf(const MetricValue& value);  // 0 if count is 0
 
@@ -29,22 +36,27 @@ class MetricSums {
  public:
   explicit MetricSums(size_t metric_count) : sums_(metric_count) {}
 
-  // INVALID_ARGUMENT for the wrong number of metrics or values out of bounds;
-  // nothing has been added then.
+  // INVALID_ARGUMENT for the wrong number of metrics or values out of bounds,
+  // RESOURCE_EXHAUSTED beyond kMetricDevicesMax devices; nothing has been added
+  // then. A value with count 0 adds nothing: that device is not counted.
   Status Add(std::span<const MetricValue> device);
+  // INVALID_ARGUMENT if the numbers of metrics differ, RESOURCE_EXHAUSTED as
+  // above; *this is unchanged then.
   Status MergeWith(const MetricSums& other);
 
   struct Sum {
     int64_t numerator = 0;
     int64_t count = 0;
     int64_t device_count = 0;
-    // Devices by their mean: bucket b holds means in [b/64, (b+1)/64), clamped.
+    // Devices by their mean: bucket b holds means in [b/64, (b+1)/64); smaller
+    // means are in the first, larger ones in the last.
     std::array<uint32_t, 64> histogram{};
     friend bool operator==(const Sum&, const Sum&) = default;
   };
   const std::vector<Sum>& sums() const { return sums_; }
 
   Bytes Serialize() const;
+  // DATA_LOSS for anything that Serialize() cannot have made.
   static Result<MetricSums> Parse(ByteSpan bytes);
 
  private:

@@ -4,11 +4,17 @@
 // Encoded form: one block per tensor (the caller gives the element counts):
 //   float32: 4 bytes per element. Lossless.
 //   float16: int32 exponent e, then IEEE 754 binary16 of x * 2^-e, rounded half
-//   to
-//            even; e is the smallest with max|x| * 2^-e <= 32768 (0 for an
-//            all-zero tensor). |error| <= max|x| * 2^-11 per element.
-// Decoding then encoding again gives the same bytes, so "the decoded download
-// codec" is one well-defined base for a round.
+//            to even. e is the smallest number in [-125, 112] for which
+//            max|x| * 2^-e rounds to at most 32768; 112 if there is none (then
+//            what would round to infinity becomes 65504); 0 for an all-zero
+//            tensor. |error| <= max|x| * 2^-11 per element.
+//
+// There is one encoding of every decodable array: Decode() accepts only what
+// Encode() can have made, and encoding the result again gives the same bytes.
+// (That is why e depends on the *rounded* maximum: with the unrounded one, a
+// maximum that rounds down to 16384 would get a smaller e the second time. And
+// e >= -125 keeps every binary16 subnormal times 2^e an exact float.) So "the
+// decoded download codec" is one well-defined base for a round.
 #pragma once
 
 #include <cstdint>
@@ -30,10 +36,14 @@ uint64_t EncodedSize(plan::CodecName codec, std::span<const size_t> counts);
 Result<Bytes> Encode(plan::CodecName codec, std::span<const size_t> counts,
                      std::span<const float> values);
 
-// INVALID_ARGUMENT for a wrong size, a non-finite value, an exponent outside
-// [-126, 112] or non-canonical float16 exponent; never reads past `bytes`.
+// INVALID_ARGUMENT for a wrong size, a non-finite value, or a float16 exponent
+// that is not the one Encode() chooses; never reads past `bytes`.
 Result<std::vector<float>> Decode(plan::CodecName codec,
                                   std::span<const size_t> counts,
                                   ByteSpan bytes);
+
+// Decode()'s checks alone: reads the bytes once and allocates nothing.
+Status CheckEncoding(plan::CodecName codec, std::span<const size_t> counts,
+                     ByteSpan bytes);
 
 }  // namespace selvage::aggregation

@@ -1,0 +1,516 @@
+#include "aggregation/exact_sum.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "aggregation/codec/codec.h"
+#include "aggregation/codec/half.h"
+#include "aggregation/fold.h"
+#include "base/check.h"
+#include "crypto/digest.h"
+
+namespace selvage::aggregation {
+namespace {
+
+using plan::CodecName;
+
+__extension__ using Uint128 = unsigned __int128;
+
+constexpr double kMaxAbsMax = 0x1p24;
+constexpr int kScaleExponentMax = 180;
+// floor((2^63 - 1) / 2^31): the most that all weights together may be.
+constexpr uint64_t kWeightSumMax =
+    static_cast<uint64_t>(std::numeric_limits<int64_t>::max() >> 31);
+
+constexpr uint32_t kMagic = 0x4d555353;  // "SSUM"
+constexpr uint32_t kVersion = 1;
+constexpr size_t kHeaderSize = 4 + 4 + 32 + 8 + 8;
+
+// The accumulator's part of a tile stays in the first-level cache while every
+// update is folded into it.
+constexpr size_t kTile = 2048;
+
+std::string Text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.9g", value);
+  return text;
+}
+
+// The bits of the largest float below max_abs.
+uint32_t BitsMaxFor(double max_abs) {
+  float below = static_cast<float>(max_abs);
+  if (double{below} >= max_abs) below = std::nextafter(below, 0.0f);
+  return std::bit_cast<uint32_t>(below);
+}
+
+FoldBound BoundOf(const SumRange& range) {
+  return {.scale = ScaleFor(range.max_abs),
+          .bits_max = BitsMaxFor(range.max_abs)};
+}
+
+std::vector<size_t> CountsOf(const SumLayout& layout) {
+  std::vector<size_t> counts;
+  counts.reserve(layout.ranges.size());
+  for (const SumRange& range : layout.ranges) counts.push_back(range.count);
+  return counts;
+}
+
+crypto::Digest DigestOf(const SumLayout& layout) {
+  Bytes bytes = ToBytes("selvage/v1 sum layout\n");
+  AppendLe(bytes, layout.weight_max);
+  AppendLe(bytes, layout.update_count_max);
+  for (const SumRange& range : layout.ranges) {
+    AppendLe(bytes, uint64_t{range.count});
+    AppendLe(bytes, range.max_abs);
+  }
+  return crypto::Sha256(bytes);
+}
+
+Status CheckWeight(const SumLayout& layout, uint32_t weight) {
+  if (weight >= 1 && weight <= layout.weight_max) return OkStatus();
+  return InvalidArgument("weight " + std::to_string(weight) + " is not in 1.." +
+                         std::to_string(layout.weight_max));
+}
+
+Status CheckCount(const SumLayout& layout, size_t count) {
+  if (count == layout.element_count()) return OkStatus();
+  return InvalidArgument("update has " + std::to_string(count) +
+                         " values, but the layout has " +
+                         std::to_string(layout.element_count()));
+}
+
+Status CheckEncodedSize(const SumLayout& layout, const EncodedUpdate& update) {
+  const uint64_t size = EncodedSize(update.codec, CountsOf(layout));
+  if (update.bytes.size() == size) return OkStatus();
+  return InvalidArgument("update has " + std::to_string(update.bytes.size()) +
+                         " bytes, but its encoding has " +
+                         std::to_string(size));
+}
+
+Status OutOfBounds(size_t range, size_t element, float value, double max_abs) {
+  return InvalidArgument("tensor " + std::to_string(range) + ", element " +
+                         std::to_string(element) + " is " + Text(value) +
+                         ", but |value| < " + Text(max_abs) + " is required");
+}
+
+// Values of one range in the form they are encoded in; `factor` as in
+// FoldSource.
+Status CheckBlock(size_t range, double max_abs, CodecName codec,
+                  const uint8_t* data, float factor, size_t count) {
+  constexpr size_t kPiece = 1024;
+  const SimdLevel level = BestSimdLevel();
+  const uint32_t bits_max = BitsMaxFor(max_abs);
+  if (codec == CodecName::kFloat16) {
+    // |binary16 * factor| grows with the binary16's bits.
+    const uint16_t most = MaxAbsBitsOfHalves(level, data, count);
+    if (std::bit_cast<uint32_t>(HalfToFloat(most) * factor) <= bits_max) {
+      return OkStatus();
+    }
+  } else if (MaxAbsBits(level, data, count) <= bits_max) {
+    return OkStatus();
+  }
+  std::array<float, kPiece> piece;
+  for (size_t begin = 0; begin < count; begin += kPiece) {
+    const size_t size = std::min(kPiece, count - begin);
+    if (codec == CodecName::kFloat16) {
+      HalvesToFloats(level, data + begin * 2, factor, piece.data(), size);
+    } else {
+      std::memcpy(piece.data(), data + begin * 4, size * 4);
+    }
+    for (size_t i = 0; i < size; ++i) {
+      if (!(std::abs(double{piece[i]}) < max_abs)) {
+        return OutOfBounds(range, begin + i, piece[i], max_abs);
+      }
+    }
+  }
+  return Internal("tensor " + std::to_string(range) +
+                  " changed while it was read");
+}
+
+// Walks over the blocks of one encoded update.
+class BlockReader {
+ public:
+  BlockReader(CodecName codec, const uint8_t* data)
+      : codec_(codec), next_(data) {}
+
+  FoldSource Next(size_t count, double weight) {
+    FoldSource source{.data = next_, .factor = 1, .weight = weight};
+    if (codec_ == CodecName::kFloat16) {
+      int32_t exponent;
+      std::memcpy(&exponent, next_, sizeof exponent);
+      source.factor = std::ldexp(1.0f, exponent);
+      source.data += sizeof exponent;
+    }
+    next_ = source.data + count * ElementSize(codec_);
+    return source;
+  }
+
+  static size_t ElementSize(CodecName codec) {
+    return codec == CodecName::kFloat16 ? 2 : 4;
+  }
+
+ private:
+  CodecName codec_;
+  const uint8_t* next_;
+};
+
+// Only the bounds of the values; sizes and encoding have been checked.
+Status CheckBounds(const SumLayout& layout, const EncodedUpdate& update) {
+  BlockReader blocks(update.codec, update.bytes.data());
+  for (size_t r = 0; r < layout.ranges.size(); ++r) {
+    const SumRange& range = layout.ranges[r];
+    const FoldSource block = blocks.Next(range.count, 1);
+    SELVAGE_RETURN_IF_ERROR(CheckBlock(r, range.max_abs, update.codec,
+                                       block.data, block.factor, range.count));
+  }
+  return OkStatus();
+}
+
+// How far a walk over (tile, group of updates) came: whole steps, and elements
+// of the step after them.
+struct Progress {
+  uint64_t steps = std::numeric_limits<uint64_t>::max();
+  size_t elements = 0;
+};
+
+// Adds (sign 1) or takes away again (sign -1) updates of one codec, up to
+// `limit`. nullopt-like: `stopped` is false if it came to the end or `limit`.
+struct WalkResult {
+  bool stopped = false;  // at a value out of bounds
+  Progress progress;
+};
+WalkResult Walk(const SumLayout& layout, std::span<const EncodedUpdate> updates,
+                double sign, const Progress& limit, std::span<int64_t> sums) {
+  const SimdLevel level = BestSimdLevel();
+  std::vector<BlockReader> readers;
+  readers.reserve(updates.size());
+  for (const EncodedUpdate& update : updates) {
+    readers.emplace_back(update.codec, update.bytes.data());
+  }
+  std::vector<FoldSource> sources(updates.size());
+  uint64_t step = 0;
+  for (const SumRange& range : layout.ranges) {
+    const FoldBound bound = BoundOf(range);
+    for (size_t u = 0; u < updates.size(); ++u) {
+      sources[u] = readers[u].Next(range.count, sign * updates[u].weight);
+    }
+    for (size_t begin = 0; begin < range.count; begin += kTile) {
+      const size_t size = std::min(kTile, range.count - begin);
+      size_t first = 0;
+      while (first < updates.size()) {
+        if (step > limit.steps) return {};
+        const CodecName codec = updates[first].codec;
+        size_t last = first + 1;
+        while (last < updates.size() && last - first < kFoldSourcesMax &&
+               updates[last].codec == codec) {
+          ++last;
+        }
+        const std::span<FoldSource> group(&sources[first], last - first);
+        const size_t wanted = step == limit.steps ? limit.elements : size;
+        const size_t done =
+            Fold(level, codec, group, bound, sums.subspan(begin, wanted));
+        if (done < wanted) return {.stopped = true, .progress = {step, done}};
+        for (FoldSource& source : group) {
+          source.data += size * BlockReader::ElementSize(codec);
+        }
+        first = last;
+        ++step;
+      }
+    }
+    sums = sums.subspan(range.count);
+  }
+  return {};
+}
+
+struct Header {
+  uint64_t update_count = 0;
+  uint64_t weight_sum = 0;
+};
+
+// Everything about a serialized sum but room for it in another one. The sums
+// are the bytes after kHeaderSize.
+Result<Header> CheckSerialized(const SumLayout& layout, ByteSpan bytes) {
+  const uint64_t size = kHeaderSize + uint64_t{layout.element_count()} * 8;
+  if (bytes.size() != size) {
+    return DataLoss("a serialized sum of this layout has " +
+                    std::to_string(size) + " bytes, not " +
+                    std::to_string(bytes.size()));
+  }
+  ByteReader reader(bytes);
+  SELVAGE_ASSIGN_OR_RETURN(const auto magic, reader.Read<uint32_t>("magic"));
+  SELVAGE_ASSIGN_OR_RETURN(const auto version,
+                           reader.Read<uint32_t>("version"));
+  SELVAGE_ASSIGN_OR_RETURN(const auto digest, reader.ReadBytes(32, "digest"));
+  SELVAGE_ASSIGN_OR_RETURN(const auto update_count,
+                           reader.Read<uint64_t>("update count"));
+  SELVAGE_ASSIGN_OR_RETURN(const auto weight_sum,
+                           reader.Read<uint64_t>("weight sum"));
+  if (magic != kMagic) return DataLoss("these bytes are not a serialized sum");
+  if (version != kVersion) {
+    return DataLoss("serialized sum has version " + std::to_string(version) +
+                    ", this program reads " + std::to_string(kVersion));
+  }
+  if (!std::ranges::equal(digest, DigestOf(layout).bytes)) {
+    return DataLoss("serialized sum is of another layout");
+  }
+  if (update_count > layout.update_count_max) {
+    return DataLoss("serialized sum counts " + std::to_string(update_count) +
+                    " updates, but update_count_max is " +
+                    std::to_string(layout.update_count_max));
+  }
+  if (weight_sum < update_count ||
+      weight_sum > update_count * layout.weight_max) {
+    return DataLoss("serialized sum has weight " + std::to_string(weight_sum) +
+                    " for " + std::to_string(update_count) + " updates");
+  }
+  const auto bound = static_cast<int64_t>(weight_sum << 31);
+  for (size_t i = 0; i < layout.element_count(); ++i) {
+    int64_t sum;
+    std::memcpy(&sum, bytes.data() + kHeaderSize + i * sizeof sum, sizeof sum);
+    if (sum > bound || sum < -bound) {
+      return DataLoss("serialized sum, element " + std::to_string(i) +
+                      " is more than its weights can add up to");
+    }
+  }
+  return Header{.update_count = update_count, .weight_sum = weight_sum};
+}
+
+Bytes SerializeHeader(const SumLayout& layout, uint64_t update_count,
+                      uint64_t weight_sum) {
+  Bytes out;
+  out.reserve(kHeaderSize);
+  AppendLe(out, kMagic);
+  AppendLe(out, kVersion);
+  AppendBytes(out, DigestOf(layout).span());
+  AppendLe(out, update_count);
+  AppendLe(out, weight_sum);
+  return out;
+}
+
+// sum / weight, correctly rounded.
+double Quotient(int64_t sum, uint64_t weight) {
+  constexpr int64_t kExact = int64_t{1} << 53;
+  if (sum >= -kExact && sum <= kExact) {
+    return static_cast<double>(sum) / static_cast<double>(weight);
+  }
+  // weight < 2^32, so with 33 more bits the quotient has at least 54; its last
+  // bit then only says whether anything follows.
+  const uint64_t magnitude =
+      sum < 0 ? 0 - static_cast<uint64_t>(sum) : static_cast<uint64_t>(sum);
+  const Uint128 dividend = Uint128{magnitude} << 34;
+  const Uint128 sticky = dividend % weight != 0 ? 1 : 0;
+  const double quotient =
+      static_cast<double>((dividend / weight) | sticky) * 0x1p-34;
+  return sum < 0 ? -quotient : quotient;
+}
+
+}  // namespace
+
+double ScaleFor(double max_abs) {
+  int exponent = 0;
+  const double fraction = std::frexp(max_abs, &exponent);
+  const int scale_exponent = fraction == 0.5 ? 32 - exponent : 31 - exponent;
+  return std::ldexp(1.0, std::min(scale_exponent, kScaleExponentMax));
+}
+
+size_t SumLayout::element_count() const {
+  size_t count = 0;
+  for (const SumRange& range : ranges) count += range.count;
+  return count;
+}
+
+Status SumLayout::Validate() const {
+  for (size_t r = 0; r < ranges.size(); ++r) {
+    const double max_abs = ranges[r].max_abs;
+    if (!(max_abs > 0 && max_abs <= kMaxAbsMax)) {
+      return InvalidArgument("max_abs of tensor " + std::to_string(r) + " is " +
+                             Text(max_abs) + ", not in (0, 2^24]");
+    }
+  }
+  if (weight_max < 1 || weight_max > kWeightMax) {
+    return InvalidArgument("weight_max " + std::to_string(weight_max) +
+                           " is not in 1.." + std::to_string(kWeightMax));
+  }
+  if (update_count_max > kWeightSumMax / weight_max) {
+    return InvalidArgument("weight_max (" + std::to_string(weight_max) +
+                           ") * update_count_max (" +
+                           std::to_string(update_count_max) +
+                           ") * 2^31 exceeds 2^63 - 1: the sum could overflow");
+  }
+  return OkStatus();
+}
+
+ExactSum::ExactSum(SumLayout layout)
+    : layout_(std::move(layout)), sums_(layout_.element_count()) {}
+
+Result<ExactSum> ExactSum::Create(SumLayout layout) {
+  SELVAGE_RETURN_IF_ERROR(layout.Validate());
+  return ExactSum(std::move(layout));
+}
+
+Status ExactSum::Check(const SumLayout& layout, const WeightedUpdate& update) {
+  SELVAGE_RETURN_IF_ERROR(CheckWeight(layout, update.weight));
+  SELVAGE_RETURN_IF_ERROR(CheckCount(layout, update.values.size()));
+  return CheckBounds(layout, {.codec = CodecName::kFloat32,
+                              .bytes = AsBytes(update.values),
+                              .weight = update.weight});
+}
+
+Status ExactSum::CheckEncoded(const SumLayout& layout,
+                              const EncodedUpdate& update) {
+  SELVAGE_RETURN_IF_ERROR(CheckWeight(layout, update.weight));
+  SELVAGE_RETURN_IF_ERROR(CheckEncodedSize(layout, update));
+  if (update.codec != CodecName::kFloat32) {
+    // For float32 the bounds say it all: NaN and infinity are out of them.
+    SELVAGE_RETURN_IF_ERROR(
+        CheckEncoding(update.codec, CountsOf(layout), update.bytes));
+  }
+  return CheckBounds(layout, update);
+}
+
+Status ExactSum::Add(const WeightedUpdate& update) {
+  return AddAll({&update, 1});
+}
+
+Status ExactSum::AddAll(std::span<const WeightedUpdate> updates) {
+  SELVAGE_RETURN_IF_ERROR(CheckRoomFor(updates.size()));
+  std::vector<EncodedUpdate> encoded;
+  encoded.reserve(updates.size());
+  for (size_t u = 0; u < updates.size(); ++u) {
+    Status status = CheckWeight(layout_, updates[u].weight);
+    if (status.ok()) status = CheckCount(layout_, updates[u].values.size());
+    if (!status.ok()) {
+      return status.WithContext("update " + std::to_string(u));
+    }
+    encoded.push_back({.codec = CodecName::kFloat32,
+                       .bytes = AsBytes(updates[u].values),
+                       .weight = updates[u].weight});
+  }
+  return FoldAll(encoded);
+}
+
+Status ExactSum::AddAllEncoded(std::span<const EncodedUpdate> updates) {
+  SELVAGE_RETURN_IF_ERROR(CheckRoomFor(updates.size()));
+  for (size_t u = 0; u < updates.size(); ++u) {
+    Status status = CheckWeight(layout_, updates[u].weight);
+    if (status.ok()) status = CheckEncodedSize(layout_, updates[u]);
+    // Whether a block's exponent is the right one is known at its end only.
+    if (status.ok() && updates[u].codec != CodecName::kFloat32) {
+      status = CheckEncoded(layout_, updates[u]);
+    }
+    if (!status.ok()) {
+      return status.WithContext("update " + std::to_string(u));
+    }
+  }
+  return FoldAll(updates);
+}
+
+Status ExactSum::CheckRoomFor(uint64_t count) const {
+  if (count <= layout_.update_count_max - update_count_) return OkStatus();
+  return ResourceExhausted("the sum holds " + std::to_string(update_count_) +
+                           " updates; " + std::to_string(count) +
+                           " more exceed update_count_max (" +
+                           std::to_string(layout_.update_count_max) + ")");
+}
+
+Status ExactSum::FoldAll(std::span<const EncodedUpdate> updates) {
+  const WalkResult walk = Walk(layout_, updates, 1, Progress{}, sums_);
+  if (walk.stopped) {
+    // Bounds are checked while folding, which reads the updates once instead of
+    // twice. Integers let us take back exactly what was added.
+    Walk(layout_, updates, -1, walk.progress, sums_);
+    for (size_t u = 0; u < updates.size(); ++u) {
+      const Status status = CheckBounds(layout_, updates[u]);
+      if (!status.ok()) {
+        return status.WithContext("update " + std::to_string(u));
+      }
+    }
+    return Internal("an update changed while it was read");
+  }
+  update_count_ += updates.size();
+  for (const EncodedUpdate& update : updates) weight_sum_ += update.weight;
+  return OkStatus();
+}
+
+Status ExactSum::MergeWith(ExactSum&& other) {
+  if (!(other.layout_ == layout_)) {
+    return InvalidArgument("the two sums have different layouts");
+  }
+  SELVAGE_RETURN_IF_ERROR(CheckRoomFor(other.update_count_));
+  for (size_t i = 0; i < sums_.size(); ++i) sums_[i] += other.sums_[i];
+  update_count_ += other.update_count_;
+  weight_sum_ += other.weight_sum_;
+  return OkStatus();
+}
+
+uint64_t ExactSum::serialized_size() const {
+  return kHeaderSize + uint64_t{sums_.size()} * 8;
+}
+
+Status ExactSum::SerializeTo(
+    const std::function<Status(ByteSpan)>& sink) const {
+  SELVAGE_RETURN_IF_ERROR(
+      sink(SerializeHeader(layout_, update_count_, weight_sum_)));
+  return sink(AsBytes(sums()));
+}
+
+Bytes ExactSum::Serialize() const {
+  Bytes out = SerializeHeader(layout_, update_count_, weight_sum_);
+  out.reserve(serialized_size());
+  AppendBytes(out, AsBytes(sums()));
+  return out;
+}
+
+Result<ExactSum> ExactSum::Parse(const SumLayout& layout, ByteSpan bytes) {
+  SELVAGE_RETURN_IF_ERROR(layout.Validate());
+  SELVAGE_ASSIGN_OR_RETURN(const Header header, CheckSerialized(layout, bytes));
+  ExactSum sum(layout);
+  sum.update_count_ = header.update_count;
+  sum.weight_sum_ = header.weight_sum;
+  if (!sum.sums_.empty()) {
+    std::memcpy(sum.sums_.data(), bytes.data() + kHeaderSize,
+                bytes.size() - kHeaderSize);
+  }
+  return sum;
+}
+
+Status ExactSum::MergeSerialized(ByteSpan bytes) {
+  SELVAGE_ASSIGN_OR_RETURN(const Header header,
+                           CheckSerialized(layout_, bytes));
+  SELVAGE_RETURN_IF_ERROR(CheckRoomFor(header.update_count));
+  const uint8_t* next = bytes.data() + kHeaderSize;
+  for (int64_t& sum : sums_) {
+    int64_t other;
+    std::memcpy(&other, next, sizeof other);
+    sum += other;
+    next += sizeof other;
+  }
+  update_count_ += header.update_count;
+  weight_sum_ += header.weight_sum;
+  return OkStatus();
+}
+
+Result<std::vector<double>> ExactSum::FinishMean() && {
+  if (weight_sum_ == 0) {
+    return FailedPrecondition("there is no mean: the sum holds no update");
+  }
+  const std::vector<int64_t> sums = std::move(sums_);
+  std::vector<double> means;
+  means.reserve(sums.size());
+  size_t next = 0;
+  for (const SumRange& range : layout_.ranges) {
+    const double step = 1 / ScaleFor(range.max_abs);
+    for (const size_t end = next + range.count; next < end; ++next) {
+      means.push_back(Quotient(sums[next], weight_sum_) * step);
+    }
+  }
+  return means;
+}
+
+}  // namespace selvage::aggregation

@@ -1,0 +1,41 @@
+// The inner loop of the exact sum: several updates at a time into one stretch
+// of the accumulator. Not for use outside of aggregation/.
+//
+// Everything is exact, so the vector forms and the portable form agree to the
+// bit. x * scale is exact because scale is a power of two; adding and
+// subtracting 1.5 * 2^52 rounds it half to even (Hacker's Delight, 17); with
+// |q| <= 2^31, |w| < 2^16 and at most 16 updates, their sum of q * w stays
+// below 2^51: exact in double, and 1.5 * 2^52 turns it into an int64.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "aggregation/codec/half.h"
+#include "plan/task.h"
+
+namespace selvage::aggregation {
+
+inline constexpr size_t kFoldSourcesMax = 16;
+
+struct FoldSource {
+  const uint8_t* data = nullptr;  // the first of the values; any alignment
+  float factor = 1;               // kFloat16: value = binary16 * factor
+  double weight = 1;              // an integer, |weight| <= 65,535
+};
+
+struct FoldBound {
+  double scale = 1;       // a power of two
+  uint32_t bits_max = 0;  // of an acceptable |x|; x * scale rounds to <= 2^31
+};
+
+// sums[i] += sum over sources of weight * round_half_even(x_i * scale). Stops
+// in front of the first block of elements with an x out of bounds: returns how
+// many elements have been folded, sums.size() if all. The block's size depends
+// on `level`. At most kFoldSourcesMax sources, each of sums.size() values.
+size_t Fold(SimdLevel level, plan::CodecName codec,
+            std::span<const FoldSource> sources, const FoldBound& bound,
+            std::span<int64_t> sums);
+
+}  // namespace selvage::aggregation
