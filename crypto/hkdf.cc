@@ -13,10 +13,13 @@ namespace {
 constexpr size_t kSha256Size = 32;
 constexpr size_t kMaxOutputSize = 255 * kSha256Size;
 
-// OSSL_PARAM takes void* but does not write through it.
+// OSSL_PARAM takes void* but does not write through it. A null pointer would
+// mean "not given" even for a size of 0, which RFC 5869 allows everywhere.
 OSSL_PARAM OctetParam(const char* name, std::span<const uint8_t> bytes) {
-  return OSSL_PARAM_construct_octet_string(
-      name, const_cast<uint8_t*>(bytes.data()), bytes.size());
+  static constexpr uint8_t kNothing = 0;
+  const uint8_t* data = bytes.empty() ? &kNothing : bytes.data();
+  return OSSL_PARAM_construct_octet_string(name, const_cast<uint8_t*>(data),
+                                           bytes.size());
 }
 
 }  // namespace
@@ -28,6 +31,7 @@ Result<SecretBytes> HkdfSha256(const SecretBytes& input_key,
     return InvalidArgument("HKDF output size " + std::to_string(size) +
                            " is outside 1.." + std::to_string(kMaxOutputSize));
   }
+  const ErrorScope errors;
   const KdfPtr kdf(EVP_KDF_fetch(nullptr, "HKDF", nullptr));
   if (kdf == nullptr) return Internal("OpenSSL has no HKDF");
   const KdfCtxPtr ctx(EVP_KDF_CTX_new(kdf.get()));

@@ -338,8 +338,11 @@ Status CheckDnsName(std::string_view name) {
 }
 
 Result<GeneralNamePtr> ServerName(const std::string& name) {
-  if (ASN1_OCTET_STRING* address = a2i_IPADDRESS(name.c_str())) {
-    return AddressName(address);
+  // What C would read of a name with a zero byte is not the name.
+  if (name.find('\0') == std::string::npos) {
+    if (ASN1_OCTET_STRING* address = a2i_IPADDRESS(name.c_str())) {
+      return AddressName(address);
+    }
   }
   SELVAGE_RETURN_IF_ERROR(CheckDnsName(name));
   return TextName(GEN_DNS, name);
@@ -500,7 +503,7 @@ Result<Signer> PrepareSigner(const CertificateAuthority& ca, Time now,
                            FromAsn1(X509_get0_notBefore(certificate.get())));
   SELVAGE_ASSIGN_OR_RETURN(const Time ca_to,
                            FromAsn1(X509_get0_notAfter(certificate.get())));
-  if (now < ca_from || now > ca_to) {
+  if (now < ca_from || now >= ca_to) {
     return FailedPrecondition("the certificate authority is not valid now");
   }
   validity.not_before = std::max(validity.not_before, ca_from);
