@@ -1,0 +1,62 @@
+// Where bytes live: artefacts named by their digest, and sealed partial sums
+// named by their id. The Store says which of them count; a blob that no row
+// names is an orphan, collected when the coordinator starts.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/status.h"
+#include "coordinator/api.h"
+#include "crypto/digest.h"
+
+namespace selvage::coordinator {
+
+// An artefact being written. Thread-compatible. Destroyed without Commit(), it
+// leaves nothing behind.
+class BlobWriter {
+ public:
+  virtual ~BlobWriter() = default;
+  // RESOURCE_EXHAUSTED if the disk is full.
+  virtual Status Append(ByteSpan chunk) = 0;
+  // DATA_LOSS, and nothing stored, unless the bytes have this digest. Durable
+  // once this returns OK.
+  virtual Status Commit(const crypto::Digest& digest) = 0;
+};
+
+// Thread-safe. Errors besides those named: RESOURCE_EXHAUSTED (disk full),
+// INTERNAL (I/O).
+class BlobStore {
+ public:
+  virtual ~BlobStore() = default;
+
+  // Stores the bytes under their SHA-256. Durable once this returns; storing
+  // them again changes nothing.
+  virtual Result<crypto::Digest> Put(ByteSpan bytes) = 0;
+  virtual Result<std::unique_ptr<BlobWriter>> NewBlob() = 0;
+  // NOT_FOUND; DATA_LOSS if the stored bytes do not have this digest (checked
+  // the first time a process opens a blob). The reader outlives a Remove().
+  virtual Result<std::unique_ptr<ArtefactReader>> Open(
+      const crypto::Digest& digest) = 0;
+  // The whole blob, verified. RESOURCE_EXHAUSTED above `size_max` bytes.
+  virtual Result<Bytes> Read(const crypto::Digest& digest,
+                             uint64_t size_max) = 0;
+  // OK also if there is none.
+  virtual Status Remove(const crypto::Digest& digest) = 0;
+  virtual Result<std::vector<crypto::Digest>> List() = 0;
+
+  // Sealed blobs: ciphertext under a caller's name ([a-z0-9-]{1,64}); whoever
+  // holds the key authenticates them. Durable once this returns.
+  virtual Status PutSealed(const std::string& name, ByteSpan bytes) = 0;
+  virtual Result<Bytes> ReadSealed(const std::string& name) = 0;
+  virtual Status RemoveSealed(const std::string& name) = 0;
+  virtual Result<std::vector<std::string>> ListSealed() = 0;
+
+  // Of the disk that holds the blobs.
+  virtual Result<uint64_t> FreeBytes() = 0;
+};
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,182 @@
+// The coordinator: DeviceApi and AdminApi over a Store, a BlobStore and one
+// worker. Everything it needs is handed in; it opens no socket, reads no file
+// and owns no clock, so tests run it whole on virtual time.
+//
+//   RPC threads ----> UploadIngest (verify, stage) --+
+//        |                                           v
+//        +--> inbox -------------------------> Poll() on one thread:
+//                                              TaskDriver per running task
+//                                              (Round decides; the driver
+//                                              persists, then answers)
+//
+// A caller either lets the coordinator run its own thread (Start ... Stop) or
+// calls Poll() itself and sleeps until NextDeadline() (tests). Every public
+// method but Poll() is thread-safe; Poll() is called by one thread at a time.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "base/time.h"
+#include "coordinator/api.h"
+#include "coordinator/blob_store.h"
+#include "coordinator/store.h"
+#include "crypto/secret.h"
+#include "crypto/signature.h"
+#include "crypto/x509.h"
+
+namespace selvage::coordinator {
+
+struct CoordinatorOptions {
+  // What a token bundle tells devices to connect to: HOST:PORT.
+  std::string device_endpoint;
+
+  // When a device with nothing to do comes back (config: pace.retry_min,
+  // pace.retry_max). Also after an answered upload.
+  RetryWindow pace{std::chrono::seconds(60), std::chrono::seconds(120)};
+  // Devices waiting for a draw come back within round_deadline / 600, but not
+  // sooner than candidate_retry_min and not later than candidate_retry_max or
+  // pace.max.
+  Duration candidate_retry_min = std::chrono::milliseconds(50);
+  Duration candidate_retry_max = std::chrono::seconds(30);
+
+  // Admission of uploads: bytes announced by uploads that are staged or wait
+  // for their commit. One upload is always admitted, whatever its size.
+  uint64_t upload_bytes_max = uint64_t{256} << 20;
+  // What a broken stream left behind is kept this long for a resume.
+  Duration staging_ttl = std::chrono::seconds(60);
+
+  // Group commit: flush at this many updates or when the oldest is this old.
+  size_t batch_updates_max = 16;
+  Duration batch_age_max = std::chrono::milliseconds(500);
+
+  Duration certificate_lifetime = std::chrono::hours(24 * 365);
+
+  // INVALID_ARGUMENT names field, value and bound.
+  Status Validate() const;
+};
+
+// All of it must outlive the coordinator. `random` must be thread-safe.
+struct CoordinatorDependencies {
+  Store& store;
+  BlobStore& blobs;
+  Clock& clock;  // certificates and the worker's sleep; leases use Store::Now()
+  RandomSource& random;
+  EventSink& events;
+  const crypto::CertificateAuthority& authority;
+  const crypto::Ed25519KeyPair& plan_key;   // signs plans
+  const crypto::SecretBytes& wrapping_key;  // 32 bytes: wraps round keys
+  const crypto::SecretBytes& server_key;    // 32 bytes: assignment tokens
+};
+
+class Enrolment;
+class TaskAdmin;
+class TaskDriver;
+class UploadIngest;
+class Watchers;
+class WorkQueue;
+
+class Coordinator final : public DeviceApi, public AdminApi {
+ public:
+  // Recovers what the store holds: open rounds continue with the same
+  // participants and sums, orphaned blobs are removed.
+  static Result<std::unique_ptr<Coordinator>> Open(
+      const CoordinatorOptions& options, const CoordinatorDependencies& deps);
+  ~Coordinator() override;  // Stop()
+  Coordinator(const Coordinator&) = delete;
+  Coordinator& operator=(const Coordinator&) = delete;
+
+  // Handles everything posted so far and every deadline that has passed.
+  // Never fails: what could not be made durable is answered UNAVAILABLE (or
+  // the store's reason) and tried again when it is offered again.
+  void Poll();
+  // By when Poll() should be called again; in the past if work is waiting.
+  // Comparable with Store::Now().
+  Time NextDeadline();
+
+  // Runs Poll() on a thread of its own. Once.
+  void Start();
+  // Graceful stop, first half: hands out no more work, takes no new uploads
+  // (UNAVAILABLE) but lets running ones finish. Idempotent.
+  void Drain();
+  // True once nothing is in flight any more: Stop() would interrupt nobody.
+  bool Drained();
+  // Ends the thread; whatever waits for an answer gets UNAVAILABLE. Idempotent.
+  void Stop();
+
+  // DeviceApi.
+  Result<EnrollAnswer> Enroll(const std::optional<DeviceIdentity>& current,
+                              const EnrollRequest& request) override;
+  void CheckIn(const DeviceIdentity& device, CheckInRequest request,
+               std::function<void(Result<CheckInAnswer>)> done) override;
+  Result<std::unique_ptr<ArtefactReader>> OpenArtefact(
+      const DeviceIdentity& device, const crypto::Digest& digest) override;
+  Result<std::variant<Receipt, UploadTicket>> BeginUpload(
+      const DeviceIdentity& device, const UploadHeader& header) override;
+  Status AppendUpload(uint64_t upload_id, ByteSpan chunk) override;
+  void FinishUpload(uint64_t upload_id,
+                    std::function<void(Result<Receipt>)> done) override;
+  void DropUpload(uint64_t upload_id) override;
+  Result<RetryWindow> Abandon(const DeviceIdentity& device,
+                              const std::string& assignment_id, ByteSpan token,
+                              AbandonReason reason,
+                              const std::string& message) override;
+  Result<RetryWindow> Report(
+      const DeviceIdentity& device, const std::string& report_id,
+      const std::map<std::string, uint64_t>& counters) override;
+
+  // AdminApi.
+  Result<ServiceInfo> Info() override;
+  Result<PopulationInfo> CreatePopulation(
+      const std::string& name, const std::string& request_id) override;
+  Result<PopulationInfo> GetPopulation(const std::string& name) override;
+  Result<Page<PopulationInfo>> ListPopulations(
+      const PageRequest& page) override;
+  Result<std::optional<uint64_t>> BeginArtefact(const crypto::Digest& digest,
+                                                uint64_t size_bytes) override;
+  Status AppendArtefact(uint64_t id, ByteSpan chunk) override;
+  Status FinishArtefact(uint64_t id) override;
+  void DropArtefact(uint64_t id) override;
+  Result<std::unique_ptr<ArtefactReader>> OpenArtefactAsAdmin(
+      const crypto::Digest& digest) override;
+  Result<TaskInfo> CreateTask(const CreateTaskRequest& request) override;
+  Result<TaskInfo> GetTask(const std::string& name) override;
+  Result<Page<TaskInfo>> ListTasks(const std::string& population,
+                                   const PageRequest& page) override;
+  Result<TaskInfo> StopTask(const std::string& name,
+                            const std::string& request_id,
+                            const std::string& etag) override;
+  Result<RoundInfo> GetRound(const std::string& task, uint64_t number) override;
+  Result<Page<RoundInfo>> ListRounds(const std::string& task,
+                                     const PageRequest& page) override;
+  Result<ModelVersionInfo> GetModelVersion(
+      const std::string& task, std::optional<uint64_t> version) override;
+  Result<Page<ModelVersionInfo>> ListModelVersions(
+      const std::string& task, const PageRequest& page) override;
+  // The first call of `on_change` comes with the next Poll().
+  Result<uint64_t> WatchTask(
+      const std::string& name,
+      std::function<void(const TaskSnapshot&)> on_change) override;
+  void Unwatch(uint64_t watch_id) override;
+  Result<NewToken> CreateToken(const std::string& population, Duration ttl,
+                               uint32_t uses_max,
+                               const std::string& request_id) override;
+  Result<Page<TokenInfo>> ListTokens(const std::string& population,
+                                     const PageRequest& page) override;
+  Result<TokenInfo> RevokeToken(const std::string& id) override;
+
+ private:
+  Coordinator(const CoordinatorOptions& options,
+              const CoordinatorDependencies& deps);
+};
+
+}  // namespace selvage::coordinator
