@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <string>
 
 namespace selvage::aggregation {
@@ -132,16 +133,20 @@ Status MetricSums::MergeWith(const MetricSums& other) {
 }
 
 Bytes MetricSums::Serialize() const {
-  Bytes out;
-  out.reserve(kHeaderSize + sums_.size() * kSumSize);
-  AppendLe(out, kMagic);
-  AppendLe(out, kVersion);
-  AppendLe(out, uint64_t{sums_.size()});
+  Bytes out(kHeaderSize + sums_.size() * kSumSize);
+  uint8_t* next = out.data();
+  const auto append = [&next](const auto& value) {
+    std::memcpy(next, &value, sizeof value);
+    next += sizeof value;
+  };
+  append(kMagic);
+  append(kVersion);
+  append(uint64_t{sums_.size()});
   for (const Sum& sum : sums_) {
-    AppendLe(out, sum.numerator);
-    AppendLe(out, sum.count);
-    AppendLe(out, sum.device_count);
-    for (const uint32_t bucket : sum.histogram) AppendLe(out, bucket);
+    append(sum.numerator);
+    append(sum.count);
+    append(sum.device_count);
+    append(sum.histogram);
   }
   return out;
 }
