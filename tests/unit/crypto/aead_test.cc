@@ -156,7 +156,7 @@ TEST_F(AeadTamperTest, Open_EveryRefusal_SaysTheSameAndLeavesNoError) {
 
 TEST(AeadTest, Seal_WrongKeySize_IsRefused) {
   SeededRandom random(1);
-  for (const size_t size : {0, 16, 31, 33}) {
+  for (const size_t size : {0U, 16U, 31U, 33U}) {
     EXPECT_THAT(Seal(SecretBytes(size), {}, {}, random),
                 StatusIs(StatusCode::kInvalidArgument));
   }

@@ -112,7 +112,7 @@ TEST(KeyAgreementTest, X25519_LowOrderPoint_IsRefused) {
 TEST(KeyAgreementTest, X25519_WrongKeySize_IsRefused) {
   SeededRandom random(13);
   const X25519KeyPair pair = NewX25519KeyPair(random);
-  for (const size_t size : {0, 31, 33}) {
+  for (const size_t size : {0U, 31U, 33U}) {
     EXPECT_THAT(X25519(SecretBytes(size), pair.public_key),
                 StatusIs(StatusCode::kInvalidArgument));
   }

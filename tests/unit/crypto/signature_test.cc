@@ -98,7 +98,7 @@ TEST_F(SignatureTamperTest, VerifyEd25519_AnyOtherLength_IsRefused) {
 }
 
 TEST(SignatureTest, SignEd25519_WrongKeySize_IsRefused) {
-  for (const size_t size : {0, 31, 33, 64}) {
+  for (const size_t size : {0U, 31U, 33U, 64U}) {
     EXPECT_THAT(SignEd25519(SecretBytes(size), {}),
                 StatusIs(StatusCode::kInvalidArgument));
     EXPECT_THAT(Ed25519PublicKeyOf(SecretBytes(size)),
