@@ -108,6 +108,12 @@ Result<std::unique_ptr<WritableFile>> PosixFileSystem::Create(const Path& path,
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
                         static_cast<mode_t>(mode));
   if (fd < 0) return FromErrno(errno, "cannot create", path);
+  // open() leaves the permissions of a file that was there already.
+  if (::fchmod(fd, static_cast<mode_t>(mode)) != 0) {
+    const int error = errno;
+    ::close(fd);
+    return FromErrno(error, "cannot set the permissions of", path);
+  }
   return std::unique_ptr<WritableFile>(new PosixWritableFile(fd, path));
 }
 
@@ -170,8 +176,9 @@ Result<std::vector<std::string>> PosixFileSystem::List(const Path& directory) {
   std::vector<std::string> names;
   for (; it != std::filesystem::directory_iterator(); it.increment(error)) {
     names.push_back(it->path().filename().string());
-    if (error) return FromErrno(error.value(), "cannot list", directory);
   }
+  // An increment that fails also ends the loop.
+  if (error) return FromErrno(error.value(), "cannot list", directory);
   std::sort(names.begin(), names.end());
   return names;
 }

@@ -46,7 +46,8 @@ class ReadableFile {
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
-  // Creates or truncates `path` with permissions `mode` (e.g. 0600).
+  // Creates or truncates `path`; either way its permissions become `mode` (e.g.
+  // 0600), whatever the umask.
   virtual Result<std::unique_ptr<WritableFile>> Create(const Path& path,
                                                        int mode) = 0;
   virtual Result<std::unique_ptr<ReadableFile>> Open(const Path& path) = 0;

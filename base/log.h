@@ -41,7 +41,9 @@ class EventSink {
 };
 
 // Writes `ts level event=... key=value` or one JSON object a line. Control
-// characters in values are escaped, so a hostile string cannot forge a line.
+// characters in values are escaped and bytes that are not UTF-8 replaced, so a
+// hostile string can neither forge a line nor break a JSON reader. In JSON a
+// number that is not finite is a string ("nan", "inf").
 class StreamEventSink final : public EventSink {
  public:
   enum class Format { kText, kJson };
