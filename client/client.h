@@ -26,6 +26,7 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "base/time.h"
+#include "client/core/run_result.h"
 #include "client/core/trainer.h"
 #include "client/core/transport.h"
 
@@ -72,17 +73,6 @@ class CancelToken {
  private:
   std::atomic<bool> cancelled_{false};
 };
-
-enum class RunResult {
-  kNothingToDo,  // checked in; come back later
-  kContributed,  // an update was accepted
-  kNotAccepted,  // late or rejected; see reason
-  kInstalled,    // a new model version was installed and personalised
-  kDeclined,     // this device refused the work; see reason
-  kInterrupted,  // budget or cancel; goes on next time
-  kFailed,       // network or engine; see reason; goes on next time
-};
-std::string_view RunResultName(RunResult result);
 
 struct RunOutcome {
   RunResult result = RunResult::kNothingToDo;

@@ -23,6 +23,7 @@ namespace selvage::client {
 struct RetryWindow {
   Duration min{};
   Duration max{};
+  friend bool operator==(const RetryWindow&, const RetryWindow&) = default;
 };
 
 struct InstalledModel {

@@ -1,0 +1,110 @@
+#include "client/core/update_builder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+#include <string>
+
+#include "aggregation/codec/checkpoint_codec.h"
+#include "aggregation/codec/codec.h"
+
+namespace selvage::client {
+namespace {
+
+double BoundFor(plan::Role role, const plan::UpdateSpec& update) {
+  return role == plan::Role::kBufferFloat ? update.max_abs_buffer_float
+                                          : update.max_abs_default;
+}
+
+Status CheckRange(const plan::TensorTable& table,
+                  const plan::UpdateSpec& update,
+                  std::span<const float> values) {
+  for (const auto& slice : table.aggregated()) {
+    const double bound = BoundFor(slice.role, update);
+    for (size_t i = 0; i < slice.count; ++i) {
+      const float value = values[slice.update_offset + i];
+      // Written so that a NaN fails.
+      if (std::fabs(static_cast<double>(value)) < bound) continue;
+      std::ostringstream message;
+      message << "the change of " << table.entries()[slice.entry].spec.name
+              << "[" << i << "] (" << value << ") is not inside the bound ("
+              << bound << ")";
+      return OutOfRange(message.str());
+    }
+  }
+  return OkStatus();
+}
+
+Status CheckLayout(const plan::Program& program, const UpdateInput& input) {
+  const plan::TensorTable& table = program.table;
+  for (const plan::Checkpoint* values : {&input.base, &input.trained}) {
+    if (values->floats.size() != table.float_count()) {
+      return InvalidArgument(
+          "a checkpoint has " + std::to_string(values->floats.size()) +
+          " floats, the table " + std::to_string(table.float_count()));
+    }
+  }
+  if (input.example_count == 0) {
+    return InvalidArgument("an update needs at least one example");
+  }
+  if (input.holdout_scores.size() !=
+      input.holdout_count * program.metrics.size()) {
+    return InvalidArgument(
+        "there are " + std::to_string(input.holdout_scores.size()) +
+        " hold-out scores for " + std::to_string(input.holdout_count) +
+        " examples and " + std::to_string(program.metrics.size()) + " metrics");
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Result<BuiltUpdate> BuildUpdate(const plan::Program& program,
+                                const plan::Plan& plan,
+                                const UpdateInput& input) {
+  SELVAGE_RETURN_IF_ERROR(CheckLayout(program, input));
+  const plan::TensorTable& table = program.table;
+  std::vector<float> delta(table.update_count());
+  const std::vector<size_t> counts = aggregation::UpdateCounts(table);
+  for (const auto& slice : table.aggregated()) {
+    for (size_t i = 0; i < slice.count; ++i) {
+      delta[slice.update_offset + i] =
+          input.trained.floats[slice.float_offset + i] -
+          input.base.floats[slice.float_offset + i];
+    }
+  }
+  SELVAGE_RETURN_IF_ERROR(CheckRange(table, plan.update, delta));
+
+  BuiltUpdate update;
+  update.codec = plan.update.codec;
+  SELVAGE_ASSIGN_OR_RETURN(update.encoded,
+                           aggregation::Encode(update.codec, counts, delta));
+  if (update.codec != plan::CodecName::kFloat32) {
+    // Rounding may have reached the bound, and the coordinator sees the rounded
+    // value.
+    SELVAGE_ASSIGN_OR_RETURN(
+        const std::vector<float> decoded,
+        aggregation::Decode(update.codec, counts, update.encoded));
+    SELVAGE_RETURN_IF_ERROR(CheckRange(table, plan.update, decoded));
+  }
+  update.digest = crypto::Sha256(update.encoded);
+  update.weight = static_cast<uint32_t>(
+      std::min(input.example_count,
+               static_cast<uint64_t>(std::max(1, plan.update.weight_cap))));
+
+  const size_t metric_count = program.metrics.size();
+  for (size_t m = 0; m < metric_count && input.holdout_count > 0; ++m) {
+    double sum = 0;
+    for (size_t i = 0; i < input.holdout_count; ++i) {
+      sum += static_cast<double>(input.holdout_scores[i * metric_count + m]);
+    }
+    SELVAGE_ASSIGN_OR_RETURN(
+        aggregation::MetricValue value,
+        aggregation::MakeMetric(sum,
+                                static_cast<int64_t>(input.holdout_count)));
+    update.metrics.push_back(value);
+  }
+  return update;
+}
+
+}  // namespace selvage::client

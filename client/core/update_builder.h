@@ -1,0 +1,47 @@
+// From a trained model to what is sent: deltas of the tensors that may leave,
+// checked strictly against the plan's bounds, encoded, weighed.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "aggregation/metrics.h"
+#include "base/bytes.h"
+#include "base/status.h"
+#include "crypto/digest.h"
+#include "plan/checkpoint.h"
+#include "plan/plan.h"
+#include "plan/program.h"
+
+namespace selvage::client {
+
+struct UpdateInput {
+  const plan::Checkpoint& base;     // the decoded checkpoint of the round
+  const plan::Checkpoint& trained;  // same layout
+  uint64_t example_count = 0;       // trained on, >= 1
+  // Of the round's checkpoint: [holdout_count, program.metrics.size()],
+  // row-major; both empty without a hold-out.
+  std::span<const float> holdout_scores;
+  size_t holdout_count = 0;
+};
+
+struct BuiltUpdate {
+  Bytes encoded;
+  crypto::Digest digest;  // of `encoded`
+  plan::CodecName codec = plan::CodecName::kFloat16;
+  uint32_t weight = 0;  // min(example_count, plan.update.weight_cap)
+  std::vector<aggregation::MetricValue> metrics;
+};
+
+// trained - base in float32 for every shared and buffer_float tensor, in table
+// order. Tensors of other roles are not even read: they have no way out.
+//
+// OUT_OF_RANGE names tensor, element, value and bound if a delta is not finite
+// or not strictly inside the plan's max_abs for its role, before or after
+// encoding: nothing is clipped. INVALID_ARGUMENT if shapes do not fit.
+Result<BuiltUpdate> BuildUpdate(const plan::Program& program,
+                                const plan::Plan& plan,
+                                const UpdateInput& input);
+
+}  // namespace selvage::client

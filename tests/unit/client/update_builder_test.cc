@@ -1,0 +1,176 @@
+#include "client/core/update_builder.h"
+
+#include <cmath>
+#include <limits>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "aggregation/codec/checkpoint_codec.h"
+#include "tests/testing/status_matchers.h"
+
+namespace selvage::client {
+namespace {
+
+using test::IsOk;
+using test::StatusIs;
+using ::testing::HasSubstr;
+
+plan::Program MakeProgram() {
+  plan::Program program;
+  program.source = "def forward(self, x): return x\n";
+  program.inputs = {
+      {.name = "x", .dtype = plan::DType::kFloat32, .shape = {2}}};
+  program.metrics = {"accuracy", "loss"};
+  auto table = plan::TensorTable::Create(
+      {{.name = "a", .shape = {2}, .role = plan::Role::kShared},
+       {.name = "mine", .shape = {2}, .role = plan::Role::kPersonal},
+       {.name = "ice", .shape = {1}, .role = plan::Role::kFrozen},
+       {.name = "mean", .shape = {2}, .role = plan::Role::kBufferFloat},
+       {.name = "n",
+        .shape = {1},
+        .dtype = plan::DType::kInt64,
+        .role = plan::Role::kBufferInt},
+       {.name = "b", .shape = {1}, .role = plan::Role::kShared}});
+  EXPECT_THAT(table, IsOk());
+  program.table = *table;
+  return program;
+}
+
+plan::Checkpoint Values(float fill) {
+  return {.floats = std::vector<float>(8, fill), .ints = {4}};
+}
+
+class UpdateBuilderTest : public ::testing::Test {
+ protected:
+  UpdateBuilderTest() { plan_.update.codec = plan::CodecName::kFloat32; }
+
+  Result<BuiltUpdate> Build() {
+    return BuildUpdate(program_, plan_,
+                       {.base = base_,
+                        .trained = trained_,
+                        .example_count = 48,
+                        .holdout_scores = scores_,
+                        .holdout_count = scores_.size() / 2});
+  }
+  std::vector<float> Decoded(const BuiltUpdate& update) {
+    return *aggregation::Decode(update.codec,
+                                aggregation::UpdateCounts(program_.table),
+                                update.encoded);
+  }
+
+  plan::Program program_ = MakeProgram();
+  plan::Plan plan_;
+  plan::Checkpoint base_ = Values(1);
+  plan::Checkpoint trained_ = Values(1);
+  std::vector<float> scores_;
+};
+
+TEST_F(UpdateBuilderTest, BuildUpdate_Delta_CoversSharedAndBuffersInOrder) {
+  // a (0, 1), mine (2, 3), ice (4), mean (5, 6), b (7)
+  trained_.floats = {1.5F, 2, 100, 100, 100, 1001, 1, 0};
+
+  const Result<BuiltUpdate> update = Build();
+
+  ASSERT_THAT(update, IsOk());
+  EXPECT_THAT(Decoded(*update), ::testing::ElementsAre(0.5F, 1, 1000, 0, -1));
+  EXPECT_EQ(update->digest, crypto::Sha256(update->encoded));
+  EXPECT_EQ(update->weight, 48U);
+  EXPECT_TRUE(update->metrics.empty());
+}
+
+TEST_F(UpdateBuilderTest, BuildUpdate_PersonalAndFrozen_ChangeNoByte) {
+  const Bytes before = Build()->encoded;
+  trained_.floats[2] = std::numeric_limits<float>::quiet_NaN();
+  trained_.floats[3] = 12345.678F;
+  trained_.floats[4] = 9.5F;
+  trained_.ints[0] = 77;
+
+  const Result<BuiltUpdate> update = Build();
+
+  ASSERT_THAT(update, IsOk());
+  EXPECT_EQ(update->encoded, before);
+}
+
+TEST_F(UpdateBuilderTest, BuildUpdate_AtTheBound_IsRefusedByName) {
+  plan_.update.max_abs_default = 2;
+  trained_.floats[7] = 3;  // exactly the bound
+
+  EXPECT_THAT(Build(), StatusIs(StatusCode::kOutOfRange,
+                                HasSubstr("the change of b[0] (2) is not "
+                                          "inside the bound (2)")));
+  trained_.floats[7] = std::nextafter(3.0F, 0.0F);
+  EXPECT_THAT(Build(), IsOk());
+}
+
+TEST_F(UpdateBuilderTest, BuildUpdate_BufferBound_IsItsOwn) {
+  plan_.update.max_abs_default = 2;
+  plan_.update.max_abs_buffer_float = 1024;
+  trained_.floats[5] = 1001;
+  EXPECT_THAT(Build(), IsOk());
+  trained_.floats[5] = 1025;
+  EXPECT_THAT(Build(), StatusIs(StatusCode::kOutOfRange, HasSubstr("mean[0]")));
+}
+
+// 1.9999 becomes 2.0 in half precision, and the coordinator would see 2.0.
+TEST_F(UpdateBuilderTest, BuildUpdate_RoundingReachesTheBound_IsRefused) {
+  plan_.update.max_abs_default = 2;
+  plan_.update.codec = plan::CodecName::kFloat16;
+  base_ = Values(0);
+  trained_ = Values(0);
+  trained_.floats[0] = 1.99999F;
+  EXPECT_THAT(Build(), StatusIs(StatusCode::kOutOfRange, HasSubstr("a[0]")));
+  trained_.floats[0] = 1.99F;
+  EXPECT_THAT(Build(), IsOk());
+}
+
+TEST_F(UpdateBuilderTest, BuildUpdate_NotFinite_IsRefused) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(),
+                          std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity()}) {
+    trained_ = Values(1);
+    trained_.floats[1] = bad;
+    EXPECT_THAT(Build(), StatusIs(StatusCode::kOutOfRange, HasSubstr("a[1]")));
+  }
+}
+
+TEST_F(UpdateBuilderTest, BuildUpdate_Weight_IsCapped) {
+  plan_.update.weight_cap = 10;
+  EXPECT_EQ(Build()->weight, 10U);
+}
+
+TEST_F(UpdateBuilderTest, BuildUpdate_Metrics_AreSumsOverTheHoldout) {
+  scores_ = {1, 0.5F, 0, 1.5F, 1, 0.25F};
+
+  const Result<BuiltUpdate> update = Build();
+
+  ASSERT_THAT(update, IsOk());
+  ASSERT_EQ(update->metrics.size(), 2U);
+  EXPECT_EQ(update->metrics[0].count, 3);
+  EXPECT_EQ(update->metrics[0].numerator, int64_t{2} << 20);
+  EXPECT_EQ(update->metrics[1].numerator, (int64_t{9} << 20) / 4);
+}
+
+TEST_F(UpdateBuilderTest, BuildUpdate_WrongShapes_AreRefused) {
+  scores_ = {1, 2};
+  trained_.floats.pop_back();
+  EXPECT_THAT(Build(), StatusIs(StatusCode::kInvalidArgument));
+  trained_ = Values(1);
+  EXPECT_THAT(BuildUpdate(program_, plan_,
+                          {.base = base_,
+                           .trained = trained_,
+                           .example_count = 1,
+                           .holdout_scores = scores_,
+                           .holdout_count = 2}),
+              StatusIs(StatusCode::kInvalidArgument));
+  EXPECT_THAT(BuildUpdate(program_, plan_,
+                          {.base = base_,
+                           .trained = trained_,
+                           .example_count = 0,
+                           .holdout_scores = {},
+                           .holdout_count = 0}),
+              StatusIs(StatusCode::kInvalidArgument));
+}
+
+}  // namespace
+}  // namespace selvage::client
