@@ -1,3 +1,4 @@
+// HKDF (RFC 5869): keys for each use from one secret.
 #pragma once
 
 #include <cstddef>
