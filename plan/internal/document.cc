@@ -46,6 +46,9 @@ void TreeBuilder::Add(Node node) {
     SELVAGE_CHECK(key.set);
     node.key = std::move(key.text);
     node.key_line = key.line;
+    // An absent value is "at" whatever comes next; its key is the place to
+    // look.
+    if (node.kind == Node::Kind::kNull) node.line = key.line;
     key = {};
   }
   parent.children.push_back(std::move(node));

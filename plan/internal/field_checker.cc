@@ -29,7 +29,13 @@ class FieldChecker final : public Fields {
   void Choose(std::string_view key, const std::vector<Choice>& choices,
               int& index) override {
     if (index < 0 || static_cast<size_t>(index) >= choices.size()) {
-      Keep(key, std::to_string(index), "is not a value of this setting");
+      return Keep(key, std::to_string(index), "is no value of this setting");
+    }
+    const Choice& choice = choices[static_cast<size_t>(index)];
+    if (!choice.available && status_.ok()) {
+      status_ = InvalidArgument(path_ + std::string(key) + ": " +
+                                std::string(choice.name) +
+                                " is not available in this version");
     }
   }
   void Span(std::string_view key, Duration min, Duration max,

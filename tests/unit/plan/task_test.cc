@@ -1,0 +1,559 @@
+#include "plan/task.h"
+
+#include <cmath>
+#include <ostream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/testing/status_matchers.h"
+
+namespace selvage::plan {
+namespace {
+
+using ::selvage::test::IsOk;
+using ::selvage::test::StatusIs;
+using ::testing::ElementsAre;
+
+constexpr std::string_view kMinimal =
+    "name: t\npopulation: demo\nprogram: model.yaml\n";
+
+constexpr std::string_view kEveryKey = R"(
+name: fashion-personal
+population: demo
+program: native:lenet5
+initial: earlier-task@12
+mode: train
+seed: 18446744073709551615
+train: {local_epochs: 3, batch_size: 10, optimizer: {name: sgd, lr: 5e-2, momentum: 0.9, weight_decay: 0.001}, proximal_mu: 0.0}
+strategy:
+  name: fedavg
+  num_rounds: 30
+  cohort: 10
+  min_updates: 8
+  over_selection: 1.5
+  round_deadline: 90s
+  min_available_nodes: 20
+  selection_window: 250ms
+  server_learning_rate: 0.5
+personalize:
+  method: fine_tune
+  tensors: ["^head\\.", '^tail\.']
+  epochs: 5
+  batch_size: 7
+  optimizer: {name: adam, lr: 0.025, beta1: 0.8, beta2: 0.99, eps: 1e-7}
+  baseline_alone: true
+  baseline_epochs: 12
+evaluate: {key_metric: loss, mode: min}
+update: {codec: float32, max_abs: {default: 4, buffer_float: 1024.5}, weight_cap: 500}
+privacy: {min_cohort: 8}
+conditions: {}
+data: {collection: clothing, min_examples: 20, holdout: 0.1}
+)";
+
+TEST(ParseTaskFile, Minimal_HasTheDefaults) {
+  TaskSpec expected;
+  expected.name = "t";
+  expected.population = "demo";
+  expected.program = "model.yaml";
+  const auto task = ParseTaskFile(kMinimal);
+  ASSERT_THAT(task, IsOk());
+  EXPECT_EQ(*task, expected);
+  EXPECT_FALSE(task->personalize.enabled);
+}
+
+TEST(ParseTaskFile, EveryKey_IsRead) {
+  const auto task = ParseTaskFile(kEveryKey);
+  ASSERT_THAT(task, IsOk());
+  TaskSpec want;
+  want.name = "fashion-personal";
+  want.population = "demo";
+  want.program = "native:lenet5";
+  want.initial = "earlier-task@12";
+  want.seed = 18'446'744'073'709'551'615U;
+  want.train.local_epochs = 3;
+  want.train.batch_size = 10;
+  want.train.optimizer.lr = 0.05;
+  want.train.optimizer.momentum = 0.9;
+  want.train.optimizer.weight_decay = 0.001;
+  want.strategy.num_rounds = 30;
+  want.strategy.cohort = 10;
+  want.strategy.min_updates = 8;
+  want.strategy.over_selection = 1.5;
+  want.strategy.round_deadline = std::chrono::seconds(90);
+  want.strategy.min_available_nodes = 20;
+  want.strategy.selection_window = std::chrono::milliseconds(250);
+  want.strategy.server_learning_rate = 0.5;
+  want.personalize.enabled = true;
+  want.personalize.tensors = {"^head\\.", "^tail\\."};
+  want.personalize.epochs = 5;
+  want.personalize.batch_size = 7;
+  want.personalize.optimizer.name = OptimizerName::kAdam;
+  want.personalize.optimizer.lr = 0.025;
+  want.personalize.optimizer.beta1 = 0.8;
+  want.personalize.optimizer.beta2 = 0.99;
+  want.personalize.optimizer.eps = 1e-7;
+  want.personalize.baseline_alone = true;
+  want.personalize.baseline_epochs = 12;
+  want.evaluate.key_metric = "loss";
+  want.evaluate.maximize = false;
+  want.update.codec = CodecName::kFloat32;
+  want.update.max_abs_default = 4;
+  want.update.max_abs_buffer_float = 1024.5;
+  want.update.weight_cap = 500;
+  want.privacy.min_cohort = 8;
+  want.data = {"clothing", 20, 0.1};
+  EXPECT_EQ(*task, want);
+}
+
+TEST(ParseTaskFile, WindowsLinesCommentsAndSequencesInBlocks_AreYaml) {
+  const auto task = ParseTaskFile(
+      "name: t # the name\r\npopulation: demo\r\nprogram: m.pt\r\n"
+      "personalize:\r\n  tensors:\r\n    - ^head\r\n    - \"tail$\"\r\n");
+  ASSERT_THAT(task, IsOk());
+  EXPECT_EQ(task->name, "t");
+  EXPECT_THAT(task->personalize.tensors, ElementsAre("^head", "tail$"));
+  EXPECT_TRUE(task->personalize.enabled);
+}
+
+TEST(ParseTaskFile, EveryDurationUnit_IsRead) {
+  using namespace std::chrono;
+  const std::pair<std::string, Duration> cases[] = {
+      {"1500ms", milliseconds(1500)},
+      {"90s", seconds(90)},
+      {"5m", minutes(5)},
+      {"2h", hours(2)},
+      {"1d", hours(24)}};
+  for (const auto& c : cases) {
+    const auto task =
+        ParseTaskFile(std::string(kMinimal) +
+                      "strategy: {round_deadline: " + c.first + "}\n");
+    ASSERT_THAT(task, IsOk());
+    EXPECT_EQ(task->strategy.round_deadline, c.second);
+  }
+}
+
+struct Mistake {
+  std::string yaml;  // after the three lines of kMinimal
+  std::string message;
+};
+
+void PrintTo(const Mistake& mistake, std::ostream* os) {
+  *os << mistake.yaml.substr(0, 200);
+}
+
+class TaskFileMistake : public ::testing::TestWithParam<Mistake> {};
+
+TEST_P(TaskFileMistake, Parse_NamesLineKeyValueAndBound) {
+  EXPECT_THAT(ParseTaskFile(std::string(kMinimal) + GetParam().yaml),
+              StatusIs(StatusCode::kInvalidArgument, GetParam().message));
+}
+
+const Mistake kKeys[] = {
+    {"strategy:\n  cohort: 3\n\n  num_round: 3\n",
+     "line 7: strategy.num_round is not a key here; did you mean num_rounds?"},
+    {"stratgy: {}\n",
+     "line 4: stratgy is not a key here; did you mean strategy?"},
+    {"train:\n  optimizer:\n    learning_rate: 3\n",
+     "line 6: train.optimizer.learning_rate is not a key here; the keys are "
+     "name, lr, weight_decay, momentum, beta1, beta2, eps"},
+    {"strategy: {cohort_size: 3}\n",
+     "line 4: strategy.cohort_size is not a key here; did you mean cohort?"},
+    {"update: {max_abs: {bufer_float: 3}}\n",
+     "line 4: update.max_abs.bufer_float is not a key here; did you mean "
+     "buffer_float?"},
+    {"<<: {seed: 1}\n",
+     "line 4: << is not a key here; the keys are name, population, program, "
+     "initial, mode, seed, train, strategy, personalize, evaluate, update, "
+     "privacy, conditions, data"},
+    {"\"a\\nb\\e[31m\": 1\n",
+     "line 4: a?b?[31m is not a key here; the keys are name, population, "
+     "program, initial, mode, seed, train, strategy, personalize, evaluate, "
+     "update, privacy, conditions, data"},
+    // A mistyped key is told before the missing key that it was meant to be.
+    {"strategy: {cohort: 0, num_round: 3}\n",
+     "line 4: strategy.num_round is not a key here; did you mean num_rounds?"},
+    {"seed: 1\nseed: 1\n", "line 5: the key 'seed' is there twice"},
+    {"train: {batch_size: 1, batch_size: 1}\n",
+     "line 4: the key 'batch_size' is there twice"},
+};
+
+const Mistake kUnavailable[] = {
+    {"train: {proximal_mu: 0.1}\n",
+     "line 4: train.proximal_mu is not available in this version"},
+    {"train: {proximal_mu: x}\n",
+     "line 4: train.proximal_mu is not available in this version"},
+    {"privacy:\n  secure_aggregation: required\n",
+     "line 5: privacy.secure_aggregation is not available in this version"},
+    {"privacy: {clip: {norm: 1.0}}\n",
+     "line 4: privacy.clip is not available in this version"},
+    {"privacy: {noise_multiplier: 0.8}\n",
+     "line 4: privacy.noise_multiplier is not available in this version"},
+    {"privacy: {epsilon_budget: 8}\n",
+     "line 4: privacy.epsilon_budget is not available in this version"},
+    {"privacy: {delta: 1e-6}\n",
+     "line 4: privacy.delta is not available in this version"},
+    {"conditions: {charging: true}\n",
+     "line 4: conditions.charging is not available in this version"},
+    {"conditions: {unmetered: true}\n",
+     "line 4: conditions.unmetered is not available in this version"},
+    {"conditions: {idle: true}\n",
+     "line 4: conditions.idle is not available in this version"},
+    {"conditions: {min_battery: 0.3}\n",
+     "line 4: conditions.min_battery is not available in this version"},
+    {"conditions: {chargin: true}\n",
+     "line 4: conditions.chargin is not a key here; did you mean charging?"},
+    {"evaluate: {stop_condition: accuracy >= 0.88}\n",
+     "line 4: evaluate.stop_condition is not available in this version"},
+    {"evaluate: {patience: 5}\n",
+     "line 4: evaluate.patience is not available in this version"},
+    {"strategy: {fraction_train: 0.1}\n",
+     "line 4: strategy.fraction_train is not available in this version"},
+    {"strategy: {name: fedadam}\n",
+     "line 4: strategy.name: fedadam is not available in this version"},
+    {"strategy: {name: fedavgm}\n",
+     "line 4: strategy.name: fedavgm is not available in this version"},
+    {"strategy: {name: fedagv}\n",
+     "line 4: strategy.name is fedagv; did you mean fedavg?"},
+    {"strategy: {name: best}\n",
+     "line 4: strategy.name is best; must be one of fedavg"},
+    {"update: {codec: int8}\n",
+     "line 4: update.codec: int8 is not available in this version"},
+    {"update: {codec: topk}\n",
+     "line 4: update.codec: topk is not available in this version"},
+    {"update: {codec: bfloat16}\n",
+     "line 4: update.codec: bfloat16 is not available in this version"},
+    {"update: {codec: float1}\n",
+     "line 4: update.codec is float1; did you mean float16?"},
+    {"personalize: {method: ditto}\n",
+     "line 4: personalize.method: ditto is not available in this version"},
+    {"personalize: {method: finetune}\n",
+     "line 4: personalize.method is finetune; did you mean fine_tune?"},
+    {"mode: evaluate\n",
+     "line 4: mode: evaluate is not available in this version"},
+    {"mode: analyze\n",
+     "line 4: mode: analyze is not available in this version"},
+    {"mode: test\n", "line 4: mode is test; must be one of train"},
+    {"train: {optimizer: {name: rmsprop}}\n",
+     "line 4: train.optimizer.name: rmsprop is not available in this version"},
+};
+
+const Mistake kValues[] = {
+    {"train: {local_epochs: 0}\n",
+     "line 4: train.local_epochs is 0; must be in 1..1000"},
+    {"train: {local_epochs: 1001}\n",
+     "line 4: train.local_epochs is 1001; must be in 1..1000"},
+    {"train: {local_epochs: 2.5}\n",
+     "line 4: train.local_epochs is 2.5; must be a whole number in 1..1000"},
+    {"train: {local_epochs: \"2\"}\n",
+     "line 4: train.local_epochs is the text '2'; must be a whole number in "
+     "1..1000"},
+    {"train: {local_epochs: 0x10}\n",
+     "line 4: train.local_epochs is 0x10; must be a whole number in 1..1000"},
+    {"train: {local_epochs: [2]}\n",
+     "line 4: train.local_epochs is a list; must be a whole number in "
+     "1..1000"},
+    {"train: {local_epochs: ~}\n",
+     "line 4: train.local_epochs is empty; must be a whole number in 1..1000"},
+    {"train: {batch_size: 99999999999999999999}\n",
+     "line 4: train.batch_size is 99999999999999999999; must be in 1..65536"},
+    {"train: {batch_size: -99999999999999999999}\n",
+     "line 4: train.batch_size is -99999999999999999999; must be in 1..65536"},
+    {"train: {optimizer: {lr: 0}}\n",
+     "line 4: train.optimizer.lr is 0; must be in (0, 100]"},
+    {"train: {optimizer: {lr: 100.1}}\n",
+     "line 4: train.optimizer.lr is 100.1; must be in (0, 100]"},
+    {"train: {optimizer: {lr: .nan}}\n",
+     "line 4: train.optimizer.lr is .nan; must be a number in (0, 100]"},
+    {"train: {optimizer: {lr: nan}}\n",
+     "line 4: train.optimizer.lr is nan; must be in (0, 100]"},
+    {"train: {optimizer: {lr: inf}}\n",
+     "line 4: train.optimizer.lr is inf; must be in (0, 100]"},
+    {"train: {optimizer: {lr: 1e999}}\n",
+     "line 4: train.optimizer.lr is 1e999; must be a number in (0, 100]"},
+    {"train: {optimizer: {lr: 0,1}}\n",
+     "line 4: train.optimizer.1 is not a key here; the keys are name, lr, "
+     "weight_decay, momentum, beta1, beta2, eps"},
+    {"train: {optimizer: {lr: fast}}\n",
+     "line 4: train.optimizer.lr is fast; must be a number in (0, 100]"},
+    {"train: {optimizer: {momentum: 1}}\n",
+     "line 4: train.optimizer.momentum is 1; must be in [0, 1)"},
+    {"train: {optimizer: {weight_decay: 1.5}}\n",
+     "line 4: train.optimizer.weight_decay is 1.5; must be in [0, 1]"},
+    {"train: {optimizer: {name: adam, eps: 0}}\n",
+     "line 4: train.optimizer.eps is 0; must be in (0, 1]"},
+    {"train: {optimizer: {name: adam, beta2: 1}}\n",
+     "line 4: train.optimizer.beta2 is 1; must be in [0, 1)"},
+    {"train: {optimizer: {name: adam, momentum: 0}}\n",
+     "line 4: train.optimizer.momentum: adam has none (its beta1 is the "
+     "momentum)"},
+    {"train: {optimizer: {name: sgd, beta1: 0.9}}\n",
+     "line 4: train.optimizer.beta1: sgd has none; adam does"},
+    {"train: {optimizer: {eps: 1e-8}}\n",
+     "line 4: train.optimizer.eps: sgd has none; adam does"},
+    {"train: 5\n", "line 4: train is 5; must be a mapping of keys to values"},
+    {"train:\n", "line 4: train is empty; must be a mapping of keys to values"},
+    {"train: [a]\n",
+     "line 4: train is a list; must be a mapping of keys to values"},
+    {"strategy: {num_rounds: 0}\n",
+     "line 4: strategy.num_rounds is 0; must be in 1..1000000"},
+    {"strategy: {cohort: 10001}\n",
+     "line 4: strategy.cohort is 10001; must be in 1..10000"},
+    {"strategy: {over_selection: 0.9}\n",
+     "line 4: strategy.over_selection is 0.9; must be in [1, 4]"},
+    {"strategy: {server_learning_rate: 0}\n",
+     "line 4: strategy.server_learning_rate is 0; must be in (0, 10]"},
+    {"strategy: {round_deadline: 10d}\n",
+     "line 4: strategy.round_deadline is 10d; must be in 1s..7d"},
+    {"strategy: {round_deadline: 999ms}\n",
+     "line 4: strategy.round_deadline is 999ms; must be in 1s..7d"},
+    {"strategy: {round_deadline: 300}\n",
+     "line 4: strategy.round_deadline is 300; must be a duration such as "
+     "250ms, 90s, 5m, 2h or 1d"},
+    {"strategy: {round_deadline: 5 minutes}\n",
+     "line 4: strategy.round_deadline is 5 minutes; must be a duration such "
+     "as 250ms, 90s, 5m, 2h or 1d"},
+    {"strategy: {round_deadline: -5m}\n",
+     "line 4: strategy.round_deadline is -5m; must be a duration such as "
+     "250ms, 90s, 5m, 2h or 1d"},
+    {"strategy: {round_deadline: 1.5h}\n",
+     "line 4: strategy.round_deadline is 1.5h; must be a duration such as "
+     "250ms, 90s, 5m, 2h or 1d"},
+    {"strategy: {round_deadline: 9223372036854775807d}\n",
+     "line 4: strategy.round_deadline is 9223372036854775807d; must be a "
+     "duration such as 250ms, 90s, 5m, 2h or 1d"},
+    {"strategy: {selection_window: 8d}\n",
+     "line 4: strategy.selection_window is 8d; must be in 0s..7d"},
+    {"personalize: {tensors: \"^head\"}\n",
+     "line 4: personalize.tensors is the text '^head'; must be a list"},
+    {"personalize: {tensors: [\"(\"]}\n",
+     "line 4: personalize.tensors[0] is '('; must be an ECMAScript regular "
+     "expression (unbalanced brackets, a stray operator or an unknown "
+     "escape)"},
+    {"personalize:\n  tensors:\n    - a\n    - [b]\n",
+     "line 7: personalize.tensors[1] is a list; must be text"},
+    {"personalize: {baseline_alone: yes}\n",
+     "line 4: personalize.baseline_alone is yes; must be true or false"},
+    {"personalize: {baseline_alone: 'true'}\n",
+     "line 4: personalize.baseline_alone is the text 'true'; must be true or "
+     "false"},
+    {"personalize:\n",
+     "line 4: personalize is empty; must be a mapping of keys to values"},
+    {"evaluate: {mode: maximum}\n",
+     "line 4: evaluate.mode is maximum; did you mean max?"},
+    {"evaluate: {key_metric: F1}\n",
+     "line 4: evaluate.key_metric is 'F1'; must be 1..64 of a-z, 0-9 and _"},
+    {"update: {max_abs: {default: 0}}\n",
+     "line 4: update.max_abs.default is 0; must be in (0, 16777216]"},
+    {"update: {max_abs: {buffer_float: 16777217}}\n",
+     "line 4: update.max_abs.buffer_float is 16777217; must be in (0, "
+     "16777216]"},
+    {"update: {max_abs: 8}\n",
+     "line 4: update.max_abs is 8; must be a mapping of keys to values"},
+    {"update: {weight_cap: 65536}\n",
+     "line 4: update.weight_cap is 65536; must be in 1..65535"},
+    {"privacy: {min_cohort: 0}\n",
+     "line 4: privacy.min_cohort is 0; must be in 1..10000"},
+    {"data: {collection: My Photos}\n",
+     "line 4: data.collection is 'My Photos'; must be 1..64 of a-z, 0-9, _ "
+     "and -"},
+    {"data: {min_examples: 0}\n",
+     "line 4: data.min_examples is 0; must be in 1..1000000000"},
+    {"data: {holdout: 0.95}\n",
+     "line 4: data.holdout is 0.95; must be in [0, 0.9]"},
+    {"seed: -1\n",
+     "line 4: seed is -1; must be a whole number in 0..18446744073709551615"},
+    {"seed: 18446744073709551616\n",
+     "line 4: seed is 18446744073709551616; must be a whole number in "
+     "0..18446744073709551615"},
+    {"initial: weights.bin\n",
+     "line 4: initial is 'weights.bin'; must be random, a .safetensors file "
+     "or TASK@VERSION"},
+    {"initial: task@\n",
+     "line 4: initial is 'task@'; must be random, a .safetensors file or "
+     "TASK@VERSION"},
+    {"initial: .safetensors\n",
+     "line 4: initial is '.safetensors'; must be random, a .safetensors file "
+     "or TASK@VERSION"},
+    {"initial: \"a\\n.safetensors\"\n",
+     "line 4: initial is 'a?.safetensors'; must be random, a .safetensors "
+     "file or TASK@VERSION"},
+};
+
+const Mistake kAcrossFields[] = {
+    {"strategy:\n  cohort: 3\n  min_updates: 4\n",
+     "line 6: strategy.min_updates (4) exceeds strategy.cohort (3)"},
+    {"privacy: {min_cohort: 11}\n",
+     "line 4: privacy.min_cohort (11) exceeds strategy.min_updates (10)"},
+    {"strategy: {min_updates: 5}\nprivacy:\n  min_cohort: 6\n",
+     "line 6: privacy.min_cohort (6) exceeds strategy.min_updates (5)"},
+    {"strategy: {round_deadline: 90s, selection_window: 2m}\n",
+     "line 4: strategy.selection_window (2m) exceeds strategy.round_deadline "
+     "(90s)"},
+    {"personalize: {baseline_epochs: 3}\n",
+     "line 4: personalize.baseline_epochs needs baseline_alone: true"},
+};
+
+const Mistake kSyntax[] = {
+    {"train: &a {local_epochs: 2}\n",
+     "line 4: anchors and aliases are not allowed here"},
+    {"train: *a\n", "line 4: the referenced anchor is not defined"},
+    {"seed: &s 5\n", "line 4: anchors and aliases are not allowed here"},
+    {"a: [&x 1, *x]\n", "line 4: anchors and aliases are not allowed here"},
+    {"seed: !!int 5\n",
+     "line 4: the tag 'tag:yaml.org,2002:int' is not allowed here"},
+    {"train: !foo {}\n", "line 4: the tag '!foo' is not allowed here"},
+    {"? [a]\n: b\n", "line 4: a key must be a word"},
+    {"~: b\n", "line 4: an empty key"},
+    {"---\nname: u\n", "line 4: there is a second document"},
+    {"seed: \x01\n", "line 4: a control character (byte 1)"},
+    {"seed: \xff\n", "not valid UTF-8"},
+    {"train: {optimizer: {lr: 1}\n", "line 5: end of map flow not found"},
+    {"a: " + std::string(20, '[') + std::string(20, ']') + "\n",
+     "line 4: nested more than 16 levels deep"},
+    {"a: " + std::string(15'000, '[') + std::string(15'000, ']') + "\n",
+     "line 4: nested more than 16 levels deep"},
+    {"a: " + std::string(30'000, '[') + "\n", "line 4: a key must be a word"},
+    {std::string(kTaskFileSizeMax, '#'), "65581 bytes; at most 65536 are read"},
+};
+
+INSTANTIATE_TEST_SUITE_P(Keys, TaskFileMistake, ::testing::ValuesIn(kKeys));
+INSTANTIATE_TEST_SUITE_P(Unavailable, TaskFileMistake,
+                         ::testing::ValuesIn(kUnavailable));
+INSTANTIATE_TEST_SUITE_P(Values, TaskFileMistake, ::testing::ValuesIn(kValues));
+INSTANTIATE_TEST_SUITE_P(AcrossFields, TaskFileMistake,
+                         ::testing::ValuesIn(kAcrossFields));
+INSTANTIATE_TEST_SUITE_P(Syntax, TaskFileMistake, ::testing::ValuesIn(kSyntax));
+
+TEST(ParseTaskFile, MissingOrBadName_IsNamed) {
+  const Mistake cases[] = {
+      {"", "the file is empty"},
+      {"\n# nothing\n", "the file is empty"},
+      {"just words\n",
+       "line 1: the task file is just words; must be a mapping of keys to "
+       "values"},
+      {"population: demo\nprogram: m.pt\n", "line 1: name is missing"},
+      {"name: t\nprogram: m.pt\n", "line 1: population is missing"},
+      {"name: t\npopulation: demo\n", "line 1: program is missing"},
+      {"name: 1t\npopulation: demo\nprogram: m.pt\n",
+       "line 1: name is '1t'; must be 1..64 of a-z, 0-9 and -, starting with "
+       "a letter"},
+      {"name: t\npopulation: Demo\nprogram: m.pt\n",
+       "line 2: population is 'Demo'; must be 1..64 of a-z, 0-9 and -, "
+       "starting with a letter"},
+      {"name: t\npopulation: demo\nprogram: model.onnx\n",
+       "line 3: program is 'model.onnx'; must be a .yaml file, a .pt archive "
+       "or native:NAME"},
+      {"name: t\npopulation: demo\nprogram: native:LeNet\n",
+       "line 3: program is 'native:LeNet'; the name after native: must be "
+       "1..64 of a-z, 0-9 and _"},
+      {"name: t\npopulation: demo\nprogram: .pt\n",
+       "line 3: program is '.pt'; must be a .yaml file, a .pt archive or "
+       "native:NAME"},
+  };
+  for (const Mistake& c : cases) {
+    EXPECT_THAT(ParseTaskFile(c.yaml),
+                StatusIs(StatusCode::kInvalidArgument, c.message));
+  }
+}
+
+TaskSpec Valid() { return *ParseTaskFile(kEveryKey); }
+
+TEST(TaskSpec, Validate_RangesAndCrossFields_AreNamed) {
+  EXPECT_THAT(Valid().Validate(), IsOk());
+  const auto message = [](auto change) {
+    TaskSpec spec = Valid();
+    change(spec);
+    const Status status = spec.Validate();
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  EXPECT_EQ(message([](TaskSpec& s) { s.name = ""; }),
+            "name is ''; must be 1..64 of a-z, 0-9 and -, starting with a "
+            "letter");
+  EXPECT_EQ(message([](TaskSpec& s) { s.strategy.cohort = -1; }),
+            "strategy.cohort is -1; must be in 1..10000");
+  EXPECT_EQ(message([](TaskSpec& s) { s.train.optimizer.lr = NAN; }),
+            "train.optimizer.lr is nan; must be in (0, 100]");
+  EXPECT_EQ(
+      message([](TaskSpec& s) { s.strategy.round_deadline = Duration(7); }),
+      "strategy.round_deadline is 7us; must be in 1s..7d");
+  EXPECT_EQ(message([](TaskSpec& s) { s.strategy.min_updates = 11; }),
+            "strategy.min_updates (11) exceeds strategy.cohort (10)");
+  EXPECT_EQ(message([](TaskSpec& s) { s.privacy.min_cohort = 9; }),
+            "privacy.min_cohort (9) exceeds strategy.min_updates (8)");
+  EXPECT_EQ(message([](TaskSpec& s) { s.train.optimizer.beta1 = 0.5; }),
+            "train.optimizer.beta1: sgd has none; adam does");
+  EXPECT_EQ(message([](TaskSpec& s) { s.personalize.enabled = false; }),
+            "personalize is off but has settings");
+  EXPECT_EQ(message([](TaskSpec& s) { s.personalize.tensors.assign(65, "a"); }),
+            "personalize.tensors has 65 entries; must have 0..64");
+  EXPECT_EQ(
+      message([](TaskSpec& s) { s.update.codec = static_cast<CodecName>(2); }),
+      "update.codec: bfloat16 is not available in this version");
+  EXPECT_EQ(message([](TaskSpec& s) {
+              s.train.optimizer.name = static_cast<OptimizerName>(9);
+            }),
+            "train.optimizer.name is 9; is no value of this setting");
+}
+
+TEST(TaskSpec, SlotCount_IsTheCeilingOfTheDecimalProduct) {
+  const struct {
+    int cohort;
+    double over_selection;
+    int slots;
+  } cases[] = {{10, 1.3, 13},      {10, 1.0, 10}, {3, 1.3, 4},
+               {70, 1.1, 77},      {1, 1.01, 2},  {100, 1.15, 115},
+               {10'000, 4, 40'000}};
+  for (const auto& c : cases) {
+    TaskSpec spec;
+    spec.strategy.cohort = c.cohort;
+    spec.strategy.over_selection = c.over_selection;
+    EXPECT_EQ(spec.SlotCount(), c.slots);
+  }
+}
+
+TEST(TaskSpec, MinUpdates_DefaultsToCohort) {
+  TaskSpec spec;
+  EXPECT_EQ(spec.MinUpdates(), spec.strategy.cohort);
+  spec.strategy.min_updates = 3;
+  EXPECT_EQ(spec.MinUpdates(), 3);
+}
+
+TEST(TaskJson, CanonicalJson_RoundTrips) {
+  for (const TaskSpec& spec : {Valid(), *ParseTaskFile(kMinimal)}) {
+    const auto parsed = ParseTask(CanonicalJson(spec));
+    ASSERT_THAT(parsed, IsOk());
+    EXPECT_EQ(*parsed, spec);
+  }
+}
+
+TEST(TaskJson, CanonicalJson_Minimal_GoldenBytes) {
+  EXPECT_EQ(
+      CanonicalJson(*ParseTaskFile(kMinimal)),
+      R"({"data":{"collection":"default","holdout":0.2,"min_examples":1},)"
+      R"("evaluate":{"key_metric":"","mode":"max"},"initial":"random",)"
+      R"("mode":"train","name":"t","population":"demo",)"
+      R"("privacy":{"min_cohort":1},"program":"model.yaml","seed":0,)"
+      R"("strategy":{"cohort":10,"min_available_nodes":0,"min_updates":0,)"
+      R"("name":"fedavg","num_rounds":1,"over_selection":1.3,)"
+      R"("round_deadline":300000000,"selection_window":0,)"
+      R"("server_learning_rate":1.0},"train":{"batch_size":32,)"
+      R"("local_epochs":1,"optimizer":{"lr":0.01,"momentum":0.0,)"
+      R"("name":"sgd","weight_decay":0.0}},"update":{"codec":"float16",)"
+      R"("max_abs":{"buffer_float":65536.0,"default":8.0},)"
+      R"("weight_cap":10000}})");
+}
+
+TEST(TaskJson, ParseTask_NotCanonical_Refused) {
+  const std::string json = CanonicalJson(Valid());
+  EXPECT_THAT(ParseTask(json + " "), StatusIs(StatusCode::kInvalidArgument));
+  EXPECT_THAT(ParseTask(kMinimal), StatusIs(StatusCode::kInvalidArgument));
+  EXPECT_THAT(ParseTask("{\"name\":\"t\",\"population\":\"demo\","
+                        "\"program\":\"m.pt\"}"),
+              StatusIs(StatusCode::kInvalidArgument,
+                       ::testing::HasSubstr("is not canonical JSON")));
+}
+
+}  // namespace
+}  // namespace selvage::plan

@@ -1,0 +1,83 @@
+#include "plan/tensor_match.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/testing/status_matchers.h"
+#include "tests/unit/plan/test_programs.h"
+
+namespace selvage::plan {
+namespace {
+
+using ::selvage::test::IsOk;
+using ::selvage::test::StatusIs;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+const TensorTable& Table() {
+  static const TensorTable kTable = *TensorTable::Create(test::EveryRole());
+  return kTable;
+}
+
+TEST(MatchTensors, NoPatterns_EveryTrainableTensor) {
+  EXPECT_THAT(*MatchTensors(Table(), {}), ElementsAre(0, 3, 5));
+}
+
+TEST(MatchTensors, Patterns_TheirUnionInTableOrder) {
+  EXPECT_THAT(*MatchTensors(Table(), {"^head\\."}), ElementsAre(3, 5));
+  EXPECT_THAT(*MatchTensors(Table(), {"bias$", "^body", "weight$"}),
+              ElementsAre(0, 3, 4, 5));
+  EXPECT_THAT(*MatchTensors(Table(), {"^(?!head\\.)"}),
+              ElementsAre(0, 1, 2, 4, 6));
+}
+
+TEST(MatchTensors, PatternWithoutMatch_IsNamed) {
+  EXPECT_THAT(MatchTensors(Table(), {"^head\\.", "^tail\\."}),
+              StatusIs(StatusCode::kInvalidArgument,
+                       "the pattern '^tail\\.' matches no tensor"));
+}
+
+TEST(MatchTensors, TooManyPatterns_Refused) {
+  EXPECT_THAT(
+      MatchTensors(Table(), std::vector<std::string>(65, "w")),
+      StatusIs(StatusCode::kInvalidArgument, "65 patterns; at most 64"));
+}
+
+TEST(CheckPattern, UnsafeOrMalformed_SaysWhatItMustBe) {
+  const std::pair<std::string, std::string> cases[] = {
+      {"", "1..256 printable characters"},
+      {std::string(257, 'a'), "1..256 printable characters"},
+      {"caf\xc3\xa9", "1..256 printable characters"},
+      {"a\n", "1..256 printable characters"},
+      {"[0-9]{2}", "counted repetition"},
+      {"((a{99}){99}){99}", "counted repetition"},
+      {"(a)\\1", "back-references"},
+      {"a(?=b)", "look-ahead but at the start"},
+      {"^(?!a)(?!b)", "look-ahead but at the start"},
+      {"(unbalanced", "ECMAScript"},
+      {"[z-a]", "ECMAScript"},
+      {"*", "ECMAScript"},
+      {"a\\", "ECMAScript"},
+  };
+  for (const auto& c : cases) {
+    EXPECT_THAT(CheckPattern(c.first),
+                StatusIs(StatusCode::kInvalidArgument, HasSubstr(c.second)))
+        << c.first;
+  }
+  EXPECT_THAT(CheckPattern(std::string(256, 'a')), IsOk());
+}
+
+// Exponential for a backtracking matcher: it would not come back.
+TEST(MatchNames, CatastrophicPattern_IsPolynomial) {
+  const std::vector<std::string> names = {std::string(256, 'a')};
+  EXPECT_THAT(*MatchNames(names, "^(a*)*b$"), IsEmpty());
+  EXPECT_THAT(*MatchNames(names, "^(a|a)*(a|a)*(a|a)*b$"), IsEmpty());
+  std::string nested(240, '(');
+  nested = nested.substr(0, 60) + "a";
+  for (int i = 0; i < 60; ++i) nested += ")*";
+  EXPECT_THAT(*MatchNames(names, nested + "b$"), IsEmpty());
+}
+
+}  // namespace
+}  // namespace selvage::plan
