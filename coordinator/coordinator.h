@@ -38,7 +38,7 @@ namespace selvage::coordinator {
 
 struct CoordinatorOptions {
   // What a token bundle tells devices to connect to: HOST:PORT.
-  std::string device_endpoint;
+  std::string device_endpoint{};
 
   // When a device with nothing to do comes back (config: pace.retry_min,
   // pace.retry_max). Also after an answered upload.

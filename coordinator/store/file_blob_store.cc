@@ -1,0 +1,214 @@
+#include "coordinator/store/file_blob_store.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "base/check.h"
+
+namespace selvage::coordinator {
+namespace {
+
+// Best effort on the way out: the error that led here matters more.
+void Discard(FileSystem& files, const Path& path) { (void)files.Remove(path); }
+
+Status RemoveIfThere(FileSystem& files, const Path& path) {
+  Status status = files.Remove(path);
+  return status.code() == StatusCode::kNotFound ? OkStatus() : status;
+}
+
+class FileReader final : public ArtefactReader {
+ public:
+  explicit FileReader(std::unique_ptr<ReadableFile> file)
+      : file_(std::move(file)) {}
+  uint64_t size() const override { return file_->size(); }
+  Result<size_t> ReadAt(uint64_t offset, std::span<uint8_t> out) override {
+    return file_->ReadAt(offset, out);
+  }
+
+ private:
+  const std::unique_ptr<ReadableFile> file_;
+};
+
+}  // namespace
+
+class FileBlobWriter final : public BlobWriter {
+ public:
+  FileBlobWriter(FileBlobStore& store, Path path,
+                 std::unique_ptr<WritableFile> file)
+      : store_(store), path_(std::move(path)), file_(std::move(file)) {}
+  ~FileBlobWriter() override {
+    if (!installed_) Discard(store_.files_, path_);
+  }
+
+  Status Append(ByteSpan chunk) override {
+    hasher_.Update(chunk);
+    return file_->Append(chunk);
+  }
+
+  Status Commit(const crypto::Digest& digest) override {
+    const crypto::Digest actual = std::move(hasher_).Finish();
+    if (actual != digest) {
+      return DataLoss("the bytes have digest " + actual.ToHex() +
+                      ", announced was " + digest.ToHex());
+    }
+    SELVAGE_RETURN_IF_ERROR(file_->Sync());
+    SELVAGE_RETURN_IF_ERROR(file_->Close());
+    SELVAGE_RETURN_IF_ERROR(store_.Install(path_, store_.PathOf(digest)));
+    installed_ = true;
+    store_.MarkVerified(digest);
+    return OkStatus();
+  }
+
+ private:
+  FileBlobStore& store_;
+  const Path path_;
+  const std::unique_ptr<WritableFile> file_;
+  crypto::Sha256Hasher hasher_;
+  bool installed_ = false;
+};
+
+Result<std::unique_ptr<FileBlobStore>> FileBlobStore::Open(
+    FileSystem& files, const Path& directory) {
+  std::unique_ptr<FileBlobStore> store(new FileBlobStore(files, directory));
+  for (const Path& path :
+       {store->artefacts_, store->sealed_, store->incoming_}) {
+    SELVAGE_RETURN_IF_ERROR(files.CreateDirectories(path));
+  }
+  SELVAGE_RETURN_IF_ERROR(files.SyncDirectory(directory));
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<std::string> leftovers,
+                           files.List(store->incoming_));
+  for (const std::string& name : leftovers) {
+    SELVAGE_RETURN_IF_ERROR(files.Remove(store->incoming_ / name));
+  }
+  return store;
+}
+
+Path FileBlobStore::NextIncoming() {
+  MutexLock lock(mu_);
+  return incoming_ / std::to_string(next_incoming_++);
+}
+
+Status FileBlobStore::Install(const Path& from, const Path& to) {
+  SELVAGE_RETURN_IF_ERROR(files_.Rename(from, to));
+  return files_.SyncDirectory(to.parent_path());
+}
+
+Status FileBlobStore::WriteThrough(const Path& path, ByteSpan bytes) {
+  const Path temporary = NextIncoming();
+  const auto write = [&]() -> Status {
+    SELVAGE_ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file,
+                             files_.Create(temporary, 0600));
+    SELVAGE_RETURN_IF_ERROR(file->Append(bytes));
+    SELVAGE_RETURN_IF_ERROR(file->Sync());
+    SELVAGE_RETURN_IF_ERROR(file->Close());
+    return Install(temporary, path);
+  };
+  Status status = write();
+  if (!status.ok()) Discard(files_, temporary);
+  return status;
+}
+
+Result<crypto::Digest> FileBlobStore::Put(ByteSpan bytes) {
+  const crypto::Digest digest = crypto::Sha256(bytes);
+  // Only a blob whose installation this process has seen through (or verified
+  // at an open) is known to be durable and whole.
+  if (IsVerified(digest)) return digest;
+  SELVAGE_RETURN_IF_ERROR(WriteThrough(PathOf(digest), bytes));
+  MarkVerified(digest);
+  return digest;
+}
+
+Result<std::unique_ptr<BlobWriter>> FileBlobStore::NewBlob() {
+  Path path = NextIncoming();
+  SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file,
+                           files_.Create(path, 0600));
+  return std::unique_ptr<BlobWriter>(
+      new FileBlobWriter(*this, std::move(path), std::move(file)));
+}
+
+bool FileBlobStore::IsVerified(const crypto::Digest& digest) {
+  MutexLock lock(mu_);
+  return verified_.contains(digest);
+}
+
+void FileBlobStore::MarkVerified(const crypto::Digest& digest) {
+  MutexLock lock(mu_);
+  verified_.insert(digest);
+}
+
+Status FileBlobStore::Verify(const crypto::Digest& digest, ReadableFile& file) {
+  if (IsVerified(digest)) return OkStatus();
+  crypto::Sha256Hasher hasher;
+  Bytes buffer(256 << 10);
+  for (uint64_t offset = 0; offset < file.size();) {
+    SELVAGE_ASSIGN_OR_RETURN(const size_t read, file.ReadAt(offset, buffer));
+    if (read == 0) break;
+    hasher.Update(ByteSpan(buffer).first(read));
+    offset += read;
+  }
+  if (std::move(hasher).Finish() != digest) {
+    return DataLoss("artefact " + digest.ToHex() + " is damaged on disk");
+  }
+  MarkVerified(digest);
+  return OkStatus();
+}
+
+Result<std::unique_ptr<ArtefactReader>> FileBlobStore::Open(
+    const crypto::Digest& digest) {
+  SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> file,
+                           files_.Open(PathOf(digest)));
+  SELVAGE_RETURN_IF_ERROR(Verify(digest, *file));
+  return std::unique_ptr<ArtefactReader>(new FileReader(std::move(file)));
+}
+
+Result<Bytes> FileBlobStore::Read(const crypto::Digest& digest,
+                                  uint64_t size_max) {
+  SELVAGE_ASSIGN_OR_RETURN(Bytes bytes,
+                           ReadFile(files_, PathOf(digest), size_max));
+  if (crypto::Sha256(bytes) != digest) {
+    return DataLoss("artefact " + digest.ToHex() + " is damaged on disk");
+  }
+  return bytes;
+}
+
+Status FileBlobStore::Remove(const crypto::Digest& digest) {
+  {
+    MutexLock lock(mu_);
+    verified_.erase(digest);
+  }
+  return RemoveIfThere(files_, PathOf(digest));
+}
+
+Result<std::vector<crypto::Digest>> FileBlobStore::List() {
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                           files_.List(artefacts_));
+  std::vector<crypto::Digest> digests;
+  for (const std::string& name : names) {
+    Result<crypto::Digest> digest = crypto::Digest::FromHex(name);
+    if (digest.ok()) digests.push_back(*digest);
+  }
+  return digests;
+}
+
+Status FileBlobStore::PutSealed(const std::string& name, ByteSpan bytes) {
+  return WriteThrough(sealed_ / name, bytes);
+}
+
+Result<Bytes> FileBlobStore::ReadSealed(const std::string& name) {
+  return ReadFile(files_, sealed_ / name, std::numeric_limits<uint64_t>::max());
+}
+
+Status FileBlobStore::RemoveSealed(const std::string& name) {
+  return RemoveIfThere(files_, sealed_ / name);
+}
+
+Result<std::vector<std::string>> FileBlobStore::ListSealed() {
+  return files_.List(sealed_);
+}
+
+Result<uint64_t> FileBlobStore::FreeBytes() {
+  return files_.FreeBytes(directory_);
+}
+
+}  // namespace selvage::coordinator

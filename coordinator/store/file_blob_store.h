@@ -1,0 +1,69 @@
+// Blobs as files: DIRECTORY/artefacts/DIGEST and DIRECTORY/sealed/NAME. Every
+// file is written under a temporary name in DIRECTORY/incoming, synced, renamed
+// and its directory synced, so a name that exists holds the whole file.
+#pragma once
+
+#include <set>
+#include <string>
+
+#include "base/file_system.h"
+#include "base/mutex.h"
+#include "coordinator/blob_store.h"
+
+namespace selvage::coordinator {
+
+class FileBlobStore final : public BlobStore {
+ public:
+  // Creates the directories and removes what an earlier process left in
+  // incoming. `files` must outlive the store; one store per directory.
+  static Result<std::unique_ptr<FileBlobStore>> Open(FileSystem& files,
+                                                     const Path& directory);
+
+  Result<crypto::Digest> Put(ByteSpan bytes) override;
+  Result<std::unique_ptr<BlobWriter>> NewBlob() override;
+  Result<std::unique_ptr<ArtefactReader>> Open(
+      const crypto::Digest& digest) override;
+  Result<Bytes> Read(const crypto::Digest& digest, uint64_t size_max) override;
+  Status Remove(const crypto::Digest& digest) override;
+  Result<std::vector<crypto::Digest>> List() override;
+  Status PutSealed(const std::string& name, ByteSpan bytes) override;
+  Result<Bytes> ReadSealed(const std::string& name) override;
+  Status RemoveSealed(const std::string& name) override;
+  Result<std::vector<std::string>> ListSealed() override;
+  Result<uint64_t> FreeBytes() override;
+
+ private:
+  friend class FileBlobWriter;
+
+  FileBlobStore(FileSystem& files, const Path& directory)
+      : files_(files),
+        directory_(directory),
+        artefacts_(directory / "artefacts"),
+        sealed_(directory / "sealed"),
+        incoming_(directory / "incoming") {}
+
+  Path PathOf(const crypto::Digest& digest) const {
+    return artefacts_ / digest.ToHex();
+  }
+  Path NextIncoming();
+  // Writes `bytes` durably to `path` by way of incoming.
+  Status WriteThrough(const Path& path, ByteSpan bytes);
+  // Moves a synced file into place.
+  Status Install(const Path& from, const Path& to);
+  // DATA_LOSS unless the file has this digest; remembers the answer.
+  Status Verify(const crypto::Digest& digest, ReadableFile& file);
+  bool IsVerified(const crypto::Digest& digest);
+  void MarkVerified(const crypto::Digest& digest);
+
+  FileSystem& files_;
+  const Path directory_;
+  const Path artefacts_;
+  const Path sealed_;
+  const Path incoming_;
+
+  Mutex mu_;
+  uint64_t next_incoming_ SELVAGE_GUARDED_BY(mu_) = 0;
+  std::set<crypto::Digest> verified_ SELVAGE_GUARDED_BY(mu_);
+};
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,661 @@
+#include "coordinator/store/memory_store.h"
+
+#include <algorithm>
+
+#include "coordinator/store/row_text.h"
+
+namespace selvage::coordinator {
+
+MemoryStore::MemoryStore(Clock& clock, RandomSource& random)
+    : clock_(clock, Time{}), instance_id_(NewInstanceId(random)) {}
+
+Time MemoryStore::Now() { return clock_.Now(); }
+
+std::string MemoryStore::instance_id() const { return instance_id_; }
+
+Result<uint64_t> MemoryStore::CertificatesIssued() {
+  MutexLock lock(mu_);
+  return certificates_;
+}
+
+// ---------------------------------------------------------------- requests
+
+bool MemoryStore::RequestIsTaken(const RequestRow& request) const {
+  return !request.id.empty() && requests_.contains(request.id);
+}
+
+void MemoryStore::Record(const RequestRow& request) {
+  if (!request.id.empty()) requests_.emplace(request.id, request);
+}
+
+Result<std::optional<RequestRow>> MemoryStore::FindRequest(
+    const std::string& id) {
+  MutexLock lock(mu_);
+  const auto it = requests_.find(id);
+  if (it == requests_.end()) return std::optional<RequestRow>();
+  return std::optional<RequestRow>(it->second);
+}
+
+// ------------------------------------------------ populations, identities
+
+PopulationRow MemoryStore::Counted(PopulationRow row) const {
+  for (const auto& [identity, device] : devices_) {
+    if (identity.population == row.name) ++row.device_count;
+  }
+  return row;
+}
+
+Status MemoryStore::CreatePopulation(const PopulationRow& row,
+                                     const RequestRow& request) {
+  MutexLock lock(mu_);
+  if (RequestIsTaken(request)) return RequestTaken(request.id);
+  if (populations_.contains(row.name)) {
+    return AlreadyExists("population " + row.name + " exists");
+  }
+  PopulationRow stored = row;
+  stored.device_count = 0;
+  populations_.emplace(row.name, stored);
+  Record(request);
+  return OkStatus();
+}
+
+Result<PopulationRow> MemoryStore::GetPopulation(const std::string& name) {
+  MutexLock lock(mu_);
+  const auto it = populations_.find(name);
+  if (it == populations_.end()) return NotFound("no population " + name);
+  return Counted(it->second);
+}
+
+Result<std::vector<PopulationRow>> MemoryStore::ListPopulations(
+    const std::string& after, uint32_t limit) {
+  MutexLock lock(mu_);
+  std::vector<PopulationRow> rows;
+  for (auto it = populations_.upper_bound(after);
+       it != populations_.end() && rows.size() < limit; ++it) {
+    rows.push_back(Counted(it->second));
+  }
+  return rows;
+}
+
+Status MemoryStore::InsertToken(const TokenRow& row,
+                                const RequestRow& request) {
+  MutexLock lock(mu_);
+  if (RequestIsTaken(request)) return RequestTaken(request.id);
+  if (!populations_.contains(row.population)) {
+    return NotFound("no population " + row.population);
+  }
+  if (!tokens_.emplace(row.id, row).second) {
+    return AlreadyExists("token " + row.id + " exists");
+  }
+  Record(request);
+  return OkStatus();
+}
+
+Result<TokenRow> MemoryStore::GetToken(const std::string& id) {
+  MutexLock lock(mu_);
+  const auto it = tokens_.find(id);
+  if (it == tokens_.end()) return NotFound("no token " + id);
+  return it->second;
+}
+
+Result<std::vector<TokenRow>> MemoryStore::ListTokens(
+    const std::string& population, const std::string& after, uint32_t limit) {
+  MutexLock lock(mu_);
+  std::vector<TokenRow> rows;
+  for (auto it = tokens_.upper_bound(after);
+       it != tokens_.end() && rows.size() < limit; ++it) {
+    if (it->second.population == population) rows.push_back(it->second);
+  }
+  return rows;
+}
+
+Result<TokenRow> MemoryStore::RevokeToken(const std::string& id) {
+  MutexLock lock(mu_);
+  const auto it = tokens_.find(id);
+  if (it == tokens_.end()) return NotFound("no token " + id);
+  it->second.revoked = true;
+  return it->second;
+}
+
+Result<DeviceRow> MemoryStore::EnrollDevice(const DeviceRow& row, Time now) {
+  MutexLock lock(mu_);
+  const auto device = devices_.find({row.population, row.device_id});
+  if (device != devices_.end()) {
+    if (device->second.key_digest != row.key_digest) {
+      return AlreadyExists("device " + row.device_id +
+                           " is enrolled with another key");
+    }
+    if (device->second.token_id == row.token_id) return device->second;
+  }
+  const auto token = tokens_.find(row.token_id);
+  if (token == tokens_.end() || token->second.population != row.population ||
+      token->second.revoked || token->second.expires <= now ||
+      token->second.uses >= token->second.uses_max) {
+    return TokenRefused(row.token_id);
+  }
+  ++token->second.uses;
+  ++certificates_;
+  devices_[{row.population, row.device_id}] = row;
+  return row;
+}
+
+Status MemoryStore::RenewDevice(const DeviceRow& row) {
+  MutexLock lock(mu_);
+  const auto it = devices_.find({row.population, row.device_id});
+  if (it == devices_.end()) {
+    return NotFound("device " + row.device_id + " is not enrolled");
+  }
+  if (it->second.key_digest != row.key_digest) {
+    return AlreadyExists("device " + row.device_id +
+                         " is enrolled with another key");
+  }
+  it->second.certificate_pem = row.certificate_pem;
+  it->second.certificate_expires = row.certificate_expires;
+  ++certificates_;
+  return OkStatus();
+}
+
+Result<DeviceRow> MemoryStore::GetDevice(const std::string& population,
+                                         const std::string& device_id) {
+  MutexLock lock(mu_);
+  const auto it = devices_.find({population, device_id});
+  if (it == devices_.end()) {
+    return NotFound("device " + device_id + " is not enrolled");
+  }
+  return it->second;
+}
+
+Result<std::vector<DeviceIdentity>> MemoryStore::ListDevices() {
+  MutexLock lock(mu_);
+  std::vector<DeviceIdentity> all;
+  for (const auto& [identity, row] : devices_) all.push_back(identity);
+  return all;
+}
+
+// --------------------------------------------------------------- artefacts
+
+Status MemoryStore::PutArtefact(const crypto::Digest& digest, uint64_t size) {
+  MutexLock lock(mu_);
+  artefacts_.emplace(digest, size);
+  return OkStatus();
+}
+
+Result<bool> MemoryStore::HasArtefact(const crypto::Digest& digest) {
+  MutexLock lock(mu_);
+  return artefacts_.contains(digest);
+}
+
+Result<std::vector<crypto::Digest>> MemoryStore::ListArtefacts() {
+  MutexLock lock(mu_);
+  std::vector<crypto::Digest> all;
+  for (const auto& [digest, size] : artefacts_) all.push_back(digest);
+  return all;
+}
+
+Result<bool> MemoryStore::IsReferenced(const std::string& population,
+                                       const crypto::Digest& digest) {
+  MutexLock lock(mu_);
+  return references_.contains({population, digest});
+}
+
+// ------------------------------------------------------------------- tasks
+
+TaskRow* MemoryStore::FindTask(uint64_t id) {
+  const auto it = tasks_.find(id);
+  return it == tasks_.end() ? nullptr : &it->second;
+}
+
+TaskRow* MemoryStore::FindTask(const std::string& name) {
+  for (auto& [id, task] : tasks_) {
+    if (task.name == name) return &task;
+  }
+  return nullptr;
+}
+
+Result<TaskRow> MemoryStore::CreateTask(const NewTask& task,
+                                        const RequestRow& request) {
+  MutexLock lock(mu_);
+  if (RequestIsTaken(request)) return RequestTaken(request.id);
+  if (!populations_.contains(task.task.population)) {
+    return NotFound("no population " + task.task.population);
+  }
+  if (FindTask(task.task.name) != nullptr) {
+    return AlreadyExists("task " + task.task.name + " exists");
+  }
+  TaskRow row = task.task;
+  row.id = tasks_.empty() ? 1 : tasks_.rbegin()->first + 1;
+  row.revision = 1;
+  VersionRow initial = task.initial;
+  initial.task_id = row.id;
+  versions_.emplace(RowId{row.id, initial.version}, initial);
+  for (const auto& [digest, size] : task.artefacts) {
+    artefacts_.emplace(digest, size);
+  }
+  for (const crypto::Digest& digest : task.references) {
+    references_.emplace(row.population, digest);
+  }
+  tasks_.emplace(row.id, row);
+  Record(request);
+  return row;
+}
+
+Result<TaskRow> MemoryStore::GetTask(const std::string& name) {
+  MutexLock lock(mu_);
+  const TaskRow* task = FindTask(name);
+  if (task == nullptr) return NotFound("no task " + name);
+  return *task;
+}
+
+Result<TaskRow> MemoryStore::GetTaskById(uint64_t id) {
+  MutexLock lock(mu_);
+  const TaskRow* task = FindTask(id);
+  if (task == nullptr) return NotFound("no task " + std::to_string(id));
+  return *task;
+}
+
+Result<std::vector<TaskRow>> MemoryStore::ListTasks(
+    const std::string& population, uint64_t after, uint32_t limit) {
+  MutexLock lock(mu_);
+  std::vector<TaskRow> rows;
+  for (auto it = tasks_.upper_bound(after);
+       it != tasks_.end() && rows.size() < limit; ++it) {
+    if (population.empty() || it->second.population == population) {
+      rows.push_back(it->second);
+    }
+  }
+  return rows;
+}
+
+Result<TaskRow> MemoryStore::StopTask(const std::string& name,
+                                      std::optional<uint64_t> revision, Time at,
+                                      const RequestRow& request) {
+  MutexLock lock(mu_);
+  if (RequestIsTaken(request)) return RequestTaken(request.id);
+  TaskRow* task = FindTask(name);
+  if (task == nullptr) return NotFound("no task " + name);
+  if (revision.has_value() && *revision != task->revision) {
+    return Aborted("task " + name + " is at revision " +
+                   std::to_string(task->revision) + ", not " +
+                   std::to_string(*revision));
+  }
+  if (task->state != TaskState::kRunning) {
+    return FailedPrecondition("task " + name + " is not running");
+  }
+  for (auto& [key, round] : rounds_) {
+    if (key.task_id != task->id || IsTerminal(round.state)) continue;
+    End(round, RoundState::kAbandoned, at, "the task was stopped");
+    ++task->abandoned_rounds;
+  }
+  task->state = TaskState::kStopped;
+  task->ended = at;
+  ++task->revision;
+  Record(request);
+  return *task;
+}
+
+Result<VersionRow> MemoryStore::GetVersion(uint64_t task_id, uint64_t version) {
+  MutexLock lock(mu_);
+  const auto it = versions_.find({task_id, version});
+  if (it == versions_.end()) {
+    return NotFound("task " + std::to_string(task_id) + " has no version " +
+                    std::to_string(version));
+  }
+  return it->second;
+}
+
+Result<std::vector<VersionRow>> MemoryStore::ListVersions(uint64_t task_id,
+                                                          uint64_t first,
+                                                          uint32_t limit) {
+  MutexLock lock(mu_);
+  std::vector<VersionRow> rows;
+  for (auto it = versions_.lower_bound({task_id, first});
+       it != versions_.end() && it->first.first == task_id &&
+       rows.size() < limit;
+       ++it) {
+    rows.push_back(it->second);
+  }
+  return rows;
+}
+
+// ------------------------------------------------------------------ rounds
+
+Result<RoundRow*> MemoryStore::Held(const RoundLease& lease) {
+  const auto it = rounds_.find(lease.key);
+  if (it == rounds_.end()) return NotFound("no " + Text(lease.key));
+  if (it->second.epoch != lease.epoch) {
+    return StaleEpoch(lease, it->second.epoch);
+  }
+  return &it->second;
+}
+
+Result<RoundRow*> MemoryStore::HeldIn(const RoundLease& lease,
+                                      RoundState from) {
+  SELVAGE_ASSIGN_OR_RETURN(RoundRow * round, Held(lease));
+  if (round->state != from) return WrongState(lease.key, round->state, from);
+  return round;
+}
+
+void MemoryStore::Move(RoundRow& round, RoundState to, Time at,
+                       const std::string& reason) {
+  history_.push_back(
+      HistoryRow{round.key, round.state, to, round.epoch, at, reason});
+  round.state = to;
+}
+
+void MemoryStore::End(RoundRow& round, RoundState to, Time at,
+                      const std::string& reason) {
+  Move(round, to, at, reason);
+  round.ended = at;
+  round.reason = reason;
+  std::fill(round.wrapped_key.begin(), round.wrapped_key.end(), uint8_t{0});
+}
+
+Status MemoryStore::OpenRound(const RoundRow& row) {
+  MutexLock lock(mu_);
+  const TaskRow* task = FindTask(row.key.task_id);
+  if (task == nullptr) {
+    return NotFound("no task " + std::to_string(row.key.task_id));
+  }
+  if (task->state != TaskState::kRunning) {
+    return FailedPrecondition("task " + task->name + " is not running");
+  }
+  if (!rounds_.emplace(row.key, row).second) {
+    return AlreadyExists(Text(row.key) + " exists");
+  }
+  history_.push_back(
+      HistoryRow{row.key, std::nullopt, row.state, row.epoch, row.opened, ""});
+  return OkStatus();
+}
+
+Result<RoundLease> MemoryStore::TakeRound(const RoundKey& key) {
+  MutexLock lock(mu_);
+  const auto it = rounds_.find(key);
+  if (it == rounds_.end()) return NotFound("no " + Text(key));
+  return RoundLease{key, ++it->second.epoch};
+}
+
+Result<RoundRow> MemoryStore::GetRound(const RoundKey& key) {
+  MutexLock lock(mu_);
+  const auto it = rounds_.find(key);
+  if (it == rounds_.end()) return NotFound("no " + Text(key));
+  return it->second;
+}
+
+Result<std::vector<RoundRow>> MemoryStore::ListRounds(uint64_t task_id,
+                                                      uint64_t first,
+                                                      uint32_t limit) {
+  MutexLock lock(mu_);
+  std::vector<RoundRow> rows;
+  for (auto it = rounds_.lower_bound({task_id, first});
+       it != rounds_.end() && it->first.task_id == task_id &&
+       rows.size() < limit;
+       ++it) {
+    rows.push_back(it->second);
+  }
+  return rows;
+}
+
+Result<std::optional<RoundRow>> MemoryStore::LatestRound(uint64_t task_id) {
+  MutexLock lock(mu_);
+  auto it = rounds_.lower_bound({task_id + 1, 0});
+  if (it == rounds_.begin()) return std::optional<RoundRow>();
+  --it;
+  if (it->first.task_id != task_id) return std::optional<RoundRow>();
+  return std::optional<RoundRow>(it->second);
+}
+
+Result<std::optional<RoundRow>> MemoryStore::RoundMeasuring(uint64_t task_id,
+                                                            uint64_t version) {
+  MutexLock lock(mu_);
+  for (auto it = rounds_.lower_bound({task_id, 0});
+       it != rounds_.end() && it->first.task_id == task_id; ++it) {
+    if (it->second.base_version == version &&
+        it->second.state == RoundState::kCommitted) {
+      return std::optional<RoundRow>(it->second);
+    }
+  }
+  return std::optional<RoundRow>();
+}
+
+Status MemoryStore::Transition(const RoundLease& lease, RoundState from,
+                               RoundState to, Time at, uint64_t checked_in) {
+  MutexLock lock(mu_);
+  SELVAGE_ASSIGN_OR_RETURN(RoundRow * round, HeldIn(lease, from));
+  Move(*round, to, at, "");
+  round->checked_in = std::max(round->checked_in, checked_in);
+  return OkStatus();
+}
+
+Status MemoryStore::CommitRound(const RoundLease& lease,
+                                const CommittedRound& result, Time at) {
+  MutexLock lock(mu_);
+  SELVAGE_ASSIGN_OR_RETURN(RoundRow * round,
+                           HeldIn(lease, RoundState::kApplying));
+  TaskRow* task = FindTask(lease.key.task_id);
+  if (result.version.version != task->latest_version + 1) {
+    return Aborted("version " + std::to_string(result.version.version) +
+                   " does not follow version " +
+                   std::to_string(task->latest_version));
+  }
+  versions_.emplace(RowId{task->id, result.version.version}, result.version);
+  for (const auto& [digest, size] : result.artefacts) {
+    artefacts_.emplace(digest, size);
+  }
+  for (const crypto::Digest& digest : result.references) {
+    references_.emplace(task->population, digest);
+  }
+  round->result_version = result.version.version;
+  round->metrics = result.metrics;
+  End(*round, RoundState::kCommitted, at, "");
+  task->latest_version = result.version.version;
+  ++task->committed_rounds;
+  ++task->revision;
+  if (result.finish_task) {
+    task->state = TaskState::kFinished;
+    task->ended = at;
+  }
+  return OkStatus();
+}
+
+Status MemoryStore::AbandonRound(const RoundLease& lease, RoundState from,
+                                 Time at, const std::string& reason) {
+  MutexLock lock(mu_);
+  SELVAGE_ASSIGN_OR_RETURN(RoundRow * round, HeldIn(lease, from));
+  End(*round, RoundState::kAbandoned, at, reason);
+  TaskRow* task = FindTask(lease.key.task_id);
+  ++task->abandoned_rounds;
+  ++task->revision;
+  return OkStatus();
+}
+
+Result<std::vector<HistoryRow>> MemoryStore::History(const RoundKey& key) {
+  MutexLock lock(mu_);
+  std::vector<HistoryRow> rows;
+  for (const HistoryRow& row : history_) {
+    if (row.key == key) rows.push_back(row);
+  }
+  return rows;
+}
+
+// ------------------------------------------------ assignments and receipts
+
+Status MemoryStore::PutAssignments(const RoundLease& lease,
+                                   std::span<const AssignmentRow> rows) {
+  MutexLock lock(mu_);
+  SELVAGE_ASSIGN_OR_RETURN(const RoundRow* round, Held(lease));
+  if (!IsOpen(round->state)) {
+    return WrongState(lease.key, round->state, RoundState::kCollecting);
+  }
+  for (const AssignmentRow& row : rows) {
+    const auto [it, is_new] = assignments_.emplace(row.id, row);
+    if (!is_new && IsPending(it->second.state)) {
+      it->second.state = AssignmentState::kLeased;
+      it->second.lease_deadline = row.lease_deadline;
+    }
+  }
+  return OkStatus();
+}
+
+Status MemoryStore::ChangeAssignments(
+    std::span<const AssignmentChange> changes) {
+  MutexLock lock(mu_);
+  for (const AssignmentChange& change : changes) {
+    const auto it = assignments_.find(change.id);
+    if (it == assignments_.end() || !IsPending(it->second.state)) continue;
+    it->second.state = change.state;
+    it->second.reason = change.reason;
+  }
+  return OkStatus();
+}
+
+AssignmentRecord MemoryStore::RecordOf(const AssignmentRow& row) const {
+  AssignmentRecord record{row, std::nullopt};
+  const auto it = receipts_.find(row.id);
+  if (it != receipts_.end()) record.receipt = it->second;
+  return record;
+}
+
+Result<std::vector<AssignmentRecord>> MemoryStore::ListAssignments(
+    const RoundKey& key) {
+  MutexLock lock(mu_);
+  std::vector<AssignmentRecord> records;
+  for (const auto& [id, row] : assignments_) {
+    if (row.round == key) records.push_back(RecordOf(row));
+  }
+  return records;
+}
+
+Result<std::optional<AssignmentRecord>> MemoryStore::FindAssignment(
+    const std::string& id) {
+  MutexLock lock(mu_);
+  const auto it = assignments_.find(id);
+  if (it == assignments_.end()) return std::optional<AssignmentRecord>();
+  return std::optional<AssignmentRecord>(RecordOf(it->second));
+}
+
+Result<std::vector<FunnelCount>> MemoryStore::CountAssignments(
+    const RoundKey& key) {
+  MutexLock lock(mu_);
+  std::map<std::pair<AssignmentState, std::string>, uint64_t> counts;
+  if (const auto it = funnels_.find(key); it != funnels_.end()) {
+    counts = it->second;
+  }
+  for (const auto& [id, row] : assignments_) {
+    if (row.round == key) ++counts[{row.state, row.reason}];
+  }
+  std::vector<FunnelCount> rows;
+  for (const auto& [what, count] : counts) {
+    rows.push_back(FunnelCount{what.first, what.second, count});
+  }
+  return rows;
+}
+
+Result<std::vector<std::string>> MemoryStore::CommitPartial(
+    const RoundLease& lease, const PartialRow& partial,
+    std::span<const ReceiptRow> receipts) {
+  MutexLock lock(mu_);
+  SELVAGE_ASSIGN_OR_RETURN(RoundRow * round, Held(lease));
+  if (!IsOpen(round->state)) return RoundClosed(lease.key, round->state);
+  std::vector<std::string> conflicts;
+  for (const ReceiptRow& receipt : receipts) {
+    const auto it = assignments_.find(receipt.assignment_id);
+    if (it == assignments_.end()) {
+      return NotFound("no assignment " + receipt.assignment_id);
+    }
+    if (!IsPending(it->second.state) ||
+        receipts_.contains(receipt.assignment_id)) {
+      conflicts.push_back(receipt.assignment_id);
+    }
+  }
+  if (!conflicts.empty()) return conflicts;
+  if (!partials_.emplace(partial.id, partial).second) {
+    return AlreadyExists("partial " + partial.id + " exists");
+  }
+  for (const ReceiptRow& receipt : receipts) {
+    receipts_.emplace(receipt.assignment_id, receipt);
+    AssignmentRow& row = assignments_.find(receipt.assignment_id)->second;
+    row.state = AssignmentState::kAccepted;
+    row.reason.clear();
+  }
+  round->bytes_up += partial.bytes_up;
+  return conflicts;
+}
+
+Result<std::vector<PartialRow>> MemoryStore::ListPartials(const RoundKey& key) {
+  MutexLock lock(mu_);
+  std::vector<PartialRow> rows;
+  for (const auto& [id, row] : partials_) {
+    if (row.round == key) rows.push_back(row);
+  }
+  return rows;
+}
+
+Result<std::vector<std::string>> MemoryStore::LivePartials() {
+  MutexLock lock(mu_);
+  std::vector<std::string> ids;
+  for (const auto& [id, row] : partials_) {
+    const auto round = rounds_.find(row.round);
+    if (round != rounds_.end() && !IsTerminal(round->second.state)) {
+      ids.push_back(id);
+    }
+  }
+  return ids;
+}
+
+Result<ReceiptRow> MemoryStore::RecordRefusal(const ReceiptRow& row) {
+  MutexLock lock(mu_);
+  const auto assignment = assignments_.find(row.assignment_id);
+  if (assignment == assignments_.end()) {
+    return NotFound("no assignment " + row.assignment_id);
+  }
+  const auto [it, is_new] = receipts_.emplace(row.assignment_id, row);
+  if (is_new && IsPending(assignment->second.state)) {
+    assignment->second.state = AssignmentState::kRejected;
+    assignment->second.reason = RejectReasonName(row.reason);
+  }
+  return it->second;
+}
+
+// ----------------------------------------------------------------- reports
+
+Status MemoryStore::AddReport(const DeviceIdentity& device,
+                              const std::string& report_id, Time at,
+                              const std::map<std::string, uint64_t>& counters) {
+  MutexLock lock(mu_);
+  if (!reports_.try_emplace({device, report_id}, at).second) return OkStatus();
+  for (const auto& [name, value] : counters) {
+    counters_[{device.population, name}] += value;
+  }
+  return OkStatus();
+}
+
+Result<std::map<std::string, uint64_t>> MemoryStore::ReportTotals(
+    const std::string& population) {
+  MutexLock lock(mu_);
+  std::map<std::string, uint64_t> totals;
+  for (const auto& [key, value] : counters_) {
+    if (key.first == population) totals.emplace(key.second, value);
+  }
+  return totals;
+}
+
+Status MemoryStore::Prune(Time before) {
+  MutexLock lock(mu_);
+  std::erase_if(assignments_, [&](const auto& entry) SELVAGE_REQUIRES(mu_) {
+    const AssignmentRow& row = entry.second;
+    const auto round = rounds_.find(row.round);
+    if (row.expires >= before || round == rounds_.end() ||
+        !IsTerminal(round->second.state)) {
+      return false;
+    }
+    ++funnels_[row.round][{row.state, row.reason}];
+    receipts_.erase(row.id);
+    return true;
+  });
+  std::erase_if(requests_,
+                [&](const auto& e) { return e.second.created < before; });
+  std::erase_if(reports_, [&](const auto& e) { return e.second < before; });
+  return OkStatus();
+}
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,53 @@
+// How stores name rows in errors, and rules that every store shares.
+#pragma once
+
+#include <string>
+
+#include "base/random.h"
+#include "coordinator/store.h"
+
+namespace selvage::coordinator {
+
+inline std::string Text(const RoundKey& key) {
+  return "round " + std::to_string(key.number) + " of task " +
+         std::to_string(key.task_id);
+}
+inline bool IsOpen(RoundState state) {
+  return state == RoundState::kSelecting || state == RoundState::kCollecting;
+}
+inline bool IsTerminal(RoundState state) {
+  return state == RoundState::kCommitted || state == RoundState::kAbandoned;
+}
+// The device may still send an update for it.
+inline bool IsPending(AssignmentState state) {
+  return state == AssignmentState::kLeased ||
+         state == AssignmentState::kExpired;
+}
+inline Status RequestTaken(const std::string& id) {
+  return AlreadyExists("request id " + id + " was used before");
+}
+inline Status StaleEpoch(const RoundLease& lease, uint64_t current) {
+  return Aborted(Text(lease.key) + " is held at epoch " +
+                 std::to_string(current) + ", not " +
+                 std::to_string(lease.epoch));
+}
+inline Status WrongState(const RoundKey& key, RoundState is,
+                         RoundState wanted) {
+  return Aborted(Text(key) + " is " + std::string(RoundStateName(is)) +
+                 ", not " + std::string(RoundStateName(wanted)));
+}
+inline Status RoundClosed(const RoundKey& key, RoundState is) {
+  return FailedPrecondition(Text(key) + " takes no more updates: it is " +
+                            std::string(RoundStateName(is)));
+}
+inline Status TokenRefused(const std::string& id) {
+  return FailedPrecondition("enrolment token " + id +
+                            " is unknown, revoked, expired or used up");
+}
+inline std::string NewInstanceId(RandomSource& random) {
+  Bytes raw(8);
+  random.Fill(raw);
+  return ToHex(raw);
+}
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,497 @@
+// Rounds, assignments, receipts and partials of SqliteStore.
+#include <SQLiteCpp/SQLiteCpp.h>
+
+#include "coordinator/store/row_text.h"
+#include "coordinator/store/sqlite_rows.h"
+#include "coordinator/store/sqlite_sql.h"
+#include "coordinator/store/sqlite_store.h"
+
+namespace selvage::coordinator {
+namespace {
+
+const std::string kRound =
+    "SELECT task_id, number, state, epoch, base_version, result_version, "
+    "opened, ended, reason, wrapped_key, checked_in, bytes_up, metrics "
+    "FROM round ";
+void ReadRow(Sql& sql, RoundRow& row) {
+  sql.Columns(row.key.task_id, row.key.number, row.state, row.epoch,
+              row.base_version, row.result_version, row.opened, row.ended,
+              row.reason, row.wrapped_key, row.checked_in, row.bytes_up,
+              row.metrics);
+}
+
+// With its receipt, whose columns are NULL (read as zeros) if there is none.
+const std::string kAssignment =
+    "SELECT a.id, a.task_id, a.number, a.device_id, a.lease_deadline, "
+    "a.expires, a.state, a.reason, r.assignment_id IS NOT NULL, "
+    "IFNULL(r.digest, ''), r.status, r.reason, IFNULL(r.message, ''), "
+    "IFNULL(r.partial_id, ''), r.created "
+    "FROM assignment a LEFT JOIN receipt r ON r.assignment_id = a.id ";
+void ReadRow(Sql& sql, AssignmentRecord& record) {
+  AssignmentRow& row = record.assignment;
+  ReceiptRow receipt;
+  bool has_receipt = false;
+  sql.Columns(row.id, row.round.task_id, row.round.number, row.device_id,
+              row.lease_deadline, row.expires, row.state, row.reason,
+              has_receipt, receipt.digest, receipt.status, receipt.reason,
+              receipt.message, receipt.partial_id, receipt.created);
+  if (!has_receipt) return;
+  receipt.assignment_id = row.id;
+  record.receipt = std::move(receipt);
+}
+
+// NOT_FOUND, or ABORTED unless the round has this epoch.
+Status ReadHeld(SQLite::Database& db, const RoundLease& lease, RoundRow& row) {
+  SELVAGE_RETURN_IF_ERROR(ReadRound(db, lease.key, row));
+  if (row.epoch != lease.epoch) return StaleEpoch(lease, row.epoch);
+  return OkStatus();
+}
+
+Status ReadHeldIn(SQLite::Database& db, const RoundLease& lease,
+                  RoundState from, RoundRow& row) {
+  SELVAGE_RETURN_IF_ERROR(ReadHeld(db, lease, row));
+  if (row.state != from) return WrongState(lease.key, row.state, from);
+  return OkStatus();
+}
+
+void InsertHistory(SQLite::Database& db, const RoundKey& key, int64_t from,
+                   RoundState to, uint64_t epoch, Time at,
+                   const std::string& reason) {
+  Sql(db,
+      "INSERT INTO history (task_id, number, from_state, to_state, epoch, at, "
+      "reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
+      key.task_id, key.number, from, to, epoch, at, reason)
+      .Run();
+}
+
+void InsertReceipt(SQLite::Database& db, const ReceiptRow& row) {
+  Sql(db,
+      "INSERT INTO receipt (assignment_id, digest, status, reason, message, "
+      "partial_id, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+      row.assignment_id, row.digest, row.status, row.reason, row.message,
+      row.partial_id, row.created)
+      .Run();
+}
+
+Status ReadAssignment(SQLite::Database& db, const std::string& id,
+                      AssignmentRecord& record) {
+  Sql sql(db, (kAssignment + "WHERE a.id = ?").c_str(), id);
+  if (!sql.Next()) return NotFound("no assignment " + id);
+  ReadRow(sql, record);
+  return OkStatus();
+}
+
+}  // namespace
+
+Status ReadRound(SQLite::Database& db, const RoundKey& key, RoundRow& row) {
+  Sql sql(db, (kRound + "WHERE task_id = ? AND number = ?").c_str(),
+          key.task_id, key.number);
+  if (!sql.Next()) return NotFound("no " + Text(key));
+  ReadRow(sql, row);
+  return OkStatus();
+}
+
+Status MoveRound(SQLite::Database& db, const RoundRow& round, RoundState to,
+                 Time at, const std::string& reason) {
+  Sql(db, "UPDATE round SET state = ? WHERE task_id = ? AND number = ?", to,
+      round.key.task_id, round.key.number)
+      .Run();
+  if (IsTerminal(to)) {
+    // The same length, so that it lies over the old key.
+    Sql(db,
+        "UPDATE round SET ended = ?, reason = ?, wrapped_key = ? "
+        "WHERE task_id = ? AND number = ?",
+        at, reason, Bytes(round.wrapped_key.size(), 0), round.key.task_id,
+        round.key.number)
+        .Run();
+  }
+  InsertHistory(db, round.key, static_cast<int64_t>(round.state), to,
+                round.epoch, at, reason);
+  return OkStatus();
+}
+
+Status SqliteStore::OpenRound(const RoundRow& row) {
+  return Write([&](SQLite::Database& db) -> Status {
+    TaskState state{};
+    std::string name;
+    Sql task(db, "SELECT state, name FROM task WHERE id = ?", row.key.task_id);
+    if (!task.Next()) {
+      return NotFound("no task " + std::to_string(row.key.task_id));
+    }
+    task.Columns(state, name);
+    if (state != TaskState::kRunning) {
+      return FailedPrecondition("task " + name + " is not running");
+    }
+    const int inserted =
+        Sql(db,
+            "INSERT INTO round (task_id, number, state, epoch, base_version, "
+            "result_version, opened, ended, reason, wrapped_key, checked_in, "
+            "bytes_up, metrics) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT DO NOTHING",
+            row.key.task_id, row.key.number, row.state, row.epoch,
+            row.base_version, row.result_version, row.opened, row.ended,
+            row.reason, row.wrapped_key, row.checked_in, row.bytes_up,
+            row.metrics)
+            .Run();
+    if (inserted != 1) return AlreadyExists(Text(row.key) + " exists");
+    InsertHistory(db, row.key, 0, row.state, row.epoch, row.opened, "");
+    return OkStatus();
+  });
+}
+
+Result<RoundLease> SqliteStore::TakeRound(const RoundKey& key) {
+  RoundRow row;
+  const Status done = Write([&](SQLite::Database& db) -> Status {
+    Sql(db,
+        "UPDATE round SET epoch = epoch + 1 WHERE task_id = ? AND number = ?",
+        key.task_id, key.number)
+        .Run();
+    return ReadRound(db, key, row);
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return RoundLease{key, row.epoch};
+}
+
+Result<RoundRow> SqliteStore::GetRound(const RoundKey& key) {
+  RoundRow row;
+  const Status done =
+      Read([&](SQLite::Database& db) { return ReadRound(db, key, row); });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return row;
+}
+
+Result<std::vector<RoundRow>> SqliteStore::ListRounds(uint64_t task_id,
+                                                      uint64_t first,
+                                                      uint32_t limit) {
+  std::vector<RoundRow> rows;
+  const Status done = Read([&](SQLite::Database& db) {
+    Sql sql(
+        db,
+        (kRound + "WHERE task_id = ? AND number >= ? ORDER BY number LIMIT ?")
+            .c_str(),
+        task_id, first, limit);
+    while (sql.Next()) ReadRow(sql, rows.emplace_back());
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return rows;
+}
+
+Result<std::optional<RoundRow>> SqliteStore::LatestRound(uint64_t task_id) {
+  std::optional<RoundRow> found;
+  const Status done = Read([&](SQLite::Database& db) {
+    Sql sql(db,
+            (kRound + "WHERE task_id = ? ORDER BY number DESC LIMIT 1").c_str(),
+            task_id);
+    if (sql.Next()) ReadRow(sql, found.emplace());
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return found;
+}
+
+Result<std::optional<RoundRow>> SqliteStore::RoundMeasuring(uint64_t task_id,
+                                                            uint64_t version) {
+  std::optional<RoundRow> found;
+  const Status done = Read([&](SQLite::Database& db) {
+    Sql sql(db,
+            (kRound + "WHERE task_id = ? AND base_version = ? AND state = ? "
+                      "ORDER BY number LIMIT 1")
+                .c_str(),
+            task_id, version, RoundState::kCommitted);
+    if (sql.Next()) ReadRow(sql, found.emplace());
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return found;
+}
+
+Status SqliteStore::Transition(const RoundLease& lease, RoundState from,
+                               RoundState to, Time at, uint64_t checked_in) {
+  return Write([&](SQLite::Database& db) -> Status {
+    RoundRow round;
+    SELVAGE_RETURN_IF_ERROR(ReadHeldIn(db, lease, from, round));
+    SELVAGE_RETURN_IF_ERROR(MoveRound(db, round, to, at, ""));
+    Sql(db,
+        "UPDATE round SET checked_in = MAX(checked_in, ?) "
+        "WHERE task_id = ? AND number = ?",
+        checked_in, lease.key.task_id, lease.key.number)
+        .Run();
+    return OkStatus();
+  });
+}
+
+Status SqliteStore::CommitRound(const RoundLease& lease,
+                                const CommittedRound& result, Time at) {
+  const RoundKey& key = lease.key;
+  const Status done = Write([&](SQLite::Database& db) -> Status {
+    RoundRow round;
+    SELVAGE_RETURN_IF_ERROR(
+        ReadHeldIn(db, lease, RoundState::kApplying, round));
+    std::string population;
+    uint64_t latest = 0;
+    {
+      Sql task(db, "SELECT population, latest_version FROM task WHERE id = ?",
+               key.task_id);
+      if (task.Next()) task.Columns(population, latest);
+    }
+    const uint64_t version = result.version.version;
+    if (version != latest + 1) {
+      return Aborted("version " + std::to_string(version) +
+                     " does not follow version " + std::to_string(latest));
+    }
+    for (const auto& [digest, size] : result.artefacts) {
+      SELVAGE_RETURN_IF_ERROR(InsertArtefact(db, digest, size));
+    }
+    for (const crypto::Digest& digest : result.references) {
+      SELVAGE_RETURN_IF_ERROR(InsertReference(db, population, digest));
+    }
+    SELVAGE_RETURN_IF_ERROR(InsertVersion(db, result.version));
+    SELVAGE_RETURN_IF_ERROR(
+        MoveRound(db, round, RoundState::kCommitted, at, ""));
+    Sql(db,
+        "UPDATE round SET result_version = ?, metrics = ? "
+        "WHERE task_id = ? AND number = ?",
+        version, result.metrics, key.task_id, key.number)
+        .Run();
+    Sql(db,
+        "UPDATE task SET latest_version = ?, revision = revision + 1, "
+        "committed_rounds = committed_rounds + 1 WHERE id = ?",
+        version, key.task_id)
+        .Run();
+    if (result.finish_task) {
+      Sql(db, "UPDATE task SET state = ?, ended = ? WHERE id = ?",
+          TaskState::kFinished, at, key.task_id)
+          .Run();
+    }
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  TruncateLog();
+  return OkStatus();
+}
+
+Status SqliteStore::AbandonRound(const RoundLease& lease, RoundState from,
+                                 Time at, const std::string& reason) {
+  const Status done = Write([&](SQLite::Database& db) -> Status {
+    RoundRow round;
+    SELVAGE_RETURN_IF_ERROR(ReadHeldIn(db, lease, from, round));
+    SELVAGE_RETURN_IF_ERROR(
+        MoveRound(db, round, RoundState::kAbandoned, at, reason));
+    Sql(db,
+        "UPDATE task SET abandoned_rounds = abandoned_rounds + 1, "
+        "revision = revision + 1 WHERE id = ?",
+        lease.key.task_id)
+        .Run();
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  TruncateLog();
+  return OkStatus();
+}
+
+Result<std::vector<HistoryRow>> SqliteStore::History(const RoundKey& key) {
+  std::vector<HistoryRow> rows;
+  const Status done = Read([&](SQLite::Database& db) {
+    Sql sql(db,
+            "SELECT from_state, to_state, epoch, at, reason FROM history "
+            "WHERE task_id = ? AND number = ? ORDER BY id",
+            key.task_id, key.number);
+    while (sql.Next()) {
+      HistoryRow& row = rows.emplace_back();
+      int64_t from = 0;
+      row.key = key;
+      sql.Columns(from, row.to, row.epoch, row.at, row.reason);
+      if (from != 0) row.from = static_cast<RoundState>(from);
+    }
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return rows;
+}
+
+Status SqliteStore::PutAssignments(const RoundLease& lease,
+                                   std::span<const AssignmentRow> rows) {
+  return Write([&](SQLite::Database& db) -> Status {
+    RoundRow round;
+    SELVAGE_RETURN_IF_ERROR(ReadHeld(db, lease, round));
+    if (!IsOpen(round.state)) {
+      return WrongState(lease.key, round.state, RoundState::kCollecting);
+    }
+    for (const AssignmentRow& row : rows) {
+      Sql(db,
+          "INSERT INTO assignment (id, task_id, number, device_id, "
+          "lease_deadline, expires, state, reason) "
+          "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+          "ON CONFLICT (id) DO UPDATE SET state = excluded.state, "
+          "lease_deadline = excluded.lease_deadline "
+          "WHERE assignment.state IN (?, ?)",
+          row.id, row.round.task_id, row.round.number, row.device_id,
+          row.lease_deadline, row.expires, AssignmentState::kLeased, row.reason,
+          AssignmentState::kLeased, AssignmentState::kExpired)
+          .Run();
+    }
+    return OkStatus();
+  });
+}
+
+Status SqliteStore::ChangeAssignments(
+    std::span<const AssignmentChange> changes) {
+  return Write([&](SQLite::Database& db) {
+    for (const AssignmentChange& change : changes) {
+      Sql(db,
+          "UPDATE assignment SET state = ?, reason = ? "
+          "WHERE id = ? AND state IN (?, ?)",
+          change.state, change.reason, change.id, AssignmentState::kLeased,
+          AssignmentState::kExpired)
+          .Run();
+    }
+    return OkStatus();
+  });
+}
+
+Result<std::vector<AssignmentRecord>> SqliteStore::ListAssignments(
+    const RoundKey& key) {
+  std::vector<AssignmentRecord> records;
+  const Status done = Read([&](SQLite::Database& db) {
+    Sql sql(db,
+            (kAssignment + "WHERE a.task_id = ? AND a.number = ? ORDER BY a.id")
+                .c_str(),
+            key.task_id, key.number);
+    while (sql.Next()) ReadRow(sql, records.emplace_back());
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return records;
+}
+
+Result<std::optional<AssignmentRecord>> SqliteStore::FindAssignment(
+    const std::string& id) {
+  std::optional<AssignmentRecord> found;
+  const Status done = Read([&](SQLite::Database& db) {
+    AssignmentRecord record;
+    if (ReadAssignment(db, id, record).ok()) found = std::move(record);
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return found;
+}
+
+Result<std::vector<FunnelCount>> SqliteStore::CountAssignments(
+    const RoundKey& key) {
+  std::vector<FunnelCount> rows;
+  const Status done = Read([&](SQLite::Database& db) {
+    Sql sql(db,
+            "SELECT state, reason, SUM(n) FROM ("
+            "SELECT state, reason, COUNT(*) AS n FROM assignment "
+            "WHERE task_id = ?1 AND number = ?2 GROUP BY state, reason "
+            "UNION ALL SELECT state, reason, count FROM funnel "
+            "WHERE task_id = ?1 AND number = ?2) "
+            "GROUP BY state, reason ORDER BY state, reason",
+            key.task_id, key.number);
+    while (sql.Next()) {
+      FunnelCount& row = rows.emplace_back();
+      sql.Columns(row.state, row.reason, row.count);
+    }
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return rows;
+}
+
+Result<std::vector<std::string>> SqliteStore::CommitPartial(
+    const RoundLease& lease, const PartialRow& partial,
+    std::span<const ReceiptRow> receipts) {
+  std::vector<std::string> conflicts;
+  const Status done = Write([&](SQLite::Database& db) -> Status {
+    RoundRow round;
+    SELVAGE_RETURN_IF_ERROR(ReadHeld(db, lease, round));
+    if (!IsOpen(round.state)) return RoundClosed(lease.key, round.state);
+    for (const ReceiptRow& receipt : receipts) {
+      AssignmentRecord record;
+      SELVAGE_RETURN_IF_ERROR(
+          ReadAssignment(db, receipt.assignment_id, record));
+      if (record.receipt.has_value() || !IsPending(record.assignment.state)) {
+        conflicts.push_back(receipt.assignment_id);
+      }
+    }
+    if (!conflicts.empty()) return OkStatus();
+    Sql(db,
+        "INSERT INTO partial (id, task_id, number, update_count, bytes_up) "
+        "VALUES (?, ?, ?, ?, ?)",
+        partial.id, partial.round.task_id, partial.round.number,
+        partial.update_count, partial.bytes_up)
+        .Run();
+    for (const ReceiptRow& receipt : receipts) {
+      InsertReceipt(db, receipt);
+      Sql(db, "UPDATE assignment SET state = ?, reason = '' WHERE id = ?",
+          AssignmentState::kAccepted, receipt.assignment_id)
+          .Run();
+    }
+    Sql(db,
+        "UPDATE round SET bytes_up = bytes_up + ? "
+        "WHERE task_id = ? AND number = ?",
+        partial.bytes_up, lease.key.task_id, lease.key.number)
+        .Run();
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return conflicts;
+}
+
+Result<std::vector<PartialRow>> SqliteStore::ListPartials(const RoundKey& key) {
+  std::vector<PartialRow> rows;
+  const Status done = Read([&](SQLite::Database& db) {
+    Sql sql(db,
+            "SELECT id, task_id, number, update_count, bytes_up FROM partial "
+            "WHERE task_id = ? AND number = ? ORDER BY id",
+            key.task_id, key.number);
+    while (sql.Next()) {
+      PartialRow& row = rows.emplace_back();
+      sql.Columns(row.id, row.round.task_id, row.round.number, row.update_count,
+                  row.bytes_up);
+    }
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return rows;
+}
+
+Result<std::vector<std::string>> SqliteStore::LivePartials() {
+  std::vector<std::string> ids;
+  const Status done = Read([&](SQLite::Database& db) {
+    Sql sql(db,
+            "SELECT p.id FROM partial p JOIN round r USING (task_id, number) "
+            "WHERE r.state NOT IN (?, ?) ORDER BY p.id",
+            RoundState::kCommitted, RoundState::kAbandoned);
+    while (sql.Next()) sql.Columns(ids.emplace_back());
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return ids;
+}
+
+Result<ReceiptRow> SqliteStore::RecordRefusal(const ReceiptRow& row) {
+  ReceiptRow stored = row;
+  const Status done = Write([&](SQLite::Database& db) -> Status {
+    AssignmentRecord record;
+    SELVAGE_RETURN_IF_ERROR(ReadAssignment(db, row.assignment_id, record));
+    if (record.receipt.has_value()) {
+      stored = *record.receipt;
+      return OkStatus();
+    }
+    InsertReceipt(db, row);
+    Sql(db,
+        "UPDATE assignment SET state = ?, reason = ? "
+        "WHERE id = ? AND state IN (?, ?)",
+        AssignmentState::kRejected, std::string(RejectReasonName(row.reason)),
+        row.assignment_id, AssignmentState::kLeased, AssignmentState::kExpired)
+        .Run();
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return stored;
+}
+
+}  // namespace selvage::coordinator

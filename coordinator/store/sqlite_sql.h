@@ -1,0 +1,104 @@
+// One SQL statement with typed binding and reading, so that the store's methods
+// read as SQL and structs. Failures are SQLite::Exception; SqliteStore::Read()
+// and Write() turn them into a Status.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <type_traits>
+
+#include "base/bytes.h"
+#include "base/time.h"
+#include "crypto/digest.h"
+
+namespace SQLite {
+class Database;
+class Statement;
+}  // namespace SQLite
+
+namespace selvage::coordinator {
+
+class Sql {
+ public:
+  // Binds `args` to the statement's parameters, in order.
+  template <typename... Args>
+  Sql(SQLite::Database& db, const char* text, const Args&... args)
+      : Sql(db, text, Unbound{}) {
+    (BindNext(args), ...);
+  }
+  ~Sql();
+  Sql(const Sql&) = delete;
+  Sql& operator=(const Sql&) = delete;
+
+  // Moves to the next row; false at the end.
+  bool Next();
+  // Reads the row's columns, in order.
+  template <typename... Fields>
+  void Columns(Fields&... fields) {
+    column_ = 0;
+    (ReadNext(fields), ...);
+  }
+  // Executes a statement that returns nothing. Returns the rows it changed.
+  int Run();
+  // Run() again with other values.
+  template <typename... Args>
+  int RunWith(const Args&... args) {
+    Reset();
+    (BindNext(args), ...);
+    return Run();
+  }
+
+ private:
+  struct Unbound {};
+  Sql(SQLite::Database& db, const char* text, Unbound);
+
+  void Reset();
+  void BindInt(int64_t value);
+  void BindText(const std::string& value);
+  int64_t ReadInt();
+  std::string ReadText();
+  // The column as bytes; throws unless it is hexadecimal and, if `size` is not
+  // zero, of that many bytes.
+  Bytes ReadHex(size_t size);
+
+  template <typename T>
+  void BindNext(const T& value) {
+    if constexpr (std::is_same_v<T, Time>) {
+      BindInt(ToMicros(value));
+    } else if constexpr (std::is_same_v<T, crypto::Digest>) {
+      BindText(value.empty() ? std::string() : value.ToHex());
+    } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
+      BindInt(static_cast<int64_t>(value));
+    } else if constexpr (std::is_convertible_v<T, ByteSpan> &&
+                         !std::is_convertible_v<T, std::string>) {
+      BindText(ToHex(value));
+    } else {
+      BindText(value);
+    }
+  }
+  template <typename T>
+  void ReadNext(T& value) {
+    if constexpr (std::is_same_v<T, Time>) {
+      value = FromMicros(ReadInt());
+    } else if constexpr (std::is_same_v<T, crypto::Digest>) {
+      value = ReadDigest();
+    } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
+      value = static_cast<T>(ReadInt());
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      value = ReadText();
+    } else if constexpr (std::is_same_v<T, Bytes>) {
+      value = ReadHex(0);
+    } else {
+      const Bytes bytes = ReadHex(value.size());
+      std::copy(bytes.begin(), bytes.end(), value.begin());
+    }
+  }
+  crypto::Digest ReadDigest();
+
+  std::unique_ptr<SQLite::Statement> statement_;
+  int bound_ = 0;
+  int column_ = 0;
+};
+
+}  // namespace selvage::coordinator

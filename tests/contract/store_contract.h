@@ -1,0 +1,655 @@
+// What every Store must do. A backend instantiates the suite with a factory;
+// behaviour that is not tested here is not promised by coordinator/store.h.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "coordinator/store.h"
+#include "tests/testing/fake_clock.h"
+#include "tests/testing/status_matchers.h"
+
+namespace selvage::coordinator {
+
+// A store and what it stands on. `Reopen` closes and opens it again (nothing
+// for a store that does not outlive its process).
+class StoreUnderTest {
+ public:
+  virtual ~StoreUnderTest() = default;
+  virtual Store& store() = 0;
+  virtual void Reopen() = 0;
+  test::FakeClock clock;
+  SeededRandom random{1};
+};
+using MakeStore = std::function<std::unique_ptr<StoreUnderTest>()>;
+
+inline crypto::Digest DigestOf(const std::string& text) {
+  return crypto::Sha256(AsBytes(text));
+}
+
+class StoreContract : public ::testing::TestWithParam<MakeStore> {
+ protected:
+  void SetUp() override {
+    under_test_ = GetParam()();
+    if (under_test_ == nullptr) GTEST_SKIP() << "backend not available here";
+    under_test_->clock.Advance(std::chrono::hours(1));
+    ASSERT_THAT(store().CreatePopulation({"demo", At(1)}, {}), test::IsOk());
+  }
+  Store& store() { return under_test_->store(); }
+  static Time At(int64_t seconds) {
+    return Time(std::chrono::seconds(seconds));
+  }
+
+  Store::NewTask SomeTask(const std::string& name) {
+    Store::NewTask task;
+    task.task.name = name;
+    task.task.population = "demo";
+    task.task.task_file = "name: " + name;
+    task.task.program_digest = DigestOf("program");
+    task.task.plan_digest = DigestOf("plan " + name);
+    task.task.plan_signature[5] = 7;
+    task.task.created = At(2);
+    task.initial.checkpoint_digest = DigestOf("checkpoint 0");
+    task.initial.master_digest = DigestOf("master 0");
+    task.initial.created = At(2);
+    task.artefacts = {{task.initial.checkpoint_digest, 10},
+                      {task.initial.master_digest, 20}};
+    task.references = {task.initial.checkpoint_digest};
+    return task;
+  }
+  // A running task with one open round.
+  RoundLease SomeRound(const std::string& name = "task") {
+    const Result<TaskRow> task = store().CreateTask(SomeTask(name), {});
+    EXPECT_THAT(task, test::IsOk());
+    RoundRow row;
+    row.key = {task->id, 1};
+    row.opened = At(3);
+    row.wrapped_key = Bytes(60, 0xAB);
+    EXPECT_THAT(store().OpenRound(row), test::IsOk());
+    return {row.key, 1};
+  }
+  static AssignmentRow SomeAssignment(const RoundKey& round,
+                                      const std::string& device) {
+    AssignmentRow row;
+    row.id = "a-" + std::to_string(round.number) + "-" + device;
+    row.round = round;
+    row.device_id = device;
+    row.lease_deadline = At(10);
+    row.expires = At(20);
+    return row;
+  }
+  RoundLease RoundWith(const std::vector<std::string>& devices) {
+    const RoundLease lease = SomeRound();
+    std::vector<AssignmentRow> rows;
+    for (const std::string& device : devices) {
+      rows.push_back(SomeAssignment(lease.key, device));
+    }
+    EXPECT_THAT(store().PutAssignments(lease, rows), test::IsOk());
+    EXPECT_THAT(store().Transition(lease, RoundState::kSelecting,
+                                   RoundState::kCollecting, At(4), 9),
+                test::IsOk());
+    return lease;
+  }
+  static ReceiptRow Accepted(const std::string& assignment,
+                             const std::string& partial) {
+    ReceiptRow row;
+    row.assignment_id = assignment;
+    row.digest = DigestOf("update of " + assignment);
+    row.partial_id = partial;
+    row.created = At(6);
+    return row;
+  }
+  static PartialRow SomePartial(const RoundLease& lease,
+                                const std::string& id) {
+    return {id, lease.key, 1, 100};
+  }
+  CommittedRound SomeResult(const RoundLease& lease, uint64_t version) {
+    CommittedRound result;
+    result.version.task_id = lease.key.task_id;
+    result.version.version = version;
+    result.version.round = lease.key.number;
+    const std::string n = std::to_string(version);
+    result.version.checkpoint_digest = DigestOf("checkpoint " + n);
+    result.version.master_digest = DigestOf("master " + n);
+    result.version.created = At(9);
+    result.metrics = {1, 2, 3};
+    result.artefacts = {{result.version.checkpoint_digest, 10},
+                        {result.version.master_digest, 20}};
+    result.references = {result.version.checkpoint_digest};
+    return result;
+  }
+  void MoveToApplying(const RoundLease& lease) {
+    ASSERT_THAT(store().Transition(lease, RoundState::kCollecting,
+                                   RoundState::kClosing, At(7), 0),
+                test::IsOk());
+    ASSERT_THAT(store().Transition(lease, RoundState::kClosing,
+                                   RoundState::kApplying, At(8), 0),
+                test::IsOk());
+  }
+
+  std::unique_ptr<StoreUnderTest> under_test_;
+};
+
+// -------------------------------------------------------------------- time
+
+TEST_P(StoreContract, Now_ClockJumpsBack_KeepsGoingForward) {
+  const Time before = store().Now();
+  under_test_->clock.Advance(-std::chrono::minutes(10));
+
+  const Time after = store().Now();
+  under_test_->clock.Advance(std::chrono::seconds(5));
+
+  EXPECT_GE(after, before);
+  EXPECT_EQ(store().Now(), after + std::chrono::seconds(5));
+}
+
+TEST_P(StoreContract, Now_ClockJumpsBackOverRestart_IsNotBeforeWhatWasStored) {
+  const Time before = store().Now();
+  ASSERT_THAT(store().CreatePopulation({"later", before}, {}), test::IsOk());
+  under_test_->clock.Advance(-std::chrono::minutes(30));
+
+  under_test_->Reopen();
+
+  EXPECT_GE(store().Now(), before);
+}
+
+// ---------------------------------------------------------------- requests
+
+TEST_P(StoreContract, Request_TakenId_IsRefusedAndChangesNothing) {
+  const RequestRow request{"r1", "create_population", DigestOf("x"), "one",
+                           At(5)};
+  ASSERT_THAT(store().CreatePopulation({"one", At(5)}, request), test::IsOk());
+
+  EXPECT_THAT(store().CreatePopulation({"two", At(6)}, request),
+              test::StatusIs(StatusCode::kAlreadyExists));
+
+  EXPECT_THAT(store().GetPopulation("two"),
+              test::StatusIs(StatusCode::kNotFound));
+  const auto found = store().FindRequest("r1");
+  ASSERT_THAT(found, test::IsOk());
+  ASSERT_TRUE(found->has_value());
+  EXPECT_EQ((*found)->resource, "one");
+  EXPECT_EQ((*found)->fingerprint, DigestOf("x"));
+  EXPECT_FALSE(store().FindRequest("r2")->has_value());
+}
+
+TEST_P(StoreContract, Request_FailedCall_DoesNotUseTheId) {
+  const RequestRow request{"r1", "create_population", DigestOf("x"), "demo",
+                           At(5)};
+
+  EXPECT_THAT(store().CreatePopulation({"demo", At(6)}, request),
+              test::StatusIs(StatusCode::kAlreadyExists));
+
+  EXPECT_FALSE(store().FindRequest("r1")->has_value());
+}
+
+// --------------------------------------------------------------- identities
+
+TEST_P(StoreContract, ListPopulations_Pages_InOrderOfNames) {
+  ASSERT_THAT(store().CreatePopulation({"b", At(1)}, {}), test::IsOk());
+  ASSERT_THAT(store().CreatePopulation({"a", At(1)}, {}), test::IsOk());
+
+  const auto first = store().ListPopulations("", 2);
+  const auto rest = store().ListPopulations("b", 2);
+
+  ASSERT_EQ(first->size(), 2u);
+  EXPECT_EQ((*first)[0].name, "a");
+  EXPECT_EQ((*first)[1].name, "b");
+  ASSERT_EQ(rest->size(), 1u);
+  EXPECT_EQ((*rest)[0].name, "demo");
+}
+
+TEST_P(StoreContract, EnrollDevice_TokenRules_AreOneTransaction) {
+  TokenRow token{"t", "demo", DigestOf("secret"), At(1), At(100), 2};
+  ASSERT_THAT(store().InsertToken(token, {}), test::IsOk());
+  const auto device = [](const std::string& id, const std::string& key) {
+    return DeviceRow{"demo",      id,      DigestOf(key), "t",
+                     "pem " + id, At(500), At(5)};
+  };
+
+  ASSERT_THAT(store().EnrollDevice(device("d1", "k1"), At(5)), test::IsOk());
+  DeviceRow again = device("d1", "k1");
+  again.certificate_pem = "another";
+  const auto repeated = store().EnrollDevice(again, At(6));
+  ASSERT_THAT(repeated, test::IsOk());
+  EXPECT_EQ(repeated->certificate_pem, "pem d1");
+  EXPECT_EQ(store().GetToken("t")->uses, 1u);
+  EXPECT_THAT(store().EnrollDevice(device("d1", "k2"), At(6)),
+              test::StatusIs(StatusCode::kAlreadyExists));
+  EXPECT_THAT(store().EnrollDevice(device("d2", "k2"), At(100)),
+              test::StatusIs(StatusCode::kFailedPrecondition));  // expired
+  ASSERT_THAT(store().EnrollDevice(device("d2", "k2"), At(99)), test::IsOk());
+  EXPECT_THAT(store().EnrollDevice(device("d3", "k3"), At(99)),
+              test::StatusIs(StatusCode::kFailedPrecondition));  // used up
+
+  EXPECT_EQ(store().GetPopulation("demo")->device_count, 2u);
+  EXPECT_EQ(*store().CertificatesIssued(), 2u);
+  EXPECT_EQ(*store().ListDevices(),
+            (std::vector<DeviceIdentity>{{"demo", "d1"}, {"demo", "d2"}}));
+}
+
+TEST_P(StoreContract, EnrollDevice_RevokedToken_IsRefused) {
+  TokenRow token{"t", "demo", DigestOf("secret"), At(1), At(100), 2};
+  ASSERT_THAT(store().InsertToken(token, {}), test::IsOk());
+  ASSERT_THAT(store().RevokeToken("t"), test::IsOk());
+  EXPECT_THAT(store().RevokeToken("u"), test::StatusIs(StatusCode::kNotFound));
+
+  const DeviceRow row{"demo", "d", DigestOf("k"), "t", "pem", At(9), At(5)};
+  EXPECT_THAT(store().EnrollDevice(row, At(5)),
+              test::StatusIs(StatusCode::kFailedPrecondition));
+  EXPECT_EQ(store().ListTokens("demo", "", 9)->size(), 1u);
+  EXPECT_TRUE(store().ListTokens("demo", "", 9)->front().revoked);
+}
+
+TEST_P(StoreContract, RenewDevice_AnotherKey_IsRefused) {
+  TokenRow token{"t", "demo", DigestOf("secret"), At(1), At(100), 2};
+  ASSERT_THAT(store().InsertToken(token, {}), test::IsOk());
+  DeviceRow row{"demo", "d", DigestOf("k"), "t", "pem", At(9), At(5)};
+  EXPECT_THAT(store().RenewDevice(row), test::StatusIs(StatusCode::kNotFound));
+  ASSERT_THAT(store().EnrollDevice(row, At(5)), test::IsOk());
+
+  row.certificate_pem = "newer";
+  EXPECT_THAT(store().RenewDevice(row), test::IsOk());
+  EXPECT_EQ(store().GetDevice("demo", "d")->certificate_pem, "newer");
+  row.key_digest = DigestOf("other");
+  EXPECT_THAT(store().RenewDevice(row),
+              test::StatusIs(StatusCode::kAlreadyExists));
+}
+
+// -------------------------------------------------------------------- tasks
+
+TEST_P(StoreContract, CreateTask_Everything_IsReadBack) {
+  const auto made = store().CreateTask(SomeTask("one"), {});
+  ASSERT_THAT(made, test::IsOk());
+  under_test_->Reopen();
+
+  const auto task = store().GetTask("one");
+  ASSERT_THAT(task, test::IsOk());
+  EXPECT_EQ(task->id, made->id);
+  EXPECT_EQ(task->state, TaskState::kRunning);
+  EXPECT_EQ(task->task_file, "name: one");
+  EXPECT_EQ(task->program_digest, DigestOf("program"));
+  EXPECT_TRUE(task->initial_digest.empty());
+  EXPECT_EQ(task->plan_signature[5], 7);
+  EXPECT_EQ(task->created, At(2));
+  EXPECT_EQ(store().GetTaskById(made->id)->name, "one");
+  const auto version = store().GetVersion(made->id, 0);
+  ASSERT_THAT(version, test::IsOk());
+  EXPECT_EQ(version->master_digest, DigestOf("master 0"));
+  EXPECT_TRUE(*store().HasArtefact(DigestOf("master 0")));
+  EXPECT_TRUE(*store().IsReferenced("demo", DigestOf("checkpoint 0")));
+  EXPECT_FALSE(*store().IsReferenced("demo", DigestOf("master 0")));
+  EXPECT_FALSE(*store().IsReferenced("other", DigestOf("checkpoint 0")));
+}
+
+TEST_P(StoreContract, CreateTask_NameOrPopulation_AreChecked) {
+  ASSERT_THAT(store().CreateTask(SomeTask("one"), {}), test::IsOk());
+
+  EXPECT_THAT(store().CreateTask(SomeTask("one"), {}),
+              test::StatusIs(StatusCode::kAlreadyExists));
+  Store::NewTask foreign = SomeTask("two");
+  foreign.task.population = "nowhere";
+  EXPECT_THAT(store().CreateTask(foreign, {}),
+              test::StatusIs(StatusCode::kNotFound));
+  EXPECT_EQ(store().ListTasks("", 0, 9)->size(), 1u);
+  EXPECT_TRUE(store().ListTasks("nowhere", 0, 9)->empty());
+}
+
+TEST_P(StoreContract, StopTask_OpenRound_EndsWithItAndLosesItsKey) {
+  const RoundLease lease = SomeRound();
+  EXPECT_THAT(store().StopTask("task", 99, At(5), {}),
+              test::StatusIs(StatusCode::kAborted));
+
+  const auto stopped = store().StopTask("task", 1, At(6), {});
+
+  ASSERT_THAT(stopped, test::IsOk());
+  EXPECT_EQ(stopped->state, TaskState::kStopped);
+  EXPECT_EQ(stopped->abandoned_rounds, 1u);
+  EXPECT_EQ(stopped->ended, At(6));
+  const auto round = store().GetRound(lease.key);
+  EXPECT_EQ(round->state, RoundState::kAbandoned);
+  EXPECT_EQ(round->wrapped_key, Bytes(60, 0));
+  EXPECT_THAT(store().StopTask("task", std::nullopt, At(7), {}),
+              test::StatusIs(StatusCode::kFailedPrecondition));
+  RoundRow next;
+  next.key = {lease.key.task_id, 2};
+  EXPECT_THAT(store().OpenRound(next),
+              test::StatusIs(StatusCode::kFailedPrecondition));
+}
+
+// ------------------------------------------------------------------- rounds
+
+TEST_P(StoreContract, Transition_WrongStateOrEpoch_IsAbortedAndChangesNothing) {
+  const RoundLease lease = SomeRound();
+  const RoundLease stale = lease;
+  const auto current = store().TakeRound(lease.key);
+  ASSERT_THAT(current, test::IsOk());
+  EXPECT_EQ(current->epoch, 2u);
+
+  EXPECT_THAT(store().Transition(stale, RoundState::kSelecting,
+                                 RoundState::kCollecting, At(4), 1),
+              test::StatusIs(StatusCode::kAborted));
+  EXPECT_THAT(store().Transition(*current, RoundState::kCollecting,
+                                 RoundState::kClosing, At(4), 1),
+              test::StatusIs(StatusCode::kAborted));
+  EXPECT_EQ(store().GetRound(lease.key)->state, RoundState::kSelecting);
+  EXPECT_EQ(store().History(lease.key)->size(), 1u);
+}
+
+TEST_P(StoreContract, EveryWriteOfAStaleLease_IsFenced) {
+  const RoundLease stale = RoundWith({"d"});
+  ASSERT_THAT(store().TakeRound(stale.key), test::IsOk());
+  const std::vector<AssignmentRow> rows = {SomeAssignment(stale.key, "e")};
+  const std::vector<ReceiptRow> receipts = {Accepted("a-1-d", "p")};
+
+  EXPECT_THAT(store().PutAssignments(stale, rows),
+              test::StatusIs(StatusCode::kAborted));
+  EXPECT_THAT(store().CommitPartial(stale, SomePartial(stale, "p"), receipts),
+              test::StatusIs(StatusCode::kAborted));
+  EXPECT_THAT(store().AbandonRound(stale, RoundState::kCollecting, At(5), "no"),
+              test::StatusIs(StatusCode::kAborted));
+  EXPECT_THAT(store().CommitRound(stale, SomeResult(stale, 1), At(5)),
+              test::StatusIs(StatusCode::kAborted));
+  EXPECT_FALSE(store().FindAssignment("a-1-e")->has_value());
+  EXPECT_TRUE(store().ListPartials(stale.key)->empty());
+}
+
+TEST_P(StoreContract, CommitRound_OneTransaction_VersionTaskKeyHistory) {
+  const RoundLease lease = RoundWith({"d"});
+  MoveToApplying(lease);
+  CommittedRound result = SomeResult(lease, 1);
+  result.finish_task = true;
+
+  ASSERT_THAT(store().CommitRound(lease, result, At(9)), test::IsOk());
+  under_test_->Reopen();
+
+  const auto round = store().GetRound(lease.key);
+  EXPECT_EQ(round->state, RoundState::kCommitted);
+  EXPECT_EQ(round->result_version, 1u);
+  EXPECT_EQ(round->ended, At(9));
+  EXPECT_EQ(round->wrapped_key, Bytes(60, 0));
+  EXPECT_EQ(round->metrics, (Bytes{1, 2, 3}));
+  EXPECT_EQ(round->checked_in, 9u);
+  const auto task = store().GetTask("task");
+  EXPECT_EQ(task->state, TaskState::kFinished);
+  EXPECT_EQ(task->latest_version, 1u);
+  EXPECT_EQ(task->committed_rounds, 1u);
+  EXPECT_EQ(store().GetVersion(task->id, 1)->round, 1u);
+  EXPECT_EQ(store().ListVersions(task->id, 0, 9)->size(), 2u);
+  EXPECT_TRUE(*store().IsReferenced("demo", DigestOf("checkpoint 1")));
+  EXPECT_EQ((*store().RoundMeasuring(task->id, 0))->key, lease.key);
+  EXPECT_FALSE(store().RoundMeasuring(task->id, 1)->has_value());
+  const auto history = store().History(lease.key);
+  ASSERT_EQ(history->size(), 5u);
+  EXPECT_FALSE((*history)[0].from.has_value());
+  for (size_t i = 1; i < history->size(); ++i) {
+    EXPECT_EQ((*history)[i].from, (*history)[i - 1].to);
+  }
+  EXPECT_EQ(history->back().to, RoundState::kCommitted);
+}
+
+TEST_P(StoreContract, CommitRound_Twice_OrOutOfOrder_IsAborted) {
+  const RoundLease lease = RoundWith({"d"});
+  MoveToApplying(lease);
+
+  EXPECT_THAT(store().CommitRound(lease, SomeResult(lease, 2), At(9)),
+              test::StatusIs(StatusCode::kAborted));
+  ASSERT_THAT(store().CommitRound(lease, SomeResult(lease, 1), At(9)),
+              test::IsOk());
+  EXPECT_THAT(store().CommitRound(lease, SomeResult(lease, 2), At(9)),
+              test::StatusIs(StatusCode::kAborted));
+  EXPECT_THAT(store().AbandonRound(lease, RoundState::kApplying, At(9), "late"),
+              test::StatusIs(StatusCode::kAborted));
+}
+
+TEST_P(StoreContract, AbandonRound_KeepsTheReason) {
+  const RoundLease lease = SomeRound();
+
+  ASSERT_THAT(store().AbandonRound(lease, RoundState::kSelecting, At(5), "why"),
+              test::IsOk());
+
+  const auto round = store().LatestRound(lease.key.task_id);
+  ASSERT_TRUE(round->has_value());
+  EXPECT_EQ((*round)->state, RoundState::kAbandoned);
+  EXPECT_EQ((*round)->reason, "why");
+  EXPECT_EQ(store().GetTask("task")->abandoned_rounds, 1u);
+  EXPECT_EQ(store().ListRounds(lease.key.task_id, 1, 5)->size(), 1u);
+  EXPECT_TRUE(store().ListRounds(lease.key.task_id, 2, 5)->empty());
+}
+
+TEST_P(StoreContract, OpenRound_Twice_IsRefused) {
+  const RoundLease lease = SomeRound();
+  RoundRow row;
+  row.key = lease.key;
+
+  EXPECT_THAT(store().OpenRound(row),
+              test::StatusIs(StatusCode::kAlreadyExists));
+  EXPECT_EQ(store().GetRound(lease.key)->wrapped_key, Bytes(60, 0xAB));
+}
+
+// ----------------------------------------------------- assignments, receipts
+
+TEST_P(StoreContract, PutAssignments_ClosedRound_IsAborted) {
+  const RoundLease lease = RoundWith({"d"});
+  MoveToApplying(lease);
+  const std::vector<AssignmentRow> rows = {SomeAssignment(lease.key, "e")};
+
+  EXPECT_THAT(store().PutAssignments(lease, rows),
+              test::StatusIs(StatusCode::kAborted));
+  EXPECT_EQ(store().ListAssignments(lease.key)->size(), 1u);
+}
+
+TEST_P(StoreContract, PutAssignments_ExpiredOne_GetsANewLease) {
+  const RoundLease lease = RoundWith({"d"});
+  const std::vector<Store::AssignmentChange> expire = {
+      {"a-1-d", AssignmentState::kExpired, ""}};
+  ASSERT_THAT(store().ChangeAssignments(expire), test::IsOk());
+  std::vector<AssignmentRow> rows = {SomeAssignment(lease.key, "d")};
+  rows[0].lease_deadline = At(15);
+
+  ASSERT_THAT(store().PutAssignments(lease, rows), test::IsOk());
+
+  const auto found = store().FindAssignment("a-1-d");
+  ASSERT_TRUE(found->has_value());
+  EXPECT_EQ((*found)->assignment.state, AssignmentState::kLeased);
+  EXPECT_EQ((*found)->assignment.lease_deadline, At(15));
+}
+
+TEST_P(StoreContract, CommitPartial_Accepted_IsDurableWithItsReceipts) {
+  const RoundLease lease = RoundWith({"d", "e"});
+  const std::vector<ReceiptRow> receipts = {Accepted("a-1-d", "p1"),
+                                            Accepted("a-1-e", "p1")};
+
+  const auto conflicts =
+      store().CommitPartial(lease, SomePartial(lease, "p1"), receipts);
+  ASSERT_THAT(conflicts, test::IsOk());
+  EXPECT_TRUE(conflicts->empty());
+  under_test_->Reopen();
+
+  const auto found = store().FindAssignment("a-1-d");
+  ASSERT_TRUE(found->has_value());
+  EXPECT_EQ((*found)->assignment.state, AssignmentState::kAccepted);
+  ASSERT_TRUE((*found)->receipt.has_value());
+  EXPECT_EQ((*found)->receipt->digest, DigestOf("update of a-1-d"));
+  EXPECT_EQ((*found)->receipt->status, ReceiptStatus::kAccepted);
+  EXPECT_EQ(store().ListPartials(lease.key)->size(), 1u);
+  EXPECT_EQ(*store().LivePartials(), std::vector<std::string>{"p1"});
+  EXPECT_EQ(store().GetRound(lease.key)->bytes_up, 100u);
+}
+
+TEST_P(StoreContract, CommitPartial_OneConflict_ChangesNothing) {
+  const RoundLease lease = RoundWith({"d", "e", "f"});
+  const std::vector<ReceiptRow> first = {Accepted("a-1-d", "p1")};
+  ASSERT_TRUE(
+      store().CommitPartial(lease, SomePartial(lease, "p1"), first)->empty());
+  const std::vector<Store::AssignmentChange> gave_up = {
+      {"a-1-f", AssignmentState::kAbandoned, "INTERRUPTED"}};
+  ASSERT_THAT(store().ChangeAssignments(gave_up), test::IsOk());
+  const std::vector<ReceiptRow> second = {Accepted("a-1-d", "p2"),
+                                          Accepted("a-1-e", "p2"),
+                                          Accepted("a-1-f", "p2")};
+
+  const auto conflicts =
+      store().CommitPartial(lease, SomePartial(lease, "p2"), second);
+
+  ASSERT_THAT(conflicts, test::IsOk());
+  EXPECT_EQ(*conflicts, (std::vector<std::string>{"a-1-d", "a-1-f"}));
+  EXPECT_EQ(store().ListPartials(lease.key)->size(), 1u);
+  EXPECT_FALSE((*store().FindAssignment("a-1-e"))->receipt.has_value());
+  EXPECT_EQ((*store().FindAssignment("a-1-d"))->receipt->partial_id, "p1");
+}
+
+TEST_P(StoreContract, CommitPartial_UnknownAssignment_ChangesNothing) {
+  const RoundLease lease = RoundWith({"d"});
+  const std::vector<ReceiptRow> receipts = {Accepted("a-1-d", "p"),
+                                            Accepted("nobody", "p")};
+
+  EXPECT_THAT(store().CommitPartial(lease, SomePartial(lease, "p"), receipts),
+              test::StatusIs(StatusCode::kNotFound));
+  EXPECT_TRUE(store().ListPartials(lease.key)->empty());
+}
+
+TEST_P(StoreContract, CommitPartial_AfterClosing_IsRefused) {
+  const RoundLease lease = RoundWith({"d"});
+  ASSERT_THAT(store().Transition(lease, RoundState::kCollecting,
+                                 RoundState::kClosing, At(7), 0),
+              test::IsOk());
+  const std::vector<ReceiptRow> receipts = {Accepted("a-1-d", "p")};
+
+  EXPECT_THAT(store().CommitPartial(lease, SomePartial(lease, "p"), receipts),
+              test::StatusIs(StatusCode::kFailedPrecondition));
+  EXPECT_FALSE((*store().FindAssignment("a-1-d"))->receipt.has_value());
+}
+
+// The interleaving of docs/protocol.md, "Uploads in a replica", 4: partials
+// race with the close. Whatever was committed before the close is in the list
+// read after it, and nothing is committed after it.
+TEST_P(StoreContract, CloseVersusCommit_Concurrent_NoAcknowledgedPartialLost) {
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    const RoundLease lease = SomeRound("race-" + std::to_string(attempt));
+    constexpr int kDevices = 8;
+    std::vector<AssignmentRow> rows;
+    for (int i = 0; i < kDevices; ++i) {
+      rows.push_back(SomeAssignment(lease.key, "d" + std::to_string(i)));
+      rows.back().id += "-" + std::to_string(attempt);
+    }
+    ASSERT_THAT(store().PutAssignments(lease, rows), test::IsOk());
+    ASSERT_THAT(store().Transition(lease, RoundState::kSelecting,
+                                   RoundState::kCollecting, At(4), 0),
+                test::IsOk());
+    std::vector<std::string> acknowledged;
+
+    std::thread committer([&] {
+      for (const AssignmentRow& row : rows) {
+        const std::string partial = "p-" + row.id;
+        const std::vector<ReceiptRow> receipts = {Accepted(row.id, partial)};
+        const auto conflicts =
+            store().CommitPartial(lease, SomePartial(lease, partial), receipts);
+        if (conflicts.ok() && conflicts->empty()) {
+          acknowledged.push_back(partial);
+        }
+      }
+    });
+    const Status closed = store().Transition(lease, RoundState::kCollecting,
+                                             RoundState::kClosing, At(7), 0);
+    const auto listed = store().ListPartials(lease.key);
+    committer.join();
+
+    ASSERT_THAT(closed, test::IsOk());
+    ASSERT_THAT(listed, test::IsOk());
+    std::vector<std::string> ids;
+    for (const PartialRow& row : *listed) ids.push_back(row.id);
+    EXPECT_EQ(ids, acknowledged) << "attempt " << attempt;
+  }
+}
+
+TEST_P(StoreContract, RecordRefusal_Repeated_KeepsTheFirst) {
+  const RoundLease lease = RoundWith({"d", "e"});
+  ReceiptRow refusal;
+  refusal.assignment_id = "a-1-d";
+  refusal.digest = DigestOf("bad");
+  refusal.status = ReceiptStatus::kRejected;
+  refusal.reason = RejectReason::kOutOfRange;
+  refusal.message = "element 3 is 9.5, the bound is 8";
+  refusal.created = At(5);
+  ASSERT_THAT(store().RecordRefusal(refusal), test::IsOk());
+
+  refusal.digest = DigestOf("worse");
+  const auto second = store().RecordRefusal(refusal);
+
+  ASSERT_THAT(second, test::IsOk());
+  EXPECT_EQ(second->digest, DigestOf("bad"));
+  const auto record = *store().FindAssignment("a-1-d");
+  EXPECT_EQ(record->assignment.state, AssignmentState::kRejected);
+  EXPECT_EQ(record->assignment.reason, "OUT_OF_RANGE");
+  EXPECT_EQ(record->receipt->message, "element 3 is 9.5, the bound is 8");
+  const std::vector<ReceiptRow> receipts = {Accepted("a-1-d", "p")};
+  EXPECT_EQ(
+      store().CommitPartial(lease, SomePartial(lease, "p"), receipts)->size(),
+      1u);
+  refusal.assignment_id = "nobody";
+  EXPECT_THAT(store().RecordRefusal(refusal),
+              test::StatusIs(StatusCode::kNotFound));
+}
+
+TEST_P(StoreContract, ChangeAssignments_NeverTouchesACountedUpdate) {
+  const RoundLease lease = RoundWith({"d"});
+  const std::vector<ReceiptRow> receipts = {Accepted("a-1-d", "p")};
+  ASSERT_TRUE(
+      store().CommitPartial(lease, SomePartial(lease, "p"), receipts)->empty());
+
+  const std::vector<Store::AssignmentChange> changes = {
+      {"a-1-d", AssignmentState::kAbandoned, "INTERRUPTED"},
+      {"nobody", AssignmentState::kExpired, ""}};
+  EXPECT_THAT(store().ChangeAssignments(changes), test::IsOk());
+
+  EXPECT_EQ((*store().FindAssignment("a-1-d"))->assignment.state,
+            AssignmentState::kAccepted);
+}
+
+TEST_P(StoreContract, Prune_EndedRounds_KeepTheirCounts) {
+  const RoundLease lease = RoundWith({"d", "e"});
+  const std::vector<ReceiptRow> receipts = {Accepted("a-1-d", "p")};
+  ASSERT_TRUE(
+      store().CommitPartial(lease, SomePartial(lease, "p"), receipts)->empty());
+  ASSERT_THAT(store().Prune(At(1000)), test::IsOk());
+  EXPECT_EQ(store().ListAssignments(lease.key)->size(), 2u);  // still open
+  MoveToApplying(lease);
+  ASSERT_THAT(store().CommitRound(lease, SomeResult(lease, 1), At(9)),
+              test::IsOk());
+
+  ASSERT_THAT(store().Prune(At(20)), test::IsOk());  // expires at 20
+  EXPECT_EQ(store().ListAssignments(lease.key)->size(), 2u);
+  ASSERT_THAT(store().Prune(At(21)), test::IsOk());
+
+  EXPECT_TRUE(store().ListAssignments(lease.key)->empty());
+  EXPECT_FALSE(store().FindAssignment("a-1-d")->has_value());
+  const auto counts = store().CountAssignments(lease.key);
+  ASSERT_EQ(counts->size(), 2u);
+  EXPECT_EQ((*counts)[0].state, AssignmentState::kLeased);
+  EXPECT_EQ((*counts)[1].state, AssignmentState::kAccepted);
+  EXPECT_EQ((*counts)[1].count, 1u);
+  EXPECT_TRUE(store().LivePartials()->empty());
+}
+
+TEST_P(StoreContract, AddReport_SameId_CountsOnce) {
+  const DeviceIdentity device{"demo", "d"};
+  ASSERT_THAT(store().AddReport(device, "r1", At(5), {{"trained", 2}}),
+              test::IsOk());
+  ASSERT_THAT(store().AddReport(device, "r1", At(6), {{"trained", 2}}),
+              test::IsOk());
+  ASSERT_THAT(store().AddReport({"demo", "e"}, "r1", At(6), {{"trained", 5}}),
+              test::IsOk());
+
+  EXPECT_EQ(*store().ReportTotals("demo"),
+            (std::map<std::string, uint64_t>{{"trained", 7}}));
+  EXPECT_TRUE(store().ReportTotals("other")->empty());
+}
+
+}  // namespace selvage::coordinator
