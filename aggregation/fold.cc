@@ -56,14 +56,19 @@ size_t FoldPortable(std::span<const FoldSource> sources, const FoldBound& bound,
 #ifdef SELVAGE_SIMD_X86
 
 // The vector forms fold whole blocks and return the index after the last one:
-// in front of a block with a value out of bounds, or of the rest.
+// in front of a block with a value out of bounds, or of the rest. The number of
+// sources is a constant so that nothing of them is read twice.
 
 constexpr size_t kBlockAvx2 = 8;
 constexpr size_t kBlockAvx512 = 16;
+// So far ahead of each source's values the next ones are asked for: the
+// hardware's own prefetchers lose the thread at every change of source.
+constexpr size_t kPrefetchBytes = 3072;
+constexpr size_t kPrefetchSums = 256;  // likewise, elements of the accumulator
 
-template <bool kHalf>
+template <bool kHalf, size_t kSources>
 __attribute__((target("avx2,fma,f16c"))) size_t FoldAvx2(
-    std::span<const FoldSource> sources, const FoldBound& bound, int64_t* sums,
+    const FoldSource* sources, const FoldBound& bound, int64_t* sums,
     size_t count) {
   const __m256i abs_mask = _mm256_set1_epi32(0x7fffffff);
   // There is no unsigned comparison; the bits without their sign are positive.
@@ -71,36 +76,43 @@ __attribute__((target("avx2,fma,f16c"))) size_t FoldAvx2(
   const __m256d scale = _mm256_set1_pd(bound.scale);
   const __m256d magic = _mm256_set1_pd(kMagic);
   const __m256i magic_bits = _mm256_set1_epi64x(kMagicBits);
+  const uint8_t* data[kSources];
+  double weights[kSources];
+  float factors[kSources];
+  for (size_t s = 0; s < kSources; ++s) {
+    data[s] = sources[s].data;
+    weights[s] = sources[s].weight;
+    factors[s] = sources[s].factor;
+  }
   size_t i = 0;
   for (; i + kBlockAvx2 <= count; i += kBlockAvx2) {
     __m256i worst = _mm256_setzero_si256();
     __m256d low = _mm256_setzero_pd();
     __m256d high = _mm256_setzero_pd();
-    for (const FoldSource& source : sources) {
+    for (size_t s = 0; s < kSources; ++s) {
+      const uint8_t* const at = data[s] + i * (kHalf ? 2 : 4);
+      _mm_prefetch(at + kPrefetchBytes, _MM_HINT_T0);
       __m256 x;
       if constexpr (kHalf) {
-        const __m128i halves = _mm_loadu_si128(
-            reinterpret_cast<const __m128i*>(source.data + i * 2));
-        x = _mm256_mul_ps(_mm256_cvtph_ps(halves),
-                          _mm256_set1_ps(source.factor));
+        const __m128i halves =
+            _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+        x = _mm256_mul_ps(_mm256_cvtph_ps(halves), _mm256_set1_ps(factors[s]));
       } else {
-        x = _mm256_loadu_ps(
-            reinterpret_cast<const float*>(source.data + i * 4));
+        x = _mm256_loadu_ps(reinterpret_cast<const float*>(at));
       }
       worst = _mm256_max_epi32(
           worst, _mm256_and_si256(_mm256_castps_si256(x), abs_mask));
-      const __m256d weight = _mm256_set1_pd(source.weight);
-      const __m256d x0 = _mm256_cvtps_pd(_mm256_castps256_ps128(x));
-      const __m256d x1 = _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
-      const __m256d q0 =
-          _mm256_sub_pd(_mm256_fmadd_pd(x0, scale, magic), magic);
-      const __m256d q1 =
-          _mm256_sub_pd(_mm256_fmadd_pd(x1, scale, magic), magic);
-      low = _mm256_fmadd_pd(q0, weight, low);
-      high = _mm256_fmadd_pd(q1, weight, high);
+      const __m256d weight = _mm256_set1_pd(weights[s]);
+      const __m256d t0 = _mm256_fmadd_pd(
+          _mm256_cvtps_pd(_mm256_castps256_ps128(x)), scale, magic);
+      const __m256d t1 = _mm256_fmadd_pd(
+          _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)), scale, magic);
+      low = _mm256_fmadd_pd(_mm256_sub_pd(t0, magic), weight, low);
+      high = _mm256_fmadd_pd(_mm256_sub_pd(t1, magic), weight, high);
     }
     if (_mm256_movemask_epi8(_mm256_cmpgt_epi32(worst, bits_max)) != 0) break;
-    auto* out = reinterpret_cast<__m256i*>(sums + i);
+    _mm_prefetch(sums + i + kPrefetchSums, _MM_HINT_T0);
+    auto* const out = reinterpret_cast<__m256i*>(sums + i);
     const __m256i add0 = _mm256_sub_epi64(
         _mm256_castpd_si256(_mm256_add_pd(low, magic)), magic_bits);
     const __m256i add1 = _mm256_sub_epi64(
@@ -112,38 +124,49 @@ __attribute__((target("avx2,fma,f16c"))) size_t FoldAvx2(
   return i;
 }
 
-template <bool kHalf>
-__attribute__((target("avx512f"))) size_t FoldAvx512(
-    std::span<const FoldSource> sources, const FoldBound& bound, int64_t* sums,
-    size_t count) {
+template <bool kHalf, size_t kSources>
+__attribute__((target("avx512f"))) size_t FoldAvx512(const FoldSource* sources,
+                                                     const FoldBound& bound,
+                                                     int64_t* sums,
+                                                     size_t count) {
   const __m512i abs_mask = _mm512_set1_epi32(0x7fffffff);
   const __m512i bits_max = _mm512_set1_epi32(static_cast<int>(bound.bits_max));
   const __m512d scale = _mm512_set1_pd(bound.scale);
   const __m512d magic = _mm512_set1_pd(kMagic);
   const __m512i magic_bits = _mm512_set1_epi64(kMagicBits);
+  const uint8_t* data[kSources];
+  double weights[kSources];
+  float factors[kSources];
+  for (size_t s = 0; s < kSources; ++s) {
+    data[s] = sources[s].data;
+    weights[s] = sources[s].weight;
+    factors[s] = sources[s].factor;
+  }
   size_t i = 0;
   for (; i + kBlockAvx512 <= count; i += kBlockAvx512) {
     __m512i worst = _mm512_setzero_si512();
     __m512d low = _mm512_setzero_pd();
     __m512d high = _mm512_setzero_pd();
-    for (const FoldSource& source : sources) {
-      // Shuffles by the compiler's own operator: GCC 12 warns of the
-      // uninitialised operand inside of its intrinsics.
+    for (size_t s = 0; s < kSources; ++s) {
+      const uint8_t* const at = data[s] + i * (kHalf ? 2 : 4);
+      _mm_prefetch(at + kPrefetchBytes, _MM_HINT_T0);
       __m512 x;
       if constexpr (kHalf) {
-        const __m256i halves = _mm256_loadu_si256(
-            reinterpret_cast<const __m256i*>(source.data + i * 2));
+        const __m256i halves =
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
         x = _mm512_mul_ps(_mm512_maskz_cvtph_ps(0xffff, halves),
-                          _mm512_set1_ps(source.factor));
+                          _mm512_set1_ps(factors[s]));
       } else {
-        x = _mm512_loadu_ps(source.data + i * 4);
+        x = _mm512_loadu_ps(at);
       }
+      // Halves by the compiler's operator, masks that select everything: GCC 12
+      // warns of the undefined operand inside of the plain intrinsics.
       const __m256 x0 = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7);
       const __m256 x1 =
           __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
       worst = _mm512_maskz_max_epu32(
           0xffff, worst, _mm512_and_si512(_mm512_castps_si512(x), abs_mask));
-      const __m512d weight = _mm512_set1_pd(source.weight);
+      const __m512d weight = _mm512_set1_pd(weights[s]);
       const __m512d t0 =
           _mm512_fmadd_pd(_mm512_maskz_cvtps_pd(0xff, x0), scale, magic);
       const __m512d t1 =
@@ -156,13 +179,27 @@ __attribute__((target("avx512f"))) size_t FoldAvx512(
         _mm512_castpd_si512(_mm512_add_pd(low, magic)), magic_bits);
     const __m512i add1 = _mm512_sub_epi64(
         _mm512_castpd_si512(_mm512_add_pd(high, magic)), magic_bits);
-    int64_t* out = sums + i;
+    int64_t* const out = sums + i;
+    _mm_prefetch(out + kPrefetchSums, _MM_HINT_T0);
+    _mm_prefetch(out + kPrefetchSums + 8, _MM_HINT_T0);
     _mm512_storeu_si512(out, _mm512_add_epi64(_mm512_loadu_si512(out), add0));
     _mm512_storeu_si512(out + 8,
                         _mm512_add_epi64(_mm512_loadu_si512(out + 8), add1));
   }
   return i;
 }
+
+using VectorFold = size_t (*)(const FoldSource*, const FoldBound&, int64_t*,
+                              size_t);
+static_assert(kFoldSourcesMax == 5);
+template <bool kHalf>
+constexpr VectorFold kFoldsAvx2[] = {FoldAvx2<kHalf, 1>, FoldAvx2<kHalf, 2>,
+                                     FoldAvx2<kHalf, 3>, FoldAvx2<kHalf, 4>,
+                                     FoldAvx2<kHalf, 5>};
+template <bool kHalf>
+constexpr VectorFold kFoldsAvx512[] = {
+    FoldAvx512<kHalf, 1>, FoldAvx512<kHalf, 2>, FoldAvx512<kHalf, 3>,
+    FoldAvx512<kHalf, 4>, FoldAvx512<kHalf, 5>};
 
 #endif  // SELVAGE_SIMD_X86
 
@@ -173,12 +210,16 @@ size_t FoldWith([[maybe_unused]] SimdLevel level,
   size_t done = 0;
 #ifdef SELVAGE_SIMD_X86
   size_t block = 0;
+  VectorFold fold = nullptr;
   if (level == SimdLevel::kAvx512) {
-    done = FoldAvx512<kHalf>(sources, bound, sums.data(), sums.size());
+    fold = kFoldsAvx512<kHalf>[sources.size() - 1];
     block = kBlockAvx512;
   } else if (level == SimdLevel::kAvx2) {
-    done = FoldAvx2<kHalf>(sources, bound, sums.data(), sums.size());
+    fold = kFoldsAvx2<kHalf>[sources.size() - 1];
     block = kBlockAvx2;
+  }
+  if (fold != nullptr) {
+    done = fold(sources.data(), bound, sums.data(), sums.size());
   }
   if (block != 0 && sums.size() - done >= block) return done;
 #endif
@@ -190,6 +231,7 @@ size_t FoldWith([[maybe_unused]] SimdLevel level,
 size_t Fold(SimdLevel level, plan::CodecName codec,
             std::span<const FoldSource> sources, const FoldBound& bound,
             std::span<int64_t> sums) {
+  SELVAGE_CHECK(!sources.empty());
   SELVAGE_CHECK(sources.size() <= kFoldSourcesMax);
   return codec == plan::CodecName::kFloat16
              ? FoldWith<true>(level, sources, bound, sums)

@@ -4,7 +4,7 @@
 // Everything is exact, so the vector forms and the portable form agree to the
 // bit. x * scale is exact because scale is a power of two; adding and
 // subtracting 1.5 * 2^52 rounds it half to even (Hacker's Delight, 17); with
-// |q| <= 2^31, |w| < 2^16 and at most 16 updates, their sum of q * w stays
+// |q| <= 2^31, |w| < 2^16 and at most 5 updates, their sum of q * w stays
 // below 2^51: exact in double, and 1.5 * 2^52 turns it into an int64.
 #pragma once
 
@@ -17,7 +17,9 @@
 
 namespace selvage::aggregation {
 
-inline constexpr size_t kFoldSourcesMax = 16;
+// Measured (bench/exact_sum_bench.cc): more streams than this overtax the
+// processor's prefetchers, fewer read the accumulator too often.
+inline constexpr size_t kFoldSourcesMax = 5;
 
 struct FoldSource {
   const uint8_t* data = nullptr;  // the first of the values; any alignment
@@ -33,7 +35,7 @@ struct FoldBound {
 // sums[i] += sum over sources of weight * round_half_even(x_i * scale). Stops
 // in front of the first block of elements with an x out of bounds: returns how
 // many elements have been folded, sums.size() if all. The block's size depends
-// on `level`. At most kFoldSourcesMax sources, each of sums.size() values.
+// on `level`. 1 to kFoldSourcesMax sources, each of sums.size() values.
 size_t Fold(SimdLevel level, plan::CodecName codec,
             std::span<const FoldSource> sources, const FoldBound& bound,
             std::span<int64_t> sums);
