@@ -23,9 +23,7 @@ constexpr std::string_view kConfig =
 
 using ConfPtr = OpenSslPtr<CONF, NCONF_free>;
 
-}  // namespace
-
-Status RequireTls13() {
+Status Configure() {
   const ErrorScope errors;
   // The machine's own configuration first: OpenSSL reads it once, and reading
   // it later would replace ours.
@@ -42,6 +40,14 @@ Status RequireTls13() {
     return Internal("OpenSSL refuses to be limited to TLS 1.3");
   }
   return OkStatus();
+}
+
+}  // namespace
+
+Status RequireTls13() {
+  // Once: OpenSSL replaces its table of settings while others may read it.
+  static const Status status = Configure();
+  return status;
 }
 
 }  // namespace selvage::crypto

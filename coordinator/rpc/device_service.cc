@@ -1,0 +1,318 @@
+#include "coordinator/rpc/device_service.h"
+
+#include <optional>
+#include <utility>
+#include <variant>
+
+#include "coordinator/rpc/artefact_stream.h"
+#include "coordinator/rpc/convert.h"
+#include "coordinator/rpc/status_convert.h"
+#include "coordinator/rpc/watchdog.h"
+
+namespace selvage::coordinator {
+namespace {
+
+// The status to finish with; refusals for lack of room say when to come back.
+grpc::Status Refusal(grpc::CallbackServerContext* context, const Status& status,
+                     const RetryWindow& busy_retry) {
+  if (status.code() == StatusCode::kResourceExhausted ||
+      status.code() == StatusCode::kUnavailable) {
+    const v1::RetryWindow window = ToProto(busy_retry);
+    context->AddTrailingMetadata(kRetryMinKey, std::to_string(window.min_ms()));
+    context->AddTrailingMetadata(kRetryMaxKey, std::to_string(window.max_ms()));
+  }
+  return ToGrpc(status);
+}
+
+grpc::ServerUnaryReactor* FinishedReactor(grpc::CallbackServerContext* context,
+                                          const grpc::Status& status) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(status);
+  return reactor;
+}
+
+// One upload: header, Resume or Receipt, chunks, Receipt. Reads come one after
+// another, so what they touch needs no lock; the receipt comes from a thread of
+// the coordinator's and may meet the Resume still being written.
+class UploadReactor final
+    : public grpc::ServerBidiReactor<v1::UploadRequest, v1::UploadResponse> {
+ public:
+  UploadReactor(grpc::CallbackServerContext* context, DeviceApi& api,
+                Result<DeviceIdentity> device,
+                const DeviceServiceOptions& options)
+      : context_(context), api_(api), busy_retry_(options.busy_retry) {
+    if (!device.ok()) {
+      End(device.status());
+      return;
+    }
+    device_ = *std::move(device);
+    watchdog_.emplace(context, options.chunk_timeout,
+                      options.chunk_timeouts_max);
+    StartRead(&request_);
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) {
+      OnStreamEnded();
+      return;
+    }
+    watchdog_->Progress();
+    Status status;
+    if (!ticket_.has_value()) {
+      status = OnHeader();
+    } else {
+      status = OnChunk();
+    }
+    if (!status.ok()) {
+      if (ticket_.has_value()) api_.DropUpload(ticket_->upload_id);
+      End(status);
+    }
+  }
+
+  void OnWriteDone(bool ok) override {
+    std::optional<Ending> ending;
+    {
+      const MutexLock lock(mu_);
+      writing_ = false;
+      ending = std::move(ending_);
+      ending_.reset();
+    }
+    // A failed write means a broken stream: the read sees that too.
+    static_cast<void>(ok);
+    if (ending.has_value()) EndNow(*std::move(ending));
+  }
+
+  void OnDone() override { delete this; }
+
+ private:
+  using Ending = std::variant<grpc::Status, v1::UploadResponse>;
+
+  // Both go on reading, or arrange for the end, if they return OK.
+  Status OnHeader() {
+    if (!request_.has_header()) {
+      return InvalidArgument("the first message of an upload is its header");
+    }
+    SELVAGE_ASSIGN_OR_RETURN(const UploadHeader header,
+                             FromProto(request_.header()));
+    Result<std::variant<Receipt, UploadTicket>> begun =
+        api_.BeginUpload(*device_, header);
+    if (!begun.ok()) return begun.status();
+    if (const auto* receipt = std::get_if<Receipt>(&*begun)) {
+      End(*receipt);
+      return OkStatus();
+    }
+    ticket_ = std::get<UploadTicket>(*begun);
+    size_ = header.size_bytes;
+    received_ = ticket_->offset;
+    resume_.mutable_resume()->set_offset(received_);
+    {
+      const MutexLock lock(mu_);
+      writing_ = true;
+    }
+    StartWrite(&resume_);
+    ReadOrFinish();
+    return OkStatus();
+  }
+
+  Status OnChunk() {
+    if (request_.has_header()) {
+      return InvalidArgument("an upload has one header");
+    }
+    const std::string& chunk = request_.chunk();
+    if (chunk.empty() || chunk.size() > kChunkSizeMax) {
+      return InvalidArgument("chunk has " + std::to_string(chunk.size()) +
+                             " bytes, allowed are 1.." +
+                             std::to_string(kChunkSizeMax));
+    }
+    if (chunk.size() > size_ - received_) {
+      return OutOfRange("the upload is longer than the announced " +
+                        std::to_string(size_) + " bytes");
+    }
+    SELVAGE_RETURN_IF_ERROR(
+        api_.AppendUpload(ticket_->upload_id, AsBytes(chunk)));
+    received_ += chunk.size();
+    ReadOrFinish();
+    return OkStatus();
+  }
+
+  void ReadOrFinish() {
+    if (received_ < size_) {
+      StartRead(&request_);
+      return;
+    }
+    // From here on the coordinator owns the upload; a broken stream changes
+    // nothing. Waiting for the commit is not the device's silence.
+    watchdog_.reset();
+    api_.FinishUpload(ticket_->upload_id, [this](Result<Receipt> receipt) {
+      if (receipt.ok()) {
+        End(*receipt);
+      } else {
+        End(receipt.status());
+      }
+    });
+  }
+
+  // The device closed its side, or the connection broke.
+  void OnStreamEnded() {
+    if (!ticket_.has_value()) {
+      End(InvalidArgument("the stream ended before the upload's header"));
+      return;
+    }
+    api_.DropUpload(ticket_->upload_id);
+    End(Aborted("the stream ended after " + std::to_string(received_) + " of " +
+                std::to_string(size_) + " bytes"));
+  }
+
+  void End(const Status& status) {
+    EndWhenWritten(Refusal(context_, status, busy_retry_));
+  }
+  void End(const Receipt& receipt) {
+    v1::UploadResponse response;
+    *response.mutable_receipt() = ToProto(receipt);
+    EndWhenWritten(std::move(response));
+  }
+
+  // gRPC allows one write at a time; never with the lock held.
+  void EndWhenWritten(Ending ending) {
+    {
+      const MutexLock lock(mu_);
+      if (writing_) {
+        ending_ = std::move(ending);
+        return;
+      }
+    }
+    EndNow(std::move(ending));
+  }
+
+  void EndNow(Ending ending) {
+    if (const auto* status = std::get_if<grpc::Status>(&ending)) {
+      Finish(*status);
+      return;
+    }
+    receipt_ = std::get<v1::UploadResponse>(std::move(ending));
+    StartWriteAndFinish(&receipt_, grpc::WriteOptions(), grpc::Status::OK);
+  }
+
+  grpc::CallbackServerContext* const context_;
+  DeviceApi& api_;
+  const RetryWindow busy_retry_;
+  std::optional<DeviceIdentity> device_;
+  std::optional<Watchdog> watchdog_;
+
+  v1::UploadRequest request_;
+  std::optional<UploadTicket> ticket_;
+  uint64_t size_ = 0;
+  uint64_t received_ = 0;
+
+  v1::UploadResponse resume_;
+  v1::UploadResponse receipt_;
+  Mutex mu_;
+  bool writing_ SELVAGE_GUARDED_BY(mu_) = false;
+  std::optional<Ending> ending_ SELVAGE_GUARDED_BY(mu_);
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* DeviceService::Enroll(
+    grpc::CallbackServerContext* context, const v1::EnrollRequest* request,
+    v1::EnrollResponse* response) {
+  Result<EnrollRequest> parsed = FromProto(*request);
+  if (!parsed.ok()) return FinishedReactor(context, ToGrpc(parsed.status()));
+  // The one method that may do without.
+  const Result<DeviceIdentity> current = identities_.Read(*context);
+  if (parsed->token_id.empty() && !current.ok()) {
+    return FinishedReactor(
+        context, ToGrpc(Unauthenticated("neither an enrolment token nor a "
+                                        "valid certificate was presented")));
+  }
+  const Result<EnrollAnswer> answer = api_.Enroll(
+      current.ok() ? std::optional<DeviceIdentity>(*current) : std::nullopt,
+      *parsed);
+  if (!answer.ok()) {
+    log_.Write(LogLevel::kInfo, "enrolment_refused",
+               {{"code", StatusCodeName(answer.status().code())}});
+    return FinishedReactor(
+        context, Refusal(context, answer.status(), options_.busy_retry));
+  }
+  *response = ToProto(*answer);
+  return FinishedReactor(context, grpc::Status::OK);
+}
+
+grpc::ServerUnaryReactor* DeviceService::CheckIn(
+    grpc::CallbackServerContext* context, const v1::CheckInRequest* request,
+    v1::CheckInResponse* response) {
+  const Result<DeviceIdentity> device = identities_.Read(*context);
+  if (!device.ok()) return FinishedReactor(context, ToGrpc(device.status()));
+  Result<CheckInRequest> parsed = FromProto(*request);
+  if (!parsed.ok()) return FinishedReactor(context, ToGrpc(parsed.status()));
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  api_.CheckIn(
+      *device, *std::move(parsed),
+      [reactor, context, response,
+       busy_retry = options_.busy_retry](Result<CheckInAnswer> answer) {
+        if (!answer.ok()) {
+          reactor->Finish(Refusal(context, answer.status(), busy_retry));
+          return;
+        }
+        *response = ToProto(*answer);
+        reactor->Finish(grpc::Status::OK);
+      });
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::FetchChunk>* DeviceService::Fetch(
+    grpc::CallbackServerContext* context, const v1::FetchRequest* request) {
+  using Failed = FailedStream<v1::FetchChunk>;
+  const Result<DeviceIdentity> device = identities_.Read(*context);
+  if (!device.ok()) return new Failed(device.status());
+  const Result<FetchRequest> parsed = FromProto(*request);
+  if (!parsed.ok()) return new Failed(parsed.status());
+  Result<std::unique_ptr<ArtefactReader>> reader =
+      api_.OpenArtefact(*device, parsed->digest);
+  if (!reader.ok()) return new Failed(reader.status());
+  return new ArtefactStream<v1::FetchChunk>(
+      context, *std::move(reader), parsed->offset, options_.fetch_chunk_size,
+      options_.chunk_timeout, options_.chunk_timeouts_max);
+}
+
+grpc::ServerBidiReactor<v1::UploadRequest, v1::UploadResponse>*
+DeviceService::Upload(grpc::CallbackServerContext* context) {
+  return new UploadReactor(context, api_, identities_.Read(*context), options_);
+}
+
+grpc::ServerUnaryReactor* DeviceService::Report(
+    grpc::CallbackServerContext* context, const v1::ReportRequest* request,
+    v1::ReportResponse* response) {
+  const Result<DeviceIdentity> device = identities_.Read(*context);
+  if (!device.ok()) return FinishedReactor(context, ToGrpc(device.status()));
+  const Result<ReportRequest> parsed = FromProto(*request);
+  if (!parsed.ok()) return FinishedReactor(context, ToGrpc(parsed.status()));
+  const Result<RetryWindow> retry =
+      api_.Report(*device, parsed->report_id, parsed->counters);
+  if (!retry.ok()) {
+    return FinishedReactor(
+        context, Refusal(context, retry.status(), options_.busy_retry));
+  }
+  *response->mutable_retry() = ToProto(*retry);
+  return FinishedReactor(context, grpc::Status::OK);
+}
+
+grpc::ServerUnaryReactor* DeviceService::Abandon(
+    grpc::CallbackServerContext* context, const v1::AbandonRequest* request,
+    v1::AbandonResponse* response) {
+  const Result<DeviceIdentity> device = identities_.Read(*context);
+  if (!device.ok()) return FinishedReactor(context, ToGrpc(device.status()));
+  const Result<AbandonRequest> parsed = FromProto(*request);
+  if (!parsed.ok()) return FinishedReactor(context, ToGrpc(parsed.status()));
+  const Result<RetryWindow> retry =
+      api_.Abandon(*device, parsed->assignment_id, parsed->token,
+                   parsed->reason, parsed->message);
+  if (!retry.ok()) {
+    return FinishedReactor(
+        context, Refusal(context, retry.status(), options_.busy_retry));
+  }
+  *response->mutable_retry() = ToProto(*retry);
+  return FinishedReactor(context, grpc::Status::OK);
+}
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,64 @@
+// selvage.v1.DeviceService over gRPC's callback API: translation, identity and
+// sizes. What is true or allowed is DeviceApi's to say.
+#pragma once
+
+#include <selvage/v1/device.grpc.pb.h>
+
+#include <string>
+
+#include "base/log.h"
+#include "base/time.h"
+#include "coordinator/api.h"
+#include "coordinator/rpc/identity.h"
+
+namespace selvage::coordinator {
+
+struct DeviceServiceOptions {
+  // A stream on which nothing moves for this long is cancelled, ...
+  Duration chunk_timeout = std::chrono::seconds(30);
+  // ... and any stream after this many of them.
+  int chunk_timeouts_max = 20;
+  size_t fetch_chunk_size = size_t{512} << 10;  // at most kChunkSizeMax
+  // Sent as trailing metadata (kRetryMinKey, kRetryMaxKey; milliseconds) with
+  // RESOURCE_EXHAUSTED and UNAVAILABLE: even a refusal says when to come back.
+  RetryWindow busy_retry = {std::chrono::seconds(2), std::chrono::seconds(10)};
+};
+
+inline constexpr char kRetryMinKey[] = "selvage-retry-min-ms";
+inline constexpr char kRetryMaxKey[] = "selvage-retry-max-ms";
+
+// Every method but Enroll answers UNAUTHENTICATED unless IdentityReader finds a
+// device. Thread-safe; no thread waits for a device.
+class DeviceService final : public v1::DeviceService::CallbackService {
+ public:
+  // All must outlive the service, and the service every call.
+  DeviceService(DeviceApi& api, IdentityReader& identities, EventSink& log,
+                const DeviceServiceOptions& options)
+      : api_(api), identities_(identities), log_(log), options_(options) {}
+
+  grpc::ServerUnaryReactor* Enroll(grpc::CallbackServerContext* context,
+                                   const v1::EnrollRequest* request,
+                                   v1::EnrollResponse* response) override;
+  grpc::ServerUnaryReactor* CheckIn(grpc::CallbackServerContext* context,
+                                    const v1::CheckInRequest* request,
+                                    v1::CheckInResponse* response) override;
+  grpc::ServerWriteReactor<v1::FetchChunk>* Fetch(
+      grpc::CallbackServerContext* context,
+      const v1::FetchRequest* request) override;
+  grpc::ServerBidiReactor<v1::UploadRequest, v1::UploadResponse>* Upload(
+      grpc::CallbackServerContext* context) override;
+  grpc::ServerUnaryReactor* Report(grpc::CallbackServerContext* context,
+                                   const v1::ReportRequest* request,
+                                   v1::ReportResponse* response) override;
+  grpc::ServerUnaryReactor* Abandon(grpc::CallbackServerContext* context,
+                                    const v1::AbandonRequest* request,
+                                    v1::AbandonResponse* response) override;
+
+ private:
+  DeviceApi& api_;
+  IdentityReader& identities_;
+  EventSink& log_;
+  const DeviceServiceOptions options_;
+};
+
+}  // namespace selvage::coordinator

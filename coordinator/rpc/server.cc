@@ -1,0 +1,215 @@
+#include "coordinator/rpc/server.h"
+
+#include <chrono>
+#include <functional>
+#include <utility>
+
+#include <grpcpp/ext/health_check_service_server_builder_option.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_certificate_verifier.h>
+#include <grpcpp/security/tls_credentials_options.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include "base/check.h"
+#include "coordinator/rpc/convert.h"
+#include "crypto/x509.h"
+
+namespace selvage::coordinator {
+namespace {
+
+namespace tls = grpc::experimental;
+
+constexpr int kConcurrentStreamsMax = 100;  // per connection
+constexpr int kMetadataSizeMax = 16 << 10;
+constexpr int kHandshakeTimeoutMs = 10'000;
+constexpr int kIdleConnectionMs = 120'000;
+// Balancers in front of us balance connections, not calls.
+constexpr int kConnectionAgeMs = 30 * 60'000;
+constexpr int kConnectionAgeGraceMs = 15 * 60'000;
+// A person who watches a task when the server stops loses nothing.
+constexpr Duration kAdminGraceMax = std::chrono::seconds(1);
+
+// Runs once per handshake, after TLS has verified the chain: counts device
+// certificates. It refuses nothing: a device is told what is wrong per call, in
+// words, where a failed handshake would only say "socket closed".
+class HandshakeCounter final : public tls::ExternalCertificateVerifier {
+ public:
+  explicit HandshakeCounter(std::shared_ptr<std::atomic<uint64_t>> verified)
+      : verified_(std::move(verified)) {}
+
+  bool Verify(tls::TlsCustomVerificationCheckRequest* request,
+              std::function<void(grpc::Status)> callback,
+              grpc::Status* sync_status) override {
+    static_cast<void>(callback);
+    for (const grpc::string_ref& uri : request->uri_names()) {
+      if (crypto::ParseDeviceUri({uri.data(), uri.size()}).ok()) {
+        verified_->fetch_add(1, std::memory_order_relaxed);
+        break;
+      }
+    }
+    *sync_status = grpc::Status::OK;
+    return true;
+  }
+  void Cancel(tls::TlsCustomVerificationCheckRequest*) override {}
+
+ private:
+  const std::shared_ptr<std::atomic<uint64_t>> verified_;
+};
+
+std::shared_ptr<grpc::ServerCredentials> Credentials(
+    const std::optional<ServerTls>& server_tls,
+    const std::shared_ptr<std::atomic<uint64_t>>& count_devices_in) {
+  if (!server_tls.has_value()) return grpc::InsecureServerCredentials();
+  const std::vector<tls::IdentityKeyCertPair> identity = {
+      {server_tls->private_key_pem, server_tls->certificate_pem}};
+  tls::TlsServerCredentialsOptions options(
+      std::make_shared<tls::StaticDataCertificateProvider>(
+          server_tls->ca_certificate_pem, identity));
+  options.watch_identity_key_cert_pairs();
+  if (count_devices_in != nullptr) {
+    options.watch_root_certs();
+    // Enroll comes without a certificate; one that comes must be good.
+    options.set_cert_request_type(
+        GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY);
+    options.set_certificate_verifier(
+        tls::ExternalCertificateVerifier::Create<HandshakeCounter>(
+            count_devices_in));
+  }
+  return tls::TlsServerCredentials(options);
+}
+
+void SetLimits(grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(kMessageSizeMax);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                             kConcurrentStreamsMax);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataSizeMax);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+                             kHandshakeTimeoutMs);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+}
+
+Status CheckPlaintext(const std::string& address) {
+  SELVAGE_ASSIGN_OR_RETURN(const HostPort parsed, ParseHostPort(address));
+  if (!IsLoopback(parsed.host)) {
+    return InvalidArgument(
+        "insecure mode is for loopback addresses only, not " + address);
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<RpcServer>> RpcServer::Bind(RpcServerOptions options,
+                                                   Clock& clock,
+                                                   EventSink& log) {
+  SELVAGE_RETURN_IF_ERROR(ParseHostPort(options.admin_address).status());
+  if (!options.tls.has_value()) {
+    SELVAGE_RETURN_IF_ERROR(CheckPlaintext(options.device_address));
+    SELVAGE_RETURN_IF_ERROR(CheckPlaintext(options.admin_address));
+  }
+  SELVAGE_ASSIGN_OR_RETURN(
+      std::unique_ptr<Listener> listener,
+      Listener::Bind(options.device_address, options.connections_max, log));
+  return std::unique_ptr<RpcServer>(
+      new RpcServer(std::move(options), std::move(listener), clock, log));
+}
+
+RpcServer::RpcServer(RpcServerOptions options,
+                     std::unique_ptr<Listener> listener, Clock& clock,
+                     EventSink& log)
+    : options_(std::move(options)),
+      clock_(clock),
+      log_(log),
+      listener_(std::move(listener)),
+      identities_(clock, !options_.tls.has_value()),
+      verified_(std::make_shared<std::atomic<uint64_t>>(0)),
+      started_(clock.Now()) {}
+
+RpcServer::~RpcServer() { Shutdown(Duration::zero()); }
+
+Status RpcServer::Serve(DeviceApi& devices, AdminApi& people,
+                        const std::string& device_endpoint) {
+  SELVAGE_CHECK(device_server_ == nullptr);
+  device_service_ = std::make_unique<DeviceService>(devices, identities_, log_,
+                                                    options_.device);
+  admin_service_ = std::make_unique<AdminService>(
+      people,
+      [this, device_endpoint] {
+        const SocketStats stats = listener_->stats();
+        return TransportInfo{
+            .tls_connections = verified_connections(),
+            .socket_bytes_received = stats.bytes_received,
+            .socket_bytes_sent = stats.bytes_sent,
+            .uptime_seconds = static_cast<uint64_t>(
+                std::chrono::duration_cast<std::chrono::seconds>(
+                    std::max(Duration::zero(), clock_.Now() - started_))
+                    .count()),
+            .device_endpoint = device_endpoint,
+        };
+      },
+      log_, options_.admin);
+
+  grpc::EnableDefaultHealthCheckService(true);
+  {
+    grpc::ServerBuilder builder;
+    SetLimits(builder);
+    builder.AddListeningPort(options_.admin_address,
+                             Credentials(options_.tls, nullptr), &admin_port_);
+    builder.RegisterService(admin_service_.get());
+    admin_server_ = builder.BuildAndStart();
+    if (admin_server_ == nullptr) {
+      return Unavailable("cannot listen on " + options_.admin_address);
+    }
+  }
+  {
+    grpc::ServerBuilder builder;
+    SetLimits(builder);
+    // Every method of this port wants a certificate; a health check would be
+    // one that does not.
+    builder.SetOption(
+        std::make_unique<grpc::HealthCheckServiceServerBuilderOption>(nullptr));
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS,
+                               kIdleConnectionMs);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
+                               kConnectionAgeMs);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
+                               kConnectionAgeGraceMs);
+    std::shared_ptr<tls::ExternalConnectionAcceptor> acceptor =
+        builder.experimental().AddExternalConnectionAcceptor(
+            grpc::ServerBuilder::experimental_type::ExternalConnectionType::
+                FROM_FD,
+            Credentials(options_.tls, verified_));
+    builder.RegisterService(device_service_.get());
+    device_server_ = builder.BuildAndStart();
+    if (device_server_ == nullptr) {
+      return Unavailable("cannot serve devices on " + options_.device_address);
+    }
+    listener_->Start([acceptor](int fd) {
+      tls::ExternalConnectionAcceptor::NewConnectionParameters connection;
+      connection.fd = fd;
+      acceptor->HandleNewConnection(&connection);
+    });
+  }
+  SetHealthy(true);
+  return OkStatus();
+}
+
+void RpcServer::SetHealthy(bool healthy) {
+  if (admin_server_ == nullptr) return;
+  admin_server_->GetHealthCheckService()->SetServingStatus(healthy);
+}
+
+void RpcServer::Shutdown(Duration grace) {
+  listener_->StopAccepting();
+  const auto now = std::chrono::system_clock::now();
+  if (device_server_ != nullptr) device_server_->Shutdown(now + grace);
+  if (admin_server_ != nullptr) {
+    admin_server_->Shutdown(std::chrono::system_clock::now() +
+                            std::min(grace, kAdminGraceMax));
+  }
+}
+
+}  // namespace selvage::coordinator

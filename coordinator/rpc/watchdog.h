@@ -1,0 +1,39 @@
+// Ends a streaming call whose peer has stopped moving.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include <grpcpp/alarm.h>
+#include <grpcpp/server_context.h>
+
+#include "base/mutex.h"
+#include "base/time.h"
+
+namespace selvage::coordinator {
+
+// Cancels the call if a whole `period` passes without Progress(), or if it is
+// still there after `periods_max` of them. The call's reactor sees the
+// cancellation as it sees any other. Thread-safe.
+class Watchdog {
+ public:
+  Watchdog(grpc::CallbackServerContext* context, Duration period,
+           int periods_max);
+  // The call's context is not touched any more afterwards.
+  ~Watchdog();
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+  void Progress();
+
+ private:
+  // Outlives the call by the time an alarm needs to be cancelled.
+  struct State;
+  // REQUIRES: state->mu is held.
+  static void Arm(const std::shared_ptr<State>& state);
+  static void OnAlarm(const std::shared_ptr<State>& state);
+
+  const std::shared_ptr<State> state_;
+};
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,222 @@
+// The sockets: TLS version, foreign and expired certificates, plaintext, bounds
+// and counters.
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "coordinator/rpc/listener.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/unit/coordinator_rpc/harness.h"
+
+namespace selvage::coordinator::test {
+namespace {
+
+using ::testing::AnyOf;
+using ::testing::HasSubstr;
+
+grpc::Status CheckIn(const std::shared_ptr<grpc::Channel>& channel,
+                     const std::string& insecure_name = "") {
+  auto stub = v1::DeviceService::NewStub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() +
+                       std::chrono::seconds(20));
+  if (!insecure_name.empty()) {
+    context.AddMetadata(kInsecureDeviceKey, insecure_name);
+  }
+  v1::CheckInRequest request;
+  request.set_population("demo");
+  v1::CheckInResponse response;
+  return stub->CheckIn(&context, request, &response);
+}
+
+class TransportTest : public ::testing::Test {
+ protected:
+  std::shared_ptr<grpc::Channel> Device(
+      const std::optional<Credential>& credential) {
+    return harness.Channel(harness.server->device_port(), credential);
+  }
+
+  Harness harness;
+};
+
+TEST_F(TransportTest, ForeignCertificate_FailsTheHandshake) {
+  harness.Start();
+  const crypto::CertificateAuthority foreign =
+      Take(crypto::CertificateAuthority::Create("test CA", harness.clock.Now(),
+                                                std::chrono::hours(24),
+                                                harness.random));
+  const grpc::Status status = CheckIn(Device(harness.Issue(
+      foreign, "phone-1", harness.clock.Now(), std::chrono::hours(1))));
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(harness.server->verified_connections(), 0U);
+  EXPECT_TRUE(CheckIn(Device(harness.Device("phone-2"))).ok());
+}
+
+TEST_F(TransportTest, ExpiredCertificate_FailsTheHandshake) {
+  harness.Start();
+  const grpc::Status status = CheckIn(Device(harness.Issue(
+      harness.authority, "phone-1", harness.clock.Now() - std::chrono::hours(3),
+      std::chrono::hours(1))));
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(harness.server->verified_connections(), 0U);
+}
+
+TEST_F(TransportTest, ServerCertificateAsClient_IsRefused) {
+  harness.Start();
+  const grpc::Status status =
+      CheckIn(Device(Credential{harness.options.tls->private_key_pem,
+                                harness.options.tls->certificate_pem}));
+  EXPECT_THAT(status.error_code(), AnyOf(grpc::StatusCode::UNAVAILABLE,
+                                         grpc::StatusCode::UNAUTHENTICATED));
+}
+
+TEST_F(TransportTest, PlaintextToTheTlsPorts_IsRefusedAndHarmless) {
+  harness.Start();
+  for (const int port :
+       {harness.server->device_port(), harness.server->admin_port()}) {
+    EXPECT_EQ(CheckIn(Harness::Open(port, grpc::InsecureChannelCredentials()))
+                  .error_code(),
+              grpc::StatusCode::UNAVAILABLE);
+  }
+  EXPECT_TRUE(CheckIn(Device(harness.Device("phone-1"))).ok());
+}
+
+// What `openssl s_client` says to the port, with the CA known.
+std::string RunClient(const Harness& harness, int port,
+                      const std::string& version) {
+  const std::filesystem::path ca =
+      std::filesystem::path(::testing::TempDir()) /
+      ("selvage_ca_" + std::to_string(port) + version + ".pem");
+  std::ofstream(ca) << harness.authority.certificate_pem();
+  const std::string command =
+      "openssl s_client -connect 127.0.0.1:" + std::to_string(port) + " " +
+      version + " -alpn h2 -CAfile " + ca.string() + " </dev/null 2>&1";
+  std::string output;
+  FILE* pipe = popen(command.c_str(), "r");
+  std::array<char, 4096> buffer{};
+  while (const size_t count = fread(buffer.data(), 1, buffer.size(), pipe)) {
+    output.append(buffer.data(), count);
+  }
+  pclose(pipe);
+  std::filesystem::remove(ca);
+  return output;
+}
+
+TEST_F(TransportTest, Tls12_IsRefusedOnBothPorts) {
+  if (std::system("openssl version >/dev/null 2>&1") != 0) {
+    GTEST_SKIP() << "the openssl program is not installed";
+  }
+  harness.Start();
+  for (const int port :
+       {harness.server->device_port(), harness.server->admin_port()}) {
+    const std::string refused = RunClient(harness, port, "-tls1_2");
+    EXPECT_THAT(refused, HasSubstr("CONNECTED"));
+    EXPECT_THAT(refused, HasSubstr("Cipher is (NONE)"));
+    const std::string accepted = RunClient(harness, port, "-tls1_3");
+    EXPECT_THAT(accepted, HasSubstr("Verification: OK"));
+    EXPECT_THAT(accepted, HasSubstr("TLSv1.3"));
+  }
+}
+
+TEST_F(TransportTest, ConnectionsBeyondTheBound_AreRefused) {
+  harness.options.connections_max = 1;
+  harness.Start();
+  const auto first = Device(harness.Device("phone-1"));
+  ASSERT_TRUE(CheckIn(first).ok());
+  EXPECT_EQ(CheckIn(Device(harness.Device("phone-2"))).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(CheckIn(first).ok());
+  EXPECT_GE(harness.server->socket_stats().connections_refused, 1U);
+  EXPECT_EQ(harness.server->socket_stats().connections_accepted, 1U);
+}
+
+TEST_F(TransportTest, SocketBytes_SurviveTheConnection) {
+  harness.Start();
+  ASSERT_TRUE(CheckIn(Device(harness.Device("phone-1"))).ok());
+  // The client's channel is gone; the server learns it from the socket.
+  SocketStats stats = harness.server->socket_stats();
+  while (stats.connections_open != 0) stats = harness.server->socket_stats();
+  EXPECT_EQ(stats.connections_accepted, 1U);
+  EXPECT_GT(stats.bytes_received, 1000U);
+  EXPECT_GT(stats.bytes_sent, 1000U);
+  const SocketStats later = harness.server->socket_stats();
+  EXPECT_EQ(later.bytes_received, stats.bytes_received);
+  EXPECT_EQ(later.bytes_sent, stats.bytes_sent);
+}
+
+TEST_F(TransportTest, Shutdown_RefusesNewCalls) {
+  harness.Start();
+  const auto channel = Device(harness.Device("phone-1"));
+  ASSERT_TRUE(CheckIn(channel).ok());
+  harness.server->Shutdown(std::chrono::seconds(10));
+  EXPECT_EQ(CheckIn(channel).error_code(), grpc::StatusCode::UNAVAILABLE);
+  harness.server->Shutdown(std::chrono::seconds(10));
+}
+
+TEST_F(TransportTest, Insecure_BelievesTheNameOnLoopbackOnly) {
+  harness.options.tls.reset();
+  harness.Start();
+  const auto channel = Harness::Open(harness.server->device_port(),
+                                     grpc::InsecureChannelCredentials());
+  EXPECT_EQ(CheckIn(channel).error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(CheckIn(channel, "phone-1").error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_TRUE(CheckIn(channel, "selvage://demo/device/phone-1").ok());
+  EXPECT_EQ(harness.devices.last_device.device_id, "phone-1");
+
+  for (const auto& [device, admin] :
+       std::vector<std::pair<std::string, std::string>>{
+           {"0.0.0.0:0", "127.0.0.1:0"}, {"127.0.0.1:0", "[::]:0"}}) {
+    RpcServerOptions options = harness.options;
+    options.device_address = device;
+    options.admin_address = admin;
+    EXPECT_THAT(RpcServer::Bind(options, harness.clock, harness.log).status(),
+                selvage::test::StatusIs(StatusCode::kInvalidArgument,
+                                        HasSubstr("loopback")));
+  }
+}
+
+TEST_F(TransportTest, TakenPort_IsUnavailableByName) {
+  harness.Start();
+  RpcServerOptions options = harness.options;
+  options.device_address =
+      "127.0.0.1:" + std::to_string(harness.server->device_port());
+  EXPECT_THAT(RpcServer::Bind(options, harness.clock, harness.log).status(),
+              selvage::test::StatusIs(StatusCode::kUnavailable,
+                                      HasSubstr(options.device_address)));
+  options.device_address = "127.0.0.1:0";
+  options.admin_address =
+      "127.0.0.1:" + std::to_string(harness.server->admin_port());
+  auto server = Take(RpcServer::Bind(options, harness.clock, harness.log));
+  EXPECT_THAT(server->Serve(harness.devices, harness.people, ""),
+              selvage::test::StatusIs(StatusCode::kUnavailable,
+                                      HasSubstr(options.admin_address)));
+}
+
+TEST(ParseHostPortTest, TableOfAddresses) {
+  const auto parsed = ParseHostPort("[::1]:8443");
+  ASSERT_TRUE(parsed.ok());
+  EXPECT_EQ(parsed->host, "::1");
+  EXPECT_EQ(parsed->port, 8443);
+  for (const char* bad :
+       {"", "localhost", ":80", "localhost:", "localhost:x", "localhost:65536",
+        "localhost:-1", "::1:80", "[]:80", "[::1:80", "a:8 "}) {
+    EXPECT_FALSE(ParseHostPort(bad).ok()) << bad;
+  }
+  for (const char* loopback : {"localhost", "127.0.0.1", "127.9.9.9", "::1"}) {
+    EXPECT_TRUE(IsLoopback(loopback)) << loopback;
+  }
+  for (const char* other : {"0.0.0.0", "10.0.0.1", "::", "example.org"}) {
+    EXPECT_FALSE(IsLoopback(other)) << other;
+  }
+}
+
+}  // namespace
+}  // namespace selvage::coordinator::test
