@@ -158,7 +158,10 @@ Status PosixFileSystem::CreateDirectories(const Path& path) {
   Path so_far;
   for (const Path& part : path) {
     so_far /= part;
-    if (::mkdir(so_far.c_str(), 0700) != 0 && errno != EEXIST) {
+    if (::mkdir(so_far.c_str(), 0700) == 0) {
+      const Path parent = so_far.parent_path();
+      SELVAGE_RETURN_IF_ERROR(SyncDirectory(parent.empty() ? "." : parent));
+    } else if (errno != EEXIST) {
       return FromErrno(errno, "cannot create directory", so_far);
     }
   }

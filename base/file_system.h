@@ -55,7 +55,8 @@ class FileSystem {
   virtual Status Rename(const Path& from, const Path& to) = 0;
   virtual Status SyncDirectory(const Path& directory) = 0;
   virtual Status Remove(const Path& path) = 0;
-  // Creates missing parents too, each with permissions 0700.
+  // Creates missing parents too, each with permissions 0700. The directories it
+  // created are durable when it returns OK.
   virtual Status CreateDirectories(const Path& path) = 0;
   // File names (not paths) in `directory`, sorted.
   virtual Result<std::vector<std::string>> List(const Path& directory) = 0;
