@@ -1,0 +1,165 @@
+// model, pull: programs and versions.
+#include <CLI/CLI.hpp>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/pull.h"
+#include "cli/render.h"
+#include "cli/task_bundle.h"
+#include "cli/verbs.h"
+
+namespace selvage::cli {
+namespace {
+
+Result<ExitCode> ListVersions(Context& context, const std::string& task) {
+  SELVAGE_ASSIGN_OR_RETURN(AdminClient* const admin, context.Admin());
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<v1::ModelVersion> versions,
+                           admin->ListModelVersions(task));
+  context.output().Data(ListToJson(versions),
+                        [&] { return VersionTable(versions); });
+  return ExitCode::kOk;
+}
+
+struct VersionOptions {
+  std::string task;
+  std::optional<uint64_t> version;
+};
+
+Result<ExitCode> ShowVersion(Context& context, const VersionOptions& options) {
+  SELVAGE_ASSIGN_OR_RETURN(AdminClient* const admin, context.Admin());
+  SELVAGE_ASSIGN_OR_RETURN(
+      const v1::ModelVersion version,
+      admin->GetModelVersion(options.task, options.version));
+  context.output().Data(ToJson(version), [&] { return Describe(version); });
+  return ExitCode::kOk;
+}
+
+struct PackageOptions {
+  std::string model;
+  std::string out;
+  std::vector<std::string> roles;
+};
+
+// All of it is selvage-torch's work: it compiles the program, checks it
+// against the operator allow-list and makes the initial values.
+Result<ExitCode> Package(Context& context, const PackageOptions& options) {
+  std::vector<std::string> arguments = {"package", options.model, "--out",
+                                        options.out};
+  for (const std::string& role : options.roles) {
+    arguments.insert(arguments.end(), {"--role", role});
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const std::string text,
+                           context.torch().Run(arguments));
+  context.output().Data({{"directory", options.out}}, [&] { return text; });
+  return ExitCode::kOk;
+}
+
+void AddPackage(CLI::App& model, Verb& chosen) {
+  auto* verb = model.add_subcommand(
+      "package", "make a program document and an initial checkpoint");
+  const auto options = std::make_shared<PackageOptions>();
+  verb->add_option("model", options->model, "model.yaml or model.pt")
+      ->type_name("FILE")
+      ->required();
+  verb->add_option("--out", options->out, "directory to write")
+      ->type_name("DIR")
+      ->required();
+  verb->add_option("--role", options->roles,
+                   "for model.pt: give tensors that match a role; repeatable, "
+                   "the first match counts")
+      ->type_name("REGEX=ROLE")
+      ->expected(1)
+      ->take_all();
+  verb->footer(
+      R"(Compiles the program, checks it against the operators that devices permit, and
+writes program.json and model.safetensors. Done by selvage-torch, which must be
+installed.
+
+Examples:
+  selvage model package model.yaml --out package/
+  selvage model package model.pt --out package/ --role '^head\.=personal')");
+  verb->callback([options, &chosen] {
+    chosen = [options](Context& context) { return Package(context, *options); };
+  });
+}
+
+void AddModel(CLI::App& app, Verb& chosen) {
+  auto* model = app.add_subcommand("model", "programs and model versions");
+  model->require_subcommand(1);
+  model->footer(R"(Examples:
+  selvage model package model.yaml --out package/
+  selvage model list fashion-personal
+  selvage model show fashion-personal 30)");
+  AddPackage(*model, chosen);
+
+  auto* list = model->add_subcommand("list", "list a task's versions");
+  const auto task = std::make_shared<std::string>();
+  list->add_option("task", *task, "the task's name")
+      ->type_name("TASK")
+      ->required();
+  list->footer(R"(Examples:
+  selvage model list fashion-personal)");
+  list->callback([task, &chosen] {
+    chosen = [task](Context& context) { return ListVersions(context, *task); };
+  });
+
+  auto* show = model->add_subcommand("show", "show one version");
+  const auto options = std::make_shared<VersionOptions>();
+  show->add_option("task", options->task, "the task's name")
+      ->type_name("TASK")
+      ->required();
+  show->add_option("version", options->version, "default: the latest")
+      ->type_name("VERSION");
+  show->footer(R"(Examples:
+  selvage model show fashion-personal
+  selvage model show fashion-personal 0 -o json)");
+  show->callback([options, &chosen] {
+    chosen = [options](Context& context) {
+      return ShowVersion(context, *options);
+    };
+  });
+}
+
+void AddPull(CLI::App& app, Verb& chosen) {
+  auto* verb = app.add_subcommand("pull", "take a model and its history home");
+  const auto options = std::make_shared<PullOptions>();
+  const auto out = std::make_shared<std::string>();
+  verb->add_option("task", options->task, "the task's name")
+      ->type_name("TASK")
+      ->required();
+  verb->add_option("--version", options->version, "default: the latest")
+      ->type_name("VERSION");
+  verb->add_option("--out", *out,
+                   "directory to write; default: the task's name")
+      ->type_name("DIR");
+  const std::map<std::string, TorchScriptExport> modes = {
+      {"auto", TorchScriptExport::kAuto},
+      {"always", TorchScriptExport::kAlways},
+      {"never", TorchScriptExport::kNever}};
+  verb->add_option("--torchscript", options->torchscript,
+                   "write model.pt: auto (if selvage-torch is there), always, "
+                   "never")
+      ->type_name("WHEN")
+      ->transform(CLI::CheckedTransformer(modes).description(""));
+  verb->footer(
+      R"(Writes model.safetensors, program.json, rounds.jsonl (one round a line) and
+model.pt, a TorchScript file that torch.jit.load opens.
+
+Examples:
+  selvage pull fashion-personal
+  selvage pull fashion-personal --version 10 --out at-10/ --torchscript never)");
+  verb->callback([options, out, &chosen] {
+    options->out = out->empty() ? options->task : *out;
+    chosen = [options](Context& context) { return Pull(context, *options); };
+  });
+}
+
+}  // namespace
+
+void AddModelVerbs(CLI::App& app, Verb& chosen) {
+  AddModel(app, chosen);
+  AddPull(app, chosen);
+}
+
+}  // namespace selvage::cli
