@@ -285,15 +285,14 @@ Result<TensorTable> MakeTable(std::vector<TensorRow> rows,
                               const std::vector<RoleRule>& rules) {
   std::vector<std::string> names;
   for (const TensorRow& row : rows) names.push_back(row.spec.name);
-  for (const RoleRule& rule : rules) {
-    SELVAGE_ASSIGN_OR_RETURN(const std::vector<size_t> matches,
-                             MatchNames(names, rule.match));
-    if (matches.empty()) {
-      return InvalidArgument("roles: " + Quoted(rule.match) +
-                             " matches no tensor");
-    }
-    for (const size_t i : matches) {
-      if (rows[i].role < 0) rows[i].role = static_cast<int>(rule.role);
+  std::vector<std::string> patterns;
+  for (const RoleRule& rule : rules) patterns.push_back(rule.match);
+  const Result<std::vector<std::vector<size_t>>> matches =
+      MatchNames(names, patterns);
+  if (!matches.ok()) return matches.status().WithContext("roles");
+  for (size_t r = 0; r < rules.size(); ++r) {
+    for (const size_t i : (*matches)[r]) {
+      if (rows[i].role < 0) rows[i].role = static_cast<int>(rules[r].role);
     }
   }
   std::vector<TensorSpec> specs;

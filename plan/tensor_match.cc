@@ -1,5 +1,6 @@
 #include "plan/tensor_match.h"
 
+#include <algorithm>
 #include <regex>
 
 #include "plan/internal/text.h"
@@ -33,8 +34,11 @@ Result<std::regex> Compile(std::string_view pattern) {
   // libstdc++'s default matcher backtracks: exponential in the worst case.
   flags |= std::regex_constants::__polynomial;
 #endif
+  // libstdc++ 12 looks one character past a pattern that ends with "(": a
+  // string has its terminator there.
+  const std::string terminated(pattern);
   try {
-    return std::regex(pattern.begin(), pattern.end(), flags);
+    return std::regex(terminated, flags);
   } catch (const std::regex_error& e) {
     if (e.code() == std::regex_constants::error_backref ||
         e.code() == std::regex_constants::error_complexity) {
@@ -44,6 +48,27 @@ Result<std::regex> Compile(std::string_view pattern) {
         "must be an ECMAScript regular expression (unbalanced brackets, a "
         "stray operator or an unknown escape)");
   }
+}
+
+Status CheckCost(const std::vector<std::string>& names,
+                 const std::vector<std::string>& patterns) {
+  if (patterns.size() > kPatternCountMax) {
+    return InvalidArgument(std::to_string(patterns.size()) +
+                           " patterns; at most " +
+                           std::to_string(kPatternCountMax));
+  }
+  uint64_t pattern_size = 0;
+  for (const std::string& pattern : patterns) pattern_size += pattern.size();
+  uint64_t name_cost = 0;  // a search starts at every character
+  for (const std::string& name : names) name_cost += name.size() * name.size();
+  if (pattern_size > kMatchCostMax ||
+      name_cost > kMatchCostMax / std::max(pattern_size, uint64_t{1})) {
+    return InvalidArgument("the patterns, " + std::to_string(pattern_size) +
+                           " characters in all, are too long for " +
+                           std::to_string(names.size()) +
+                           " tensors with such names");
+  }
+  return OkStatus();
 }
 
 Result<bool> Search(const std::regex& regex, const std::string& name) {
@@ -61,40 +86,42 @@ Status CheckPattern(std::string_view pattern) {
   return Compile(pattern).status();
 }
 
-Result<std::vector<size_t>> MatchNames(const std::vector<std::string>& names,
-                                       std::string_view pattern) {
-  SELVAGE_ASSIGN_OR_RETURN(const std::regex regex, Compile(pattern));
-  std::vector<size_t> matches;
-  for (size_t i = 0; i < names.size(); ++i) {
-    SELVAGE_ASSIGN_OR_RETURN(const bool found, Search(regex, names[i]));
-    if (found) matches.push_back(i);
+Result<std::vector<std::vector<size_t>>> MatchNames(
+    const std::vector<std::string>& names,
+    const std::vector<std::string>& patterns) {
+  SELVAGE_RETURN_IF_ERROR(CheckCost(names, patterns));
+  std::vector<std::vector<size_t>> matches(patterns.size());
+  for (size_t p = 0; p < patterns.size(); ++p) {
+    const std::string who = "the pattern " + Quoted(patterns[p]);
+    const Result<std::regex> regex = Compile(patterns[p]);
+    if (!regex.ok()) {
+      return InvalidArgument(who + " " + std::string(regex.status().message()));
+    }
+    for (size_t i = 0; i < names.size(); ++i) {
+      const Result<bool> found = Search(*regex, names[i]);
+      if (!found.ok()) {
+        return InvalidArgument(who + " " +
+                               std::string(found.status().message()));
+      }
+      if (*found) matches[p].push_back(i);
+    }
+    if (matches[p].empty()) {
+      return InvalidArgument(who + " matches no tensor");
+    }
   }
   return matches;
 }
 
 Result<std::vector<size_t>> MatchTensors(
     const TensorTable& table, const std::vector<std::string>& patterns) {
-  if (patterns.size() > kPatternCountMax) {
-    return InvalidArgument(std::to_string(patterns.size()) +
-                           " patterns; at most " +
-                           std::to_string(kPatternCountMax));
-  }
   std::vector<std::string> names;
   for (const TensorTable::Entry& entry : table.entries()) {
     names.push_back(entry.spec.name);
   }
+  SELVAGE_ASSIGN_OR_RETURN(const auto matches, MatchNames(names, patterns));
   std::vector<bool> chosen(names.size());
-  for (const std::string& pattern : patterns) {
-    const Result<std::vector<size_t>> matches = MatchNames(names, pattern);
-    if (!matches.ok()) {
-      return InvalidArgument("the pattern " + Quoted(pattern) + " " +
-                             std::string(matches.status().message()));
-    }
-    if (matches->empty()) {
-      return InvalidArgument("the pattern " + Quoted(pattern) +
-                             " matches no tensor");
-    }
-    for (const size_t i : *matches) chosen[i] = true;
+  for (const std::vector<size_t>& of_pattern : matches) {
+    for (const size_t i : of_pattern) chosen[i] = true;
   }
   std::vector<size_t> out;
   for (size_t i = 0; i < names.size(); ++i) {

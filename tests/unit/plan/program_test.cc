@@ -320,7 +320,7 @@ TEST(ProgramFile, Parse_Mistakes_AreNamedWithTheirLine) {
       {FileWith("body.bias", "body.weight"), StatusCode::kInvalidArgument,
        "tensor body.weight is there twice"},
       {FileWith("\"^head\\\\.\"", "\"^tail\""), StatusCode::kInvalidArgument,
-       "roles: '^tail' matches no tensor"},
+       "roles: the pattern '^tail' matches no tensor"},
       {FileWith("\"^head\\\\.\"", "\"(\""), StatusCode::kInvalidArgument,
        "line 10: roles[0].match is '('; must be an ECMAScript"},
       {FileWith("role: personal", "roll: personal"),
