@@ -1,7 +1,7 @@
 #include "cli/app.h"
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
+#include <optional>
 
 #include "base/version.h"
 #include "cli/context.h"
@@ -71,25 +71,23 @@ bool WantsJson(const std::vector<std::string>& arguments) {
   return false;
 }
 
-// The first word, if no verb was recognised.
-std::optional<std::string> UnknownVerb(
-    const CLI::App& app, const std::vector<std::string>& arguments) {
+// The first word that is neither a verb nor an option's value, if there is no
+// verb.
+std::optional<std::string> UnknownVerb(const CLI::App& app) {
   if (!app.get_subcommands().empty()) return std::nullopt;
-  const auto word = std::find_if(
-      arguments.begin(), arguments.end(),
-      [](const std::string& a) { return !a.empty() && a[0] != '-'; });
-  if (word == arguments.end()) return std::nullopt;
-  return *word;
+  for (const std::string& word : app.remaining()) {
+    if (!word.empty() && word[0] != '-') return word;
+  }
+  return std::nullopt;
 }
 
 // The verb that was meant, or where help is.
-std::string UsageHint(const CLI::App& app,
-                      const std::vector<std::string>& arguments) {
+std::string UsageHint(const CLI::App& app) {
   std::vector<std::string> verbs;
   for (const CLI::App* verb : app.get_subcommands({})) {
     verbs.push_back(verb->get_name());
   }
-  if (const auto word = UnknownVerb(app, arguments)) {
+  if (const auto word = UnknownVerb(app)) {
     const std::string nearest = Nearest(*word, verbs);
     if (!nearest.empty()) return "did you mean `selvage " + nearest + "`?";
   }
@@ -168,12 +166,12 @@ ExitCode RunCli(const std::vector<std::string>& arguments,
   } catch (const CLI::Error& e) {
     Output output(environment, WantsJson(arguments) ? OutputFormat::kJson
                                                     : OutputFormat::kTable);
-    const auto unknown = UnknownVerb(app, arguments);
+    const auto unknown = UnknownVerb(app);
     const bool no_verb = dynamic_cast<const CLI::RequiredError*>(&e) != nullptr;
     const std::string message =
         no_verb && unknown ? "\"" + Printable(*unknown) + "\" is not a verb"
                            : e.what();
-    return output.Error(InvalidArgument(message), UsageHint(app, arguments));
+    return output.Error(InvalidArgument(message), UsageHint(app));
   }
   return Run(environment, parsed);
 }

@@ -49,6 +49,8 @@ int main(int argc, char** argv) {
     std::cerr << "selvage: error: " << tls.message() << '\n';
     return static_cast<int>(ExitCode::kGeneric);
   }
+  // gRPC's own words about a failed handshake help nobody; `doctor` does.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   // Blocked before any thread exists, so that every thread has it so.
   sigset_t signals;
   sigemptyset(&signals);
