@@ -26,7 +26,7 @@ class ArtefactUpload final
   ArtefactUpload(grpc::CallbackServerContext* context, AdminApi& api,
                  const Status& authorized, v1::UploadArtifactResponse* response,
                  const AdminServiceOptions& options)
-      : api_(api), response_(response) {
+      : api_(api), size_max_(options.artefact_size_max), response_(response) {
     if (!authorized.ok()) {
       Finish(ToGrpc(authorized));
       return;
@@ -61,6 +61,11 @@ class ArtefactUpload final
       return InvalidArgument("the first message of an upload is its header");
     }
     SELVAGE_ASSIGN_OR_RETURN(header_, FromProto(request_.header()));
+    if (header_->size > size_max_) {
+      return InvalidArgument("size is " + std::to_string(header_->size) +
+                             ", limits.artefact_bytes is " +
+                             std::to_string(size_max_));
+    }
     SELVAGE_ASSIGN_OR_RETURN(
         id_, api_.BeginArtefact(header_->digest, header_->size));
     response_->set_digest(ToString(header_->digest.span()));
@@ -105,6 +110,7 @@ class ArtefactUpload final
   }
 
   AdminApi& api_;
+  const uint64_t size_max_;
   v1::UploadArtifactResponse* const response_;
   std::optional<Watchdog> watchdog_;
   v1::UploadArtifactRequest request_;

@@ -21,6 +21,7 @@ struct AdminServiceOptions {
   Duration chunk_timeout = std::chrono::seconds(30);
   int chunk_timeouts_max = 120;
   size_t download_chunk_size = size_t{512} << 10;
+  uint64_t artefact_size_max = uint64_t{4} << 30;
 };
 
 // What GetServerInfo says beyond AdminApi::Info().

@@ -1,0 +1,250 @@
+#include "coordinator/server/key_files.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "base/bytes.h"
+#include "crypto/digest.h"
+
+namespace selvage::coordinator {
+namespace {
+
+constexpr uint64_t kFileSizeMax = 64 << 10;
+constexpr size_t kKeySize = 32;
+constexpr Duration kAuthorityLifetime = std::chrono::hours(24 * 3650);
+constexpr Duration kServerLifetime = std::chrono::hours(24 * 397);
+constexpr Duration kRenewBefore = std::chrono::hours(24 * 30);
+
+// The contents, or nullopt if there is no such file.
+Result<std::optional<std::string>> ReadIfThere(FileSystem& files,
+                                               const Path& path) {
+  Result<Bytes> bytes = ReadFile(files, path, kFileSizeMax);
+  if (bytes.ok()) return std::optional(ToString(*bytes));
+  if (bytes.status().code() == StatusCode::kNotFound) {
+    return std::optional<std::string>();
+  }
+  return bytes.status();
+}
+
+Status CheckPrivate(const Path& path) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (error || status.type() == std::filesystem::file_type::not_found) {
+    return OkStatus();
+  }
+  const auto others =
+      std::filesystem::perms::group_all | std::filesystem::perms::others_all;
+  if ((status.permissions() & others) != std::filesystem::perms::none) {
+    return FailedPrecondition(path.string() +
+                              " can be read by others; chmod 600 it, and "
+                              "replace the secret if someone may have");
+  }
+  return OkStatus();
+}
+
+// A secret of the files' owner alone: loads it, or creates and stores it.
+class SecretFiles {
+ public:
+  SecretFiles(FileSystem& files, bool may_create, RandomSource& random)
+      : files_(files), may_create_(may_create), random_(random) {}
+
+  // Hexadecimal, `kKeySize` bytes.
+  Result<crypto::SecretBytes> Key(const Path& path) {
+    SELVAGE_ASSIGN_OR_RETURN(const std::optional<std::string> text, Read(path));
+    crypto::SecretBytes key(kKeySize);
+    if (!text.has_value()) {
+      random_.Fill(key.writable());
+      SELVAGE_RETURN_IF_ERROR(Write(path, ToHex(key.ExposeSecret()) + "\n"));
+      return key;
+    }
+    const Result<Bytes> bytes =
+        FromHex(std::string_view(*text).substr(0, text->find('\n')));
+    if (!bytes.ok() || bytes->size() != kKeySize) {
+      return DataLoss(path.string() + " does not hold a key of 32 bytes");
+    }
+    std::copy(bytes->begin(), bytes->end(), key.writable().begin());
+    return key;
+  }
+
+  Result<crypto::PrivateKeyPem> P256(const Path& path) {
+    SELVAGE_ASSIGN_OR_RETURN(const std::optional<std::string> text, Read(path));
+    if (!text.has_value()) {
+      SELVAGE_ASSIGN_OR_RETURN(crypto::PrivateKeyPem key, crypto::NewP256Key());
+      SELVAGE_RETURN_IF_ERROR(Write(path, key.ExposeSecret()));
+      return key;
+    }
+    Result<crypto::PrivateKeyPem> key = crypto::ParseP256Key(*text);
+    if (!key.ok()) {
+      return DataLoss(path.string() + ": " +
+                      std::string(key.status().message()));
+    }
+    return key;
+  }
+
+  Status Write(const Path& path, std::string_view text) {
+    return WriteFileDurably(files_, path, AsBytes(text), 0600);
+  }
+
+ private:
+  // nullopt: create it.
+  Result<std::optional<std::string>> Read(const Path& path) {
+    SELVAGE_RETURN_IF_ERROR(CheckPrivate(path));
+    SELVAGE_ASSIGN_OR_RETURN(std::optional<std::string> text,
+                             ReadIfThere(files_, path));
+    if (!text.has_value() && !may_create_) {
+      return DataLoss(path.string() +
+                      " is missing, but the database exists: restore the file "
+                      "from where you keep keys");
+    }
+    return text;
+  }
+
+  FileSystem& files_;
+  const bool may_create_;
+  RandomSource& random_;
+};
+
+Result<crypto::CertificateAuthority> OpenAuthority(
+    FileSystem& files, SecretFiles& secrets, const KeyFileOptions& options,
+    Time now, RandomSource& random) {
+  const Path certificate_path = options.data_dir / "ca.pem";
+  const Path key_path = options.data_dir / "keys" / "ca.key.pem";
+  SELVAGE_ASSIGN_OR_RETURN(const std::optional<std::string> certificate,
+                           ReadIfThere(files, certificate_path));
+  if (!certificate.has_value()) {
+    if (!options.may_create) {
+      return DataLoss(certificate_path.string() +
+                      " is missing, but the database exists");
+    }
+    // A key without a certificate is the trace of a first start cut short.
+    SELVAGE_ASSIGN_OR_RETURN(
+        crypto::CertificateAuthority authority,
+        crypto::CertificateAuthority::Create("Selvage coordinator CA", now,
+                                             kAuthorityLifetime, random));
+    SELVAGE_RETURN_IF_ERROR(
+        secrets.Write(key_path, authority.key().ExposeSecret()));
+    SELVAGE_RETURN_IF_ERROR(
+        secrets.Write(certificate_path, authority.certificate_pem()));
+    return authority;
+  }
+  SELVAGE_RETURN_IF_ERROR(CheckPrivate(key_path));
+  SELVAGE_ASSIGN_OR_RETURN(const std::optional<std::string> key_text,
+                           ReadIfThere(files, key_path));
+  if (!key_text.has_value()) {
+    return DataLoss(key_path.string() + " is missing, but " +
+                    certificate_path.string() + " exists");
+  }
+  Result<crypto::PrivateKeyPem> key = crypto::ParseP256Key(*key_text);
+  if (!key.ok()) {
+    return DataLoss(key_path.string() + ": " +
+                    std::string(key.status().message()));
+  }
+  Result<crypto::CertificateAuthority> authority =
+      crypto::CertificateAuthority::Load(*certificate, *std::move(key));
+  if (!authority.ok()) {
+    return DataLoss(certificate_path.string() + ": " +
+                    std::string(authority.status().message()));
+  }
+  return authority;
+}
+
+// True if `pem` names exactly `names`, belongs to `key` and has time left.
+bool StillGood(const std::string& pem, const crypto::PrivateKeyPem& key,
+               const std::vector<std::string>& names, Time now) {
+  const Result<crypto::Certificate> certificate = crypto::ParseCertificate(pem);
+  const Result<crypto::Digest> key_digest = crypto::PublicKeyDigest(key);
+  return certificate.ok() && key_digest.ok() &&
+         certificate->public_key_digest == *key_digest &&
+         std::set(certificate->names.begin(), certificate->names.end()) ==
+             std::set(names.begin(), names.end()) &&
+         certificate->not_before <= now &&
+         certificate->not_after > now + kRenewBefore;
+}
+
+Result<std::string> OpenServerCertificate(
+    FileSystem& files, SecretFiles& secrets, const KeyFileOptions& options,
+    const crypto::CertificateAuthority& authority,
+    const crypto::PrivateKeyPem& key, Time now, RandomSource& random) {
+  const Path path = options.data_dir / "keys" / "server.pem";
+  SELVAGE_ASSIGN_OR_RETURN(const std::optional<std::string> stored,
+                           ReadIfThere(files, path));
+  if (stored.has_value() &&
+      StillGood(*stored, key, options.server_names, now)) {
+    return *stored;
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const std::string issued,
+                           authority.IssueServer(key, options.server_names, now,
+                                                 kServerLifetime, random));
+  SELVAGE_RETURN_IF_ERROR(secrets.Write(path, issued));
+  return issued;
+}
+
+Result<std::string> OpenAdminToken(FileSystem& files, SecretFiles& secrets,
+                                   const Path& path, RandomSource& random) {
+  SELVAGE_RETURN_IF_ERROR(CheckPrivate(path));
+  SELVAGE_ASSIGN_OR_RETURN(const std::optional<std::string> stored,
+                           ReadIfThere(files, path));
+  if (stored.has_value()) {
+    std::string token = stored->substr(0, stored->find_first_of(" \t\r\n"));
+    // Short ones are a person's choice, and guessable.
+    if (token.size() < kKeySize) {
+      return DataLoss(path.string() + " holds a token of " +
+                      std::to_string(token.size()) +
+                      " characters, expected are at least 32; delete the file "
+                      "for a new one");
+    }
+    return token;
+  }
+  crypto::SecretBytes bytes(kKeySize);
+  random.Fill(bytes.writable());
+  std::string token = ToHex(bytes.ExposeSecret());
+  SELVAGE_RETURN_IF_ERROR(secrets.Write(path, token + "\n"));
+  return token;
+}
+
+}  // namespace
+
+Result<CoordinatorKeys> OpenKeys(FileSystem& files,
+                                 const KeyFileOptions& options, Time now,
+                                 RandomSource& random) {
+  const Path keys = options.data_dir / "keys";
+  SELVAGE_RETURN_IF_ERROR(files.CreateDirectories(keys));
+  if (options.wrapping_key_file.has_parent_path()) {
+    SELVAGE_RETURN_IF_ERROR(
+        files.CreateDirectories(options.wrapping_key_file.parent_path()));
+  }
+  SecretFiles secrets(files, options.may_create, random);
+  SELVAGE_ASSIGN_OR_RETURN(crypto::CertificateAuthority authority,
+                           OpenAuthority(files, secrets, options, now, random));
+  SELVAGE_ASSIGN_OR_RETURN(crypto::PrivateKeyPem server_key,
+                           secrets.P256(keys / "server.key.pem"));
+  SELVAGE_ASSIGN_OR_RETURN(
+      std::string server_certificate,
+      OpenServerCertificate(files, secrets, options, authority, server_key, now,
+                            random));
+  SELVAGE_ASSIGN_OR_RETURN(crypto::SecretBytes plan_seed,
+                           secrets.Key(keys / "plan.key"));
+  SELVAGE_ASSIGN_OR_RETURN(const crypto::Ed25519PublicKey plan_public,
+                           crypto::Ed25519PublicKeyOf(plan_seed));
+  SELVAGE_ASSIGN_OR_RETURN(crypto::SecretBytes assignment_key,
+                           secrets.Key(keys / "assignment.key"));
+  SELVAGE_ASSIGN_OR_RETURN(crypto::SecretBytes wrapping_key,
+                           secrets.Key(options.wrapping_key_file));
+  SELVAGE_ASSIGN_OR_RETURN(
+      std::string admin_token,
+      OpenAdminToken(files, secrets, options.data_dir / "admin.token", random));
+  return CoordinatorKeys{
+      std::move(authority),
+      std::move(server_certificate),
+      std::move(server_key),
+      crypto::Ed25519KeyPair{std::move(plan_seed), plan_public},
+      std::move(assignment_key),
+      std::move(wrapping_key),
+      std::move(admin_token)};
+}
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,208 @@
+// selvage-coordinator: the service side as one process.
+#include <malloc.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <map>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "base/file_system.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "base/time.h"
+#include "base/version.h"
+#include "coordinator/server/config.h"
+#include "coordinator/server/service.h"
+#include "crypto/tls_policy.h"
+
+namespace selvage::coordinator {
+namespace {
+
+// docs/operations.md, "Exit codes".
+constexpr int kExitFailed = 1;
+constexpr int kExitUsage = 2;
+constexpr int kExitPrecondition = 6;
+constexpr int kExitUnavailable = 8;
+
+constexpr char kExamples[] = R"(
+Settings come from flags, then SELVAGE_* variables, then the file, then defaults.
+
+Examples:
+  selvage-coordinator --data-dir /var/lib/selvage --config /etc/selvage.yaml
+  selvage-coordinator --device-address 127.0.0.1:0 --admin-address 127.0.0.1:0
+  selvage-coordinator --config selvage.yaml --check-config
+  SELVAGE_LOG_LEVEL=debug selvage-coordinator --print-config
+
+The first start creates a certificate authority, keys and an admin token in the
+data directory. Then, on the same machine:
+  selvage --coordinator DATA_DIR token create --population demo
+)";
+
+struct Arguments {
+  std::string config_file;
+  bool check_config = false;
+  bool print_config = false;
+  std::map<std::string, std::string> flags;
+};
+
+std::optional<std::string> Variable(const std::string& name) {
+  const char* const value = std::getenv(name.c_str());
+  return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+}
+
+// Large buffers come and go with every upload: keep them, instead of giving
+// them back to the kernel and faulting them in again (docs/benchmarks.md).
+void KeepLargeBuffers() {
+  mallopt(M_MMAP_THRESHOLD, 64 << 20);
+  mallopt(M_TRIM_THRESHOLD, 256 << 20);
+  mallopt(M_TOP_PAD, 16 << 20);
+}
+
+int ExitCodeOf(const Status& status) {
+  switch (status.code()) {
+    case StatusCode::kInvalidArgument:
+      return kExitUsage;
+    case StatusCode::kFailedPrecondition:
+    case StatusCode::kDataLoss:
+      return kExitPrecondition;
+    case StatusCode::kUnavailable:
+      return kExitUnavailable;
+    default:
+      return kExitFailed;
+  }
+}
+
+int Serve(const Config& config, const sigset_t& signals) {
+  SystemClock clock;
+  OsRandom random;
+  PosixFileSystem files;
+  const bool text =
+      config.log_format == LogFormat::kText ||
+      (config.log_format == LogFormat::kAuto && isatty(STDOUT_FILENO) == 1);
+  StreamEventSink log(
+      std::cout, clock,
+      text ? StreamEventSink::Format::kText : StreamEventSink::Format::kJson,
+      config.log_level);
+  Result<std::unique_ptr<Service>> service =
+      Service::Start(config, files, clock, random, log);
+  if (!service.ok()) {
+    std::cerr << "selvage-coordinator: " << service.status().message() << "\n";
+    return ExitCodeOf(service.status());
+  }
+
+  int signal = 0;
+  sigwait(&signals, &signal);
+  // The second one does not wait: a crash at any point is as good as an end.
+  std::thread([signals] {
+    int second = 0;
+    sigwait(&signals, &second);
+    std::_Exit(128 + second);
+  }).detach();
+  (*service)->Drain();
+  service->reset();
+  return 0;
+}
+
+int Main(int argc, char** argv) {
+  KeepLargeBuffers();
+  // gRPC's own lines would let strangers fill the log; what matters is said by
+  // ours.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+  if (const Status status = crypto::RequireTls13(); !status.ok()) {
+    std::cerr << "selvage-coordinator: " << status.message() << "\n";
+    return kExitFailed;
+  }
+  // Before any thread exists, so that all of them inherit it.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+
+  Arguments arguments;
+  const std::vector<Setting> settings = Settings();
+  CLI::App app("The Selvage coordinator: runs rounds for devices and people.",
+               "selvage-coordinator");
+  app.footer(kExamples);
+  app.set_version_flag(
+      "--version", std::string(Version()) + " (" + std::string(Commit()) + ")");
+  app.add_option("--config", arguments.config_file,
+                 "a YAML file of settings [SELVAGE_CONFIG]")
+      ->type_name("FILE");
+  app.add_flag("--check-config", arguments.check_config,
+               "say what is wrong with the settings, and stop");
+  app.add_flag("--print-config", arguments.print_config,
+               "print the effective settings as YAML, and stop");
+  const Config defaults;
+  for (const Setting& setting : settings) {
+    const std::string key(setting.key);
+    std::string help(setting.help);
+    if (const std::string value = setting.get(defaults); !value.empty()) {
+      help += "; default: " + value;
+    }
+    if (setting.value == "true|false") {
+      app.add_flag_callback(
+          setting.Flag(), [&arguments, key] { arguments.flags[key] = "true"; },
+          help);
+      continue;
+    }
+    app.add_option_function<std::string>(
+           setting.Flag(),
+           [&arguments, key](const std::string& value) {
+             arguments.flags[key] = value;
+           },
+           help)
+        ->type_name(std::string(setting.value));
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : kExitUsage;
+  }
+  ConfigSources sources;
+  sources.variable = Variable;
+  sources.flags = arguments.flags;
+  if (arguments.config_file.empty()) {
+    arguments.config_file = Variable("SELVAGE_CONFIG").value_or("");
+  }
+  if (!arguments.config_file.empty()) {
+    std::ifstream in(arguments.config_file, std::ios::binary);
+    if (!in) {
+      std::cerr << "selvage-coordinator: cannot read " << arguments.config_file
+                << "\n";
+      return kExitUsage;
+    }
+    sources.file_name = arguments.config_file;
+    sources.file = std::string(std::istreambuf_iterator<char>(in), {});
+  }
+  const LoadedConfig loaded = LoadConfig(sources);
+  for (const std::string& mistake : loaded.mistakes) {
+    std::cerr << mistake << "\n";
+  }
+  if (!loaded.mistakes.empty()) return kExitUsage;
+  if (arguments.print_config) {
+    std::cout << PrintConfig(loaded.config);
+    return 0;
+  }
+  if (arguments.check_config) {
+    std::cout << "the settings are good\n";
+    return 0;
+  }
+  return Serve(loaded.config, signals);
+}
+
+}  // namespace
+}  // namespace selvage::coordinator
+
+int main(int argc, char** argv) {
+  return selvage::coordinator::Main(argc, argv);
+}

@@ -1,0 +1,246 @@
+#include "coordinator/server/service.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "base/version.h"
+#include "coordinator/store/file_blob_store.h"
+#include "coordinator/store/sqlite_store.h"
+
+namespace selvage::coordinator {
+namespace {
+
+constexpr char kDatabaseFile[] = "coordinator.db";
+constexpr char kEndpointsFile[] = "endpoints.json";
+constexpr auto kDrainPoll = std::chrono::milliseconds(10);
+// Two descriptors per connection (ours is a duplicate), and some for the rest.
+constexpr uint64_t kOtherDescriptors = 128;
+
+bool IsWildcard(const std::string& host) {
+  return host == "0.0.0.0" || host == "::";
+}
+
+std::string Join(const std::string& host, int port) {
+  const bool v6 = host.find(':') != std::string::npos;
+  return (v6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
+
+std::string HostOf(const std::string& address) {
+  const Result<HostPort> parsed = ParseHostPort(address);
+  return parsed.ok() ? parsed->host : "";
+}
+
+// Where a process on this machine reaches `address`.
+std::string LocalAddress(const std::string& address, int port) {
+  const std::string host = HostOf(address);
+  if (host == "0.0.0.0") return Join("127.0.0.1", port);
+  if (host == "::") return Join("::1", port);
+  return Join(host, port);
+}
+
+// This machine's name, or "" if it could not stand in a certificate.
+std::string HostName() {
+  char name[256] = {};
+  if (gethostname(name, sizeof name - 1) != 0) return "";
+  const std::string out(name);
+  const bool plain = std::all_of(out.begin(), out.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           (c >= '0' && c <= '9') || c == '-' || c == '.';
+  });
+  return plain ? out : "";
+}
+
+// As many descriptors as the system lets us have; returns how many.
+uint64_t RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  getrlimit(RLIMIT_NOFILE, &limit);
+  return limit.rlim_cur;
+}
+
+}  // namespace
+
+std::vector<std::string> ServerNames(const Config& config,
+                                     const std::string& host_name) {
+  std::vector<std::string> names = config.server_names;
+  if (names.empty()) {
+    names = {"localhost", "127.0.0.1", "::1"};
+    if (!host_name.empty()) names.push_back(host_name);
+  }
+  for (const std::string& host :
+       {HostOf(config.device_endpoint), HostOf(config.device_address),
+        HostOf(config.admin_address)}) {
+    if (!host.empty() && !IsWildcard(host)) names.push_back(host);
+  }
+  std::vector<std::string> unique;
+  for (std::string& name : names) {
+    if (std::find(unique.begin(), unique.end(), name) == unique.end()) {
+      unique.push_back(std::move(name));
+    }
+  }
+  return unique;
+}
+
+std::string DeviceEndpoint(const Config& config, const std::string& host_name,
+                           int port) {
+  if (!config.device_endpoint.empty()) return config.device_endpoint;
+  const std::string host = HostOf(config.device_address);
+  if (!IsWildcard(host)) return Join(host, port);
+  if (!config.server_names.empty()) {
+    return Join(config.server_names.front(), port);
+  }
+  return Join(host_name.empty() ? "localhost" : host_name, port);
+}
+
+Result<std::unique_ptr<Service>> Service::Start(const Config& config,
+                                                FileSystem& files, Clock& clock,
+                                                RandomSource& random,
+                                                EventSink& log) {
+  std::unique_ptr<Service> service(new Service(config, files, log));
+  SELVAGE_RETURN_IF_ERROR(service->Open(clock, random));
+  return service;
+}
+
+Status Service::Open(Clock& clock, RandomSource& random) {
+  const Path& data_dir = config_.data_dir;
+  const std::string host_name = HostName();
+  Status created = files_.CreateDirectories(data_dir);
+  if (!created.ok()) return created.WithContext(data_dir.string());
+  SELVAGE_ASSIGN_OR_RETURN(lock_, DirectoryLock::Acquire(data_dir));
+
+  std::error_code error;
+  const bool first_start =
+      !std::filesystem::exists(data_dir / kDatabaseFile, error);
+  SELVAGE_ASSIGN_OR_RETURN(
+      CoordinatorKeys keys,
+      OpenKeys(files_,
+               {.data_dir = data_dir,
+                .wrapping_key_file = config_.wrapping_key_file.empty()
+                                         ? data_dir / "keys" / "wrapping.key"
+                                         : config_.wrapping_key_file,
+                .server_names = ServerNames(config_, host_name),
+                .may_create = first_start},
+               clock.Now(), random));
+  keys_ = std::make_unique<const CoordinatorKeys>(std::move(keys));
+
+  RpcServerOptions rpc;
+  rpc.device_address = config_.device_address;
+  rpc.admin_address = config_.admin_address;
+  rpc.connections_max = config_.connections_max;
+  const uint64_t descriptors = RaiseDescriptorLimit();
+  const uint64_t affordable = descriptors > 2 * kOtherDescriptors
+                                  ? (descriptors - kOtherDescriptors) / 2
+                                  : kOtherDescriptors / 2;
+  if (rpc.connections_max > affordable) {
+    log_.Write(LogLevel::kWarning, "connections_limited",
+               {{"limits.connections", config_.connections_max},
+                {"open_files_max", descriptors},
+                {"connections_max", affordable}});
+    rpc.connections_max = affordable;
+  }
+  if (!config_.insecure) {
+    rpc.tls = ServerTls{keys_->authority.certificate_pem(),
+                        keys_->server_certificate_pem,
+                        std::string(keys_->server_key.ExposeSecret())};
+  }
+  rpc.admin.bearer_token = keys_->admin_token;
+  rpc.admin.artefact_size_max = config_.artefact_bytes_max;
+  SELVAGE_ASSIGN_OR_RETURN(rpc_, RpcServer::Bind(std::move(rpc), clock, log_));
+  const std::string device_endpoint =
+      DeviceEndpoint(config_, host_name, rpc_->device_port());
+
+  SELVAGE_ASSIGN_OR_RETURN(
+      store_, SqliteStore::Open(
+                  {.path = data_dir / kDatabaseFile, .lock_directory = false},
+                  clock, random));
+  SELVAGE_ASSIGN_OR_RETURN(blobs_,
+                           FileBlobStore::Open(files_, data_dir / "blobs"));
+  CoordinatorOptions options;
+  options.device_endpoint = device_endpoint;
+  options.pace = {config_.retry_min, config_.retry_max};
+  options.upload_bytes_max = config_.upload_bytes_max;
+  options.certificate_lifetime = config_.certificate_lifetime;
+  SELVAGE_ASSIGN_OR_RETURN(
+      coordinator_,
+      Coordinator::Open(options, {.store = *store_,
+                                  .blobs = *blobs_,
+                                  .clock = clock,
+                                  .random = random,
+                                  .events = log_,
+                                  .authority = keys_->authority,
+                                  .plan_key = keys_->plan_key,
+                                  .wrapping_key = keys_->wrapping_key,
+                                  .server_key = keys_->assignment_key}));
+  coordinator_->Start();
+  SELVAGE_RETURN_IF_ERROR(
+      rpc_->Serve(*coordinator_, *coordinator_, device_endpoint));
+  SELVAGE_RETURN_IF_ERROR(WriteEndpoints(device_endpoint));
+  log_.Write(
+      LogLevel::kInfo, "serving",
+      {{"version", Version()},
+       {"commit", Commit()},
+       {"data_dir", data_dir.string()},
+       {"device", Join(HostOf(config_.device_address), rpc_->device_port())},
+       {"device_endpoint", device_endpoint},
+       {"admin", Join(HostOf(config_.admin_address), rpc_->admin_port())},
+       {"insecure", config_.insecure ? "true" : "false"},
+       {"first_start", first_start ? "true" : "false"}});
+  return OkStatus();
+}
+
+Status Service::WriteEndpoints(const std::string& device_endpoint) {
+  const nlohmann::json endpoints = {
+      {"admin", LocalAddress(config_.admin_address, rpc_->admin_port())},
+      {"device", LocalAddress(config_.device_address, rpc_->device_port())},
+      {"device_endpoint", device_endpoint},
+      {"insecure", config_.insecure},
+      {"pid", getpid()},
+  };
+  return WriteFileDurably(files_, config_.data_dir / kEndpointsFile,
+                          AsBytes(endpoints.dump(2) + "\n"), 0600);
+}
+
+void Service::Drain() {
+  if (rpc_ == nullptr || coordinator_ == nullptr) return;
+  log_.Write(LogLevel::kInfo, "draining",
+             {{"delay_ms", config_.drain_delay.count() / 1000},
+              {"timeout_ms", config_.drain_timeout.count() / 1000}});
+  rpc_->SetHealthy(false);
+  std::this_thread::sleep_for(config_.drain_delay);
+  coordinator_->Drain();
+  const auto deadline =
+      std::chrono::steady_clock::now() + config_.drain_timeout;
+  while (!coordinator_->Drained() &&
+         std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(kDrainPoll);
+  }
+  const bool drained = coordinator_->Drained();
+  // Calls that are still there are answered or cancelled before the
+  // coordinator's thread ends.
+  rpc_->Shutdown(std::chrono::seconds(1));
+  coordinator_->Stop();
+  log_.Write(LogLevel::kInfo, "stopped",
+             {{"drained", drained ? "true" : "false"}});
+}
+
+Service::~Service() {
+  // Nobody is here any more; a file left by a crash says so by its pid.
+  if (rpc_ != nullptr && rpc_->admin_port() != 0) {
+    static_cast<void>(files_.Remove(config_.data_dir / kEndpointsFile));
+    rpc_->Shutdown(Duration::zero());
+  }
+  if (coordinator_ != nullptr) coordinator_->Stop();
+  rpc_.reset();
+}
+
+}  // namespace selvage::coordinator

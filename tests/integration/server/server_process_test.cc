@@ -1,0 +1,332 @@
+#include <selvage/v1/admin.grpc.pb.h>
+#include <selvage/v1/device.grpc.pb.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+
+#include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <gtest/gtest.h>
+
+#include "crypto/x509.h"
+#include "tests/integration/server/coordinator_process.h"
+
+namespace selvage::test {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+std::string ReadText(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+std::string Shell(const std::string& command) {
+  std::string output;
+  FILE* const pipe = popen((command + " 2>&1").c_str(), "r");
+  std::array<char, 4096> buffer{};
+  while (const size_t count = fread(buffer.data(), 1, buffer.size(), pipe)) {
+    output.append(buffer.data(), count);
+  }
+  pclose(pipe);
+  return output;
+}
+
+class ServerProcessTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
+    root = fs::path(::testing::TempDir()) /
+           ("selvage_server_" + std::string(info->name()));
+    fs::remove_all(root);
+    fs::create_directories(root);
+    data_dir = (root / "data").string();
+  }
+  void TearDown() override { fs::remove_all(root); }
+
+  std::unique_ptr<v1::AdminService::Stub> Admin(
+      const CoordinatorProcess& process) const {
+    grpc::SslCredentialsOptions tls;
+    tls.pem_root_certs = ReadText(data_dir + "/ca.pem");
+    return v1::AdminService::NewStub(
+        grpc::CreateChannel(process.admin(), grpc::SslCredentials(tls)));
+  }
+  std::unique_ptr<v1::DeviceService::Stub> Device(
+      const CoordinatorProcess& process, const std::string& key,
+      const std::string& certificate) const {
+    grpc::SslCredentialsOptions tls;
+    tls.pem_root_certs = ReadText(data_dir + "/ca.pem");
+    tls.pem_private_key = key;
+    tls.pem_cert_chain = certificate;
+    return v1::DeviceService::NewStub(
+        grpc::CreateChannel(process.device(), grpc::SslCredentials(tls)));
+  }
+  std::string Token() const {
+    const std::string text = ReadText(data_dir + "/admin.token");
+    return text.substr(0, text.find('\n'));
+  }
+  static std::unique_ptr<grpc::ClientContext> As(const std::string& token) {
+    auto context = std::make_unique<grpc::ClientContext>();
+    context->set_deadline(std::chrono::system_clock::now() +
+                          std::chrono::seconds(30));
+    context->AddMetadata("authorization", "Bearer " + token);
+    return context;
+  }
+
+  fs::path root;
+  std::string data_dir;
+};
+
+TEST_F(ServerProcessTest, FirstStart_ServesAndKeepsItsFilesPrivate) {
+  CoordinatorProcess process(data_dir);
+  ASSERT_TRUE(process.serving()) << process.log();
+  for (const auto& entry : fs::recursive_directory_iterator(root)) {
+    struct stat info {};
+    ASSERT_EQ(stat(entry.path().c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0077, 0U) << entry.path();
+  }
+  v1::ServerInfo info;
+  const auto stub = Admin(process);
+  const grpc::Status status =
+      stub->GetServerInfo(As(Token()).get(), v1::GetServerInfoRequest(), &info);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(info.device_endpoint(), process.device());
+  EXPECT_GT(info.free_bytes(), 0U);
+  EXPECT_EQ(stub->GetServerInfo(As(std::string(64, '0')).get(),
+                                v1::GetServerInfoRequest(), &info)
+                .error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(process.Stop(SIGTERM), 0) << process.log();
+  EXPECT_FALSE(fs::exists(data_dir + "/endpoints.json"));
+  EXPECT_THAT(process.log(), Not(HasSubstr(Token())));
+}
+
+TEST_F(ServerProcessTest, Device_EnrolsAndChecksIn) {
+  CoordinatorProcess process(data_dir);
+  ASSERT_TRUE(process.serving()) << process.log();
+  const auto admin = Admin(process);
+  v1::CreatePopulationRequest create_population;
+  create_population.set_name("demo");
+  v1::Population population;
+  ASSERT_TRUE(
+      admin->CreatePopulation(As(Token()).get(), create_population, &population)
+          .ok());
+  v1::CreateEnrolmentTokenRequest create_token;
+  create_token.set_population("demo");
+  v1::CreateEnrolmentTokenResponse token;
+  ASSERT_TRUE(
+      admin->CreateEnrolmentToken(As(Token()).get(), create_token, &token)
+          .ok());
+  // {"endpoint", "ca_certificate", "token_id", "token_secret", ...}
+  EXPECT_THAT(token.bundle(), HasSubstr(process.device()));
+
+  const auto key = crypto::NewP256Key();
+  ASSERT_TRUE(key.ok());
+  const std::string pem(key->ExposeSecret());
+  v1::EnrollRequest enroll;
+  enroll.set_token_id(token.token().id());
+  enroll.set_token_secret(std::string(32, 'x'));
+  enroll.set_csr_pem(*crypto::NewCertificateRequest(*key, ""));
+  v1::EnrollResponse enrolled;
+  {
+    // The secret in the bundle is another one.
+    grpc::ClientContext context;
+    EXPECT_EQ(Device(process, "", "")
+                  ->Enroll(&context, enroll, &enrolled)
+                  .error_code(),
+              grpc::StatusCode::UNAUTHENTICATED);
+  }
+  const std::string marker = "\"token_secret\"";
+  size_t at = token.bundle().find(marker);
+  ASSERT_NE(at, std::string::npos);
+  at = token.bundle().find('"', at + marker.size()) + 1;
+  const std::string text =
+      token.bundle().substr(at, token.bundle().find('"', at) - at);
+  const auto secret = text.size() == 64 ? FromHex(text) : FromBase64(text);
+  ASSERT_TRUE(secret.ok()) << text;
+  enroll.set_token_secret(ToString(*secret));
+  {
+    grpc::ClientContext context;
+    const grpc::Status status =
+        Device(process, "", "")->Enroll(&context, enroll, &enrolled);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+  }
+  const auto device = Device(process, pem, enrolled.certificate_pem());
+  grpc::ClientContext context;
+  v1::CheckInRequest check_in;
+  check_in.set_population("demo");
+  check_in.mutable_capabilities()->set_plan_format(1);
+  v1::CheckInResponse answer;
+  const grpc::Status status = device->CheckIn(&context, check_in, &answer);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_GT(answer.retry().max_ms(), 0U);
+
+  v1::ServerInfo info;
+  ASSERT_TRUE(
+      admin->GetServerInfo(As(Token()).get(), v1::GetServerInfoRequest(), &info)
+          .ok());
+  EXPECT_EQ(info.tls_connections(), 1U);
+  EXPECT_EQ(info.certificates_issued(), 1U);
+  EXPECT_GT(info.socket_bytes_received(), 2000U);
+}
+
+TEST_F(ServerProcessTest, SecondInstance_IsRefused) {
+  CoordinatorProcess process(data_dir);
+  ASSERT_TRUE(process.serving()) << process.log();
+  const Finished second =
+      RunCoordinator({"--data-dir", data_dir, "--device-address", "127.0.0.1:0",
+                      "--admin-address", "127.0.0.1:0"});
+  EXPECT_EQ(second.exit_code, 6);
+  EXPECT_THAT(second.errors, HasSubstr("is in use by another coordinator"));
+  EXPECT_TRUE(fs::exists(data_dir + "/endpoints.json"));
+}
+
+TEST_F(ServerProcessTest, TakenPort_IsNamed) {
+  CoordinatorProcess process(data_dir);
+  ASSERT_TRUE(process.serving()) << process.log();
+  const Finished second = RunCoordinator(
+      {"--data-dir", (root / "other").string(), "--device-address",
+       process.device(), "--admin-address", "127.0.0.1:0"});
+  EXPECT_EQ(second.exit_code, 8);
+  EXPECT_THAT(second.errors, HasSubstr(process.device()));
+}
+
+TEST_F(ServerProcessTest, Restart_KeepsEveryKey) {
+  const std::vector<std::string> names = {"ca.pem",
+                                          "admin.token",
+                                          "keys/ca.key.pem",
+                                          "keys/server.pem",
+                                          "keys/server.key.pem",
+                                          "keys/plan.key",
+                                          "keys/assignment.key",
+                                          "keys/wrapping.key"};
+  std::vector<std::string> before;
+  {
+    CoordinatorProcess process(data_dir);
+    ASSERT_TRUE(process.serving()) << process.log();
+    for (const std::string& name : names) {
+      before.push_back(ReadText(data_dir + "/" + name));
+      EXPECT_FALSE(before.back().empty()) << name;
+    }
+    EXPECT_EQ(process.Stop(SIGKILL), 128 + SIGKILL);
+  }
+  CoordinatorProcess process(data_dir);
+  ASSERT_TRUE(process.serving()) << process.log();
+  for (size_t i = 0; i < names.size(); ++i) {
+    EXPECT_EQ(ReadText(data_dir + "/" + names[i]), before[i]) << names[i];
+  }
+  EXPECT_EQ(process.Stop(SIGINT), 0);
+}
+
+TEST_F(ServerProcessTest, LostKey_IsNotReplaced) {
+  {
+    CoordinatorProcess process(data_dir);
+    ASSERT_TRUE(process.serving()) << process.log();
+    EXPECT_EQ(process.Stop(SIGTERM), 0);
+  }
+  fs::remove(data_dir + "/keys/wrapping.key");
+  const Finished finished = RunCoordinator({"--data-dir", data_dir});
+  EXPECT_EQ(finished.exit_code, 6);
+  EXPECT_THAT(finished.errors, HasSubstr("wrapping.key is missing"));
+}
+
+TEST_F(ServerProcessTest, Tls12_IsRefused) {
+  if (std::system("openssl version >/dev/null 2>&1") != 0) {
+    GTEST_SKIP() << "the openssl program is not installed";
+  }
+  CoordinatorProcess process(data_dir);
+  ASSERT_TRUE(process.serving()) << process.log();
+  for (const std::string& address : {process.device(), process.admin()}) {
+    const std::string client = "openssl s_client -alpn h2 -CAfile " + data_dir +
+                               "/ca.pem -connect " + address + " </dev/null ";
+    EXPECT_THAT(Shell(client + "-tls1_2"), HasSubstr("Cipher is (NONE)"));
+    EXPECT_THAT(Shell(client + "-tls1_3"), HasSubstr("Verification: OK"));
+  }
+}
+
+TEST_F(ServerProcessTest, Binary_LinksNoTorch) {
+  const std::string libraries =
+      Shell(std::string("ldd ") + SELVAGE_COORDINATOR);
+  EXPECT_THAT(libraries, HasSubstr("libgrpc"));
+  EXPECT_THAT(libraries, Not(HasSubstr("torch")));
+  EXPECT_THAT(libraries, Not(HasSubstr("libc10")));
+}
+
+TEST_F(ServerProcessTest, Insecure_OnLoopbackOnly) {
+  const Finished refused = RunCoordinator(
+      {"--data-dir", data_dir, "--insecure", "--device-address", "0.0.0.0:0"});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.errors, HasSubstr("loopback"));
+  EXPECT_FALSE(fs::exists(data_dir));
+
+  CoordinatorProcess process(data_dir, {"--insecure"});
+  ASSERT_TRUE(process.serving()) << process.log();
+  const auto stub = v1::AdminService::NewStub(
+      grpc::CreateChannel(process.admin(), grpc::InsecureChannelCredentials()));
+  v1::ServerInfo info;
+  EXPECT_TRUE(
+      stub->GetServerInfo(As(Token()).get(), v1::GetServerInfoRequest(), &info)
+          .ok());
+}
+
+TEST_F(ServerProcessTest, CheckConfig_TableOfMistakes) {
+  const struct {
+    std::string file;
+    std::vector<std::string> arguments;
+    std::map<std::string, std::string> environment;
+    std::string expected;
+  } kTable[] = {
+      {"device: {adress: 'x:1'}", {}, {}, "did you mean device.address?"},
+      {"pace: {retry_min: soon}", {}, {}, "\"soon\" is not a value like 90s"},
+      {"}", {}, {}, "selvage.yaml:1: "},
+      {"", {"--device-address", "nowhere"}, {}, "--device-address: "},
+      {"", {}, {{"SELVAGE_LOG_LEVEL", "loud"}}, "SELVAGE_LOG_LEVEL: "},
+  };
+  const std::string file = (root / "selvage.yaml").string();
+  for (const auto& row : kTable) {
+    std::ofstream(file) << row.file;
+    std::vector<std::string> arguments = {"--config", file, "--check-config"};
+    arguments.insert(arguments.end(), row.arguments.begin(),
+                     row.arguments.end());
+    const Finished finished = RunCoordinator(arguments, row.environment);
+    EXPECT_EQ(finished.exit_code, 2) << row.expected;
+    EXPECT_THAT(finished.errors, HasSubstr(row.expected));
+  }
+  std::ofstream(file) << "log: {level: debug}\n";
+  Finished finished =
+      RunCoordinator({"--check-config"}, {{"SELVAGE_CONFIG", file}});
+  EXPECT_EQ(finished.exit_code, 0) << finished.errors;
+  finished = RunCoordinator({"--print-config", "--log-level", "error"},
+                            {{"SELVAGE_CONFIG", file}});
+  EXPECT_EQ(finished.exit_code, 0);
+  EXPECT_THAT(finished.output, HasSubstr("level: error"));
+  finished = RunCoordinator({"--check-config", "--config", "/none.yaml"});
+  EXPECT_EQ(finished.exit_code, 2);
+  EXPECT_THAT(finished.errors, HasSubstr("/none.yaml"));
+  finished = RunCoordinator({"--no-such-flag"});
+  EXPECT_EQ(finished.exit_code, 2);
+}
+
+TEST_F(ServerProcessTest, HelpAndVersion_AreHelpful) {
+  const Finished help = RunCoordinator({"--help"});
+  EXPECT_EQ(help.exit_code, 0);
+  EXPECT_THAT(help.output, HasSubstr("Examples:"));
+  EXPECT_THAT(help.output, HasSubstr("--limits-upload-bytes"));
+  const Finished version = RunCoordinator({"--version"});
+  EXPECT_EQ(version.exit_code, 0);
+  EXPECT_THAT(version.output, StartsWith("0."));
+}
+
+}  // namespace
+}  // namespace selvage::test

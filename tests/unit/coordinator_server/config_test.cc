@@ -1,0 +1,135 @@
+#include "coordinator/server/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace selvage::coordinator {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+LoadedConfig Load(const std::string& file,
+                  const std::map<std::string, std::string>& variables = {},
+                  const std::map<std::string, std::string>& flags = {}) {
+  ConfigSources sources;
+  sources.file = file;
+  sources.file_name = "c.yaml";
+  sources.variable =
+      [&variables](const std::string& name) -> std::optional<std::string> {
+    const auto it = variables.find(name);
+    if (it == variables.end()) return std::nullopt;
+    return it->second;
+  };
+  sources.flags = flags;
+  return LoadConfig(sources);
+}
+
+TEST(LoadConfigTest, Nothing_IsTheDefaults) {
+  const LoadedConfig loaded = Load("");
+  EXPECT_THAT(loaded.mistakes, IsEmpty());
+  EXPECT_EQ(loaded.config.device_address, "0.0.0.0:8443");
+  EXPECT_EQ(loaded.config.admin_address, "127.0.0.1:8444");
+  EXPECT_FALSE(loaded.config.insecure);
+}
+
+TEST(LoadConfigTest, EverySource_FlagsOverVariablesOverFile) {
+  const std::string file =
+      "data_dir: /file\n"
+      "device: {address: 127.0.0.1:1, endpoint: file:1}\n"
+      "limits:\n"
+      "  upload_bytes: 64MiB\n"
+      "pace: {retry_min: 250ms, retry_max: 2m}\n"
+      "server_names: [a.example, 10.0.0.1]\n"
+      "insecure: true\n"
+      "log: {level: debug, format: json}\n";
+  const LoadedConfig loaded = Load(file,
+                                   {{"SELVAGE_DATA_DIR", "/variable"},
+                                    {"SELVAGE_DEVICE_ENDPOINT", "variable:1"},
+                                    {"SELVAGE_UNRELATED", "x"}},
+                                   {{"data_dir", "/flag"}});
+  EXPECT_THAT(loaded.mistakes, IsEmpty());
+  EXPECT_EQ(loaded.config.data_dir, "/flag");
+  EXPECT_EQ(loaded.config.device_endpoint, "variable:1");
+  EXPECT_EQ(loaded.config.device_address, "127.0.0.1:1");
+  EXPECT_EQ(loaded.config.upload_bytes_max, uint64_t{64} << 20);
+  EXPECT_EQ(loaded.config.retry_min, std::chrono::milliseconds(250));
+  EXPECT_EQ(loaded.config.retry_max, std::chrono::minutes(2));
+  EXPECT_THAT(loaded.config.server_names, ElementsAre("a.example", "10.0.0.1"));
+  EXPECT_TRUE(loaded.config.insecure);
+  EXPECT_EQ(loaded.config.log_level, LogLevel::kDebug);
+  EXPECT_EQ(loaded.config.log_format, LogFormat::kJson);
+}
+
+TEST(LoadConfigTest, EveryMistake_IsNamedWithItsPlace) {
+  const struct {
+    std::string file;
+    std::string expected;
+  } kTable[] = {
+      {"device:\n  adress: x:1\n",
+       "c.yaml:2: device.adress is not a setting; did you mean "
+       "device.address?"},
+      {"nonsense_key_of_length: 1\n",
+       "c.yaml:1: nonsense_key_of_length is not a setting"},
+      {"data_dir: a\ndata_dir: b\n", "c.yaml:2: data_dir is set twice"},
+      {"device: {address: nowhere}\n", "\"nowhere\" is not HOST:PORT"},
+      {"device: {address: 'x:70000'}\n", "is not HOST:PORT"},
+      {"limits: {connections: 0}\n", "limits.connections: 0 is not in 1 .. "},
+      {"limits: {connections: many}\n", "\"many\" is not a value like 1000"},
+      {"limits: {upload_bytes: 1KiB}\n", "1KiB is not in 1MiB .. 1024GiB"},
+      {"limits: {upload_bytes: 99999999999GiB}\n", "is not a value like"},
+      {"pace: {retry_min: 5}\n", "\"5\" is not a value like 90s"},
+      {"pace: {retry_min: 5m, retry_max: 60s}\n",
+       "pace.retry_min (5m) exceeds pace.retry_max (1m)"},
+      {"insecure: maybe\n", "\"maybe\" is none of false, true"},
+      {"insecure: true\n",
+       "device.address is 0.0.0.0:8443: insecure mode is for loopback"},
+      {"log: {level: loud}\n",
+       "\"loud\" is none of debug, info, warning, error"},
+      {"data_dir: ''\n", "data_dir: the path is empty"},
+      {"data_dir:\n", "data_dir has no value"},
+      {"server_names: 'a,,b'\n", "a name is empty"},
+      {"- a\n", "the file is not a map"},
+      {"a: [\n", "c.yaml:"},
+  };
+  for (const auto& row : kTable) {
+    EXPECT_THAT(Load(row.file).mistakes, Contains(HasSubstr(row.expected)))
+        << row.file;
+  }
+  EXPECT_THAT(Load("", {{"SELVAGE_INSECURE", "1"}}).mistakes,
+              ElementsAre(HasSubstr("SELVAGE_INSECURE: \"1\" is none of")));
+  EXPECT_THAT(Load("", {}, {{"device.address", "x"}}).mistakes,
+              ElementsAre(HasSubstr("--device-address: address \"x\" is not")));
+}
+
+TEST(LoadConfigTest, SeveralMistakes_AreAllTold) {
+  EXPECT_EQ(Load("a: 1\nb: 2\nlog: {level: x}\n").mistakes.size(), 3U);
+}
+
+TEST(PrintConfigTest, PrintedFile_LoadsBack) {
+  const LoadedConfig loaded = Load("", {},
+                                   {{"data_dir", "/with space"},
+                                    {"server_names", "a.example,::1"},
+                                    {"pace.retry_min", "1500ms"},
+                                    {"drain.delay", "0s"},
+                                    {"device.address", "[::1]:0"}});
+  ASSERT_THAT(loaded.mistakes, IsEmpty());
+  const std::string printed = PrintConfig(loaded.config);
+  const LoadedConfig again = Load(printed);
+  EXPECT_THAT(again.mistakes, IsEmpty()) << printed;
+  EXPECT_EQ(PrintConfig(again.config), printed);
+  EXPECT_EQ(again.config.data_dir, "/with space");
+  EXPECT_EQ(again.config.retry_min, std::chrono::milliseconds(1500));
+}
+
+TEST(SettingsTest, Names_FollowFromTheKey) {
+  const std::vector<Setting> settings = Settings();
+  EXPECT_EQ(settings[1].key, "device.address");
+  EXPECT_EQ(settings[1].Variable(), "SELVAGE_DEVICE_ADDRESS");
+  EXPECT_EQ(settings[1].Flag(), "--device-address");
+}
+
+}  // namespace
+}  // namespace selvage::coordinator
