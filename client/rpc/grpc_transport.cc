@@ -1,0 +1,375 @@
+#include "client/rpc/grpc_transport.h"
+
+#include <selvage/v1/device.grpc.pb.h>
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include <grpcpp/grpcpp.h>
+
+#include "client/rpc/convert.h"
+
+namespace selvage::client {
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr int kReceiveSizeMax = 2 << 20;
+constexpr Duration kPollInterval = std::chrono::milliseconds(20);
+constexpr Duration kBackoffFirst = std::chrono::milliseconds(200);
+constexpr Duration kBackoffMax = std::chrono::seconds(30);
+
+Status FromGrpc(const grpc::Status& status) {
+  if (status.ok()) return OkStatus();
+  return {static_cast<StatusCode>(status.error_code()), status.error_message()};
+}
+
+bool WorthRetrying(const Status& status) {
+  return status.code() == StatusCode::kUnavailable ||
+         status.code() == StatusCode::kDeadlineExceeded ||
+         status.code() == StatusCode::kAborted;
+}
+
+// Runs one streaming call on a completion queue of its own, so that every
+// operation has a deadline and the host is asked while it waits.
+class StreamCall {
+ public:
+  StreamCall(Duration operation_deadline, const Transport::KeepGoing& going)
+      : operation_deadline_(operation_deadline), keep_going_(going) {}
+  ~StreamCall() {
+    queue_.Shutdown();
+    void* tag = nullptr;
+    bool ok = false;
+    while (queue_.Next(&tag, &ok)) {
+    }
+  }
+  StreamCall(const StreamCall&) = delete;
+  StreamCall& operator=(const StreamCall&) = delete;
+
+  grpc::ClientContext& context() { return context_; }
+  grpc::CompletionQueue& queue() { return queue_; }
+  void* tag() { return this; }
+
+  // Waits for the one operation under way. False: the stream has ended (Finish
+  // tells why), perhaps because we ended it.
+  bool Wait() {
+    const auto deadline = steady_clock::now() + operation_deadline_;
+    for (;;) {
+      void* tag = nullptr;
+      bool ok = false;
+      const auto slice =
+          std::chrono::system_clock::now() +
+          std::chrono::duration_cast<std::chrono::system_clock::duration>(
+              kPollInterval);
+      switch (queue_.AsyncNext(&tag, &ok, slice)) {
+        case grpc::CompletionQueue::GOT_EVENT:
+          return ok;
+        case grpc::CompletionQueue::SHUTDOWN:
+          return false;
+        case grpc::CompletionQueue::TIMEOUT:
+          break;
+      }
+      if (!own_reason_.ok()) continue;  // cancelled: the event is on its way
+      if (keep_going_ && !keep_going_()) {
+        own_reason_ = Cancelled("the host stopped the transfer");
+        context_.TryCancel();
+      } else if (steady_clock::now() >= deadline) {
+        own_reason_ = DeadlineExceeded(
+            "the coordinator was silent for " +
+            std::to_string(operation_deadline_ / std::chrono::seconds(1)) +
+            " s");
+        context_.TryCancel();
+      }
+    }
+  }
+
+  // The call's outcome; our own reason where we ended it.
+  template <typename Stream>
+  Status Finish(Stream& stream) {
+    grpc::Status status;
+    stream.Finish(&status, tag());
+    (void)Wait();
+    return own_reason_.ok() ? FromGrpc(status) : own_reason_;
+  }
+
+  void Cancel(Status reason) {
+    own_reason_ = std::move(reason);
+    context_.TryCancel();
+  }
+
+ private:
+  const Duration operation_deadline_;
+  const Transport::KeepGoing& keep_going_;
+  grpc::ClientContext context_;
+  grpc::CompletionQueue queue_;
+  Status own_reason_;
+};
+
+class GrpcTransport final : public Transport {
+ public:
+  GrpcTransport(std::shared_ptr<grpc::Channel> channel, RandomSource& random,
+                GrpcTransportOptions options)
+      : stub_(v1::DeviceService::NewStub(std::move(channel))),
+        random_(random),
+        options_(std::move(options)) {}
+
+  Result<EnrollAnswer> Enroll(const EnrollRequest& request) override {
+    grpc::ClientContext context;
+    SetDeadline(context);
+    v1::EnrollResponse response;
+    SELVAGE_RETURN_IF_ERROR(
+        FromGrpc(stub_->Enroll(&context, ToProto(request), &response)));
+    return FromProto(response);
+  }
+
+  Result<CheckInAnswer> CheckIn(const CheckInRequest& request) override {
+    grpc::ClientContext context;
+    SetDeadline(context);
+    v1::CheckInResponse response;
+    SELVAGE_RETURN_IF_ERROR(
+        FromGrpc(stub_->CheckIn(&context, ToProto(request), &response)));
+    return FromProto(response);
+  }
+
+  Status Fetch(const crypto::Digest& digest, uint64_t offset, const Sink& sink,
+               const KeepGoing& keep_going) override {
+    return WithRetries(keep_going, [&](bool& progress) -> Status {
+      const uint64_t before = offset;
+      const Status status = FetchOnce(digest, offset, sink, keep_going);
+      progress = offset > before;
+      return status;
+    });
+  }
+
+  Result<Receipt> Upload(const UploadHeader& header, ByteSpan update,
+                         const KeepGoing& keep_going) override {
+    if (update.size() != header.size_bytes) {
+      return InvalidArgument("the update has " + std::to_string(update.size()) +
+                             " bytes, its header says " +
+                             std::to_string(header.size_bytes));
+    }
+    Receipt receipt;
+    uint64_t reached = 0;
+    SELVAGE_RETURN_IF_ERROR(
+        WithRetries(keep_going, [&](bool& progress) -> Status {
+          uint64_t offset = 0;
+          const Status status =
+              UploadOnce(header, update, keep_going, offset, receipt);
+          progress = offset > reached;
+          reached = std::max(reached, offset);
+          return status;
+        }));
+    return receipt;
+  }
+
+  Result<RetryWindow> Abandon(const std::string& assignment_id, ByteSpan token,
+                              AbandonReason reason,
+                              const std::string& message) override {
+    v1::AbandonRequest request;
+    request.set_assignment_id(assignment_id);
+    request.set_token(ToString(token));
+    request.set_reason(static_cast<v1::AbandonRequest::Reason>(reason));
+    request.set_message(message.substr(0, 512));
+    grpc::ClientContext context;
+    SetDeadline(context);
+    v1::AbandonResponse response;
+    SELVAGE_RETURN_IF_ERROR(
+        FromGrpc(stub_->Abandon(&context, request, &response)));
+    return FromProto(response.retry());
+  }
+
+  Result<RetryWindow> Report(
+      const std::string& report_id,
+      const std::vector<std::pair<std::string, uint64_t>>& counters) override {
+    v1::ReportRequest request;
+    request.set_report_id(report_id);
+    for (const auto& counter : counters) {
+      v1::ReportRequest::Counter& entry = *request.add_counters();
+      entry.set_name(counter.first);
+      entry.set_value(counter.second);
+    }
+    grpc::ClientContext context;
+    SetDeadline(context);
+    v1::ReportResponse response;
+    SELVAGE_RETURN_IF_ERROR(
+        FromGrpc(stub_->Report(&context, request, &response)));
+    return FromProto(response.retry());
+  }
+
+ private:
+  void SetDeadline(grpc::ClientContext& context) const {
+    context.set_deadline(
+        std::chrono::system_clock::now() +
+        std::chrono::duration_cast<std::chrono::system_clock::duration>(
+            options_.check_in_deadline));
+  }
+
+  // Runs `attempt` until it succeeds, fails for good, is cancelled, or gets
+  // nowhere for options_.stalled_max: 0.2 s x 2^n up to 30 s, full jitter
+  // (docs/protocol.md, rule 4). Progress starts the backoff anew.
+  template <typename Attempt>
+  Status WithRetries(const KeepGoing& keep_going, const Attempt& attempt) {
+    Duration backoff = kBackoffFirst;
+    Duration stalled{};
+    for (;;) {
+      bool progress = false;
+      const auto start = steady_clock::now();
+      Status status = attempt(progress);
+      if (status.ok() || !WorthRetrying(status)) return status;
+      if (progress) {
+        backoff = kBackoffFirst;
+        stalled = Duration::zero();
+      }
+      const Duration wait(static_cast<int64_t>(
+          UniformUnit(random_) * static_cast<double>(backoff.count())));
+      stalled += wait + std::chrono::duration_cast<Duration>(
+                            steady_clock::now() - start);
+      if (stalled >= options_.stalled_max) return status;
+      for (Duration rest = wait; rest > Duration::zero();
+           rest -= kPollInterval) {
+        if (keep_going && !keep_going()) return status;
+        options_.sleep(std::min(rest, kPollInterval));
+      }
+      backoff = std::min(backoff * 2, kBackoffMax);
+    }
+  }
+
+  Status FetchOnce(const crypto::Digest& digest, uint64_t& offset,
+                   const Sink& sink, const KeepGoing& keep_going) {
+    v1::FetchRequest request;
+    request.set_digest(ToString(digest.span()));
+    request.set_offset(offset);
+    StreamCall call(options_.chunk_deadline, keep_going);
+    const auto stream =
+        stub_->PrepareAsyncFetch(&call.context(), request, &call.queue());
+    stream->StartCall(call.tag());
+    if (call.Wait()) {
+      v1::FetchChunk chunk;
+      for (;;) {
+        stream->Read(&chunk, call.tag());
+        if (!call.Wait()) break;
+        if (const Status status =
+                sink(AsBytes(chunk.data()), chunk.total_size());
+            !status.ok()) {
+          call.Cancel(status);
+          break;
+        }
+        offset += chunk.data().size();
+      }
+    }
+    return call.Finish(*stream);
+  }
+
+  Status UploadOnce(const UploadHeader& header, ByteSpan update,
+                    const KeepGoing& keep_going, uint64_t& offset,
+                    Receipt& receipt) {
+    StreamCall call(options_.chunk_deadline, keep_going);
+    const auto stream =
+        stub_->PrepareAsyncUpload(&call.context(), &call.queue());
+    v1::UploadRequest request;
+    *request.mutable_header() = ToProto(header);
+    v1::UploadResponse response;
+    const auto read = [&] {
+      stream->Read(&response, call.tag());
+      return call.Wait();
+    };
+    stream->StartCall(call.tag());
+    bool alive = call.Wait();
+    if (alive) {
+      stream->Write(request, call.tag());
+      alive = call.Wait() && read();
+    }
+    if (alive && response.has_resume()) {
+      offset = response.resume().offset();
+      if (offset > update.size()) {
+        call.Cancel(InvalidArgument("the coordinator wants to resume at " +
+                                    std::to_string(offset) + " of " +
+                                    std::to_string(update.size()) + " bytes"));
+        return call.Finish(*stream);
+      }
+      bool writing = true;
+      while (writing && offset < update.size()) {
+        const size_t size =
+            std::min<size_t>(options_.chunk_size_bytes, update.size() - offset);
+        const ByteSpan chunk =
+            update.subspan(static_cast<size_t>(offset), size);
+        request.set_chunk(chunk.data(), chunk.size());
+        stream->Write(request, call.tag());
+        writing = call.Wait();
+        if (writing) offset += size;
+      }
+      if (writing) {
+        stream->WritesDone(call.tag());
+        (void)call.Wait();
+      }
+      alive = read();
+    }
+    if (!alive || !response.has_receipt()) {
+      if (alive) call.Cancel(Internal("the coordinator sent no receipt"));
+      const Status status = call.Finish(*stream);
+      return status.ok() ? Unavailable("the upload ended without a receipt")
+                         : status;
+    }
+    // The receipt is the answer, whatever becomes of the stream after it.
+    SELVAGE_ASSIGN_OR_RETURN(receipt, FromProto(response.receipt()));
+    call.context().TryCancel();
+    (void)call.Finish(*stream);
+    return OkStatus();
+  }
+
+  const std::unique_ptr<v1::DeviceService::Stub> stub_;
+  RandomSource& random_;
+  const GrpcTransportOptions options_;
+};
+
+bool IsLoopback(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  const std::string host = address.substr(0, colon);
+  return host == "localhost" || host == "[::1]" || host.starts_with("127.");
+}
+
+}  // namespace
+
+TransportFactory GrpcTransportFactory(RandomSource& random,
+                                      GrpcTransportOptions options) {
+  if (!options.sleep) {
+    options.sleep = [](Duration d) { std::this_thread::sleep_for(d); };
+  }
+  return [&random, options = std::move(options)](
+             const Endpoint& endpoint) -> Result<std::unique_ptr<Transport>> {
+    if (endpoint.address.empty() ||
+        endpoint.address.find(':') == std::string::npos) {
+      return InvalidArgument("coordinator address (" + endpoint.address +
+                             ") is not HOST:PORT");
+    }
+    std::shared_ptr<grpc::ChannelCredentials> credentials;
+    if (endpoint.insecure) {
+      if (!IsLoopback(endpoint.address)) {
+        return PermissionDenied("plaintext is for loopback only, not " +
+                                endpoint.address);
+      }
+      credentials = grpc::InsecureChannelCredentials();
+    } else {
+      if (endpoint.ca_certificate.empty()) {
+        return InvalidArgument("no CA certificate to trust");
+      }
+      credentials =
+          grpc::SslCredentials({.pem_root_certs = endpoint.ca_certificate,
+                                .pem_private_key = endpoint.private_key_pem,
+                                .pem_cert_chain = endpoint.certificate_pem});
+    }
+    grpc::ChannelArguments arguments;
+    // Devices hosted by one process must not share a connection.
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);  // resume is ours
+    arguments.SetMaxReceiveMessageSize(kReceiveSizeMax);
+    return std::unique_ptr<Transport>(new GrpcTransport(
+        grpc::CreateCustomChannel(endpoint.address, credentials, arguments),
+        random, options));
+  };
+}
+
+}  // namespace selvage::client
