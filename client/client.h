@@ -43,6 +43,7 @@ struct ClientOptions {
   std::string device_class;  // e.g. "gateway"
   std::string app_version;
   bool allow_insecure_loopback = false;
+  std::string sqlite_vfs;  // for tests that fail the disk; empty: SQLite's own
 };
 
 // All must outlive the client.
@@ -140,14 +141,16 @@ class Client {
                                     const RunBudget& budget,
                                     const CancelToken& cancel);
 
-  // forward() of the serving slot on `count` first inputs.
+  // forward() of the serving slot on `count` first inputs. NOT_FOUND if no
+  // model of `task` is installed.
   Result<TrainableModel::Prediction> Predict(std::string_view task,
                                              ByteSpan input, size_t count);
   // Mean of each metric of a slot over `examples` (not stored, not sent).
-  // NOT_FOUND if the slot does not exist.
+  // NOT_FOUND if the slot does not exist, FAILED_PRECONDITION without a model.
   Result<std::vector<double>> Evaluate(std::string_view task, Slot slot,
                                        const ExampleSet& examples);
 
+  // FAILED_PRECONDITION if no model of `task` is installed.
   Result<ModelInfo> Info(std::string_view task);
   Result<std::vector<std::string>> Tasks();
   std::string device_id() const;  // empty before enrolment

@@ -319,9 +319,10 @@ SessionAction Session::On(const CheckedIn& event, Time now,
     std::erase(unsettled_, outcome.assignment_id);
   }
   if (const auto* assignment = std::get_if<Assignment>(&answer.work)) {
-    const bool repeated = assignment->id == last_assignment_ ||
-                          std::find(unsettled_.begin(), unsettled_.end(),
-                                    assignment->id) != unsettled_.end();
+    const bool settled = std::find(unsettled_.begin(), unsettled_.end(),
+                                   assignment->id) != unsettled_.end();
+    const bool repeated = !assignment->id.empty() &&
+                          (assignment->id == last_assignment_ || settled);
     if (!repeated) {
       SessionAction action =
           Accept(WorkOf(*assignment, answer, now), now, random);

@@ -153,6 +153,9 @@ struct Endpoint {
   std::string certificate_pem;  // empty: not enrolled yet
   std::string private_key_pem;
   bool insecure = false;  // plaintext; loopback only, explicit
+  // "selvage://POPULATION/device/ID" once enrolled. With `insecure` it stands
+  // in for the certificate; over TLS it is not sent.
+  std::string device_uri;
 };
 using TransportFactory =
     std::function<Result<std::unique_ptr<Transport>>(const Endpoint&)>;

@@ -1,0 +1,69 @@
+// Loaded programs: one for training, kept across sessions because compiling
+// costs tens of milliseconds, and one per task for the app's predictions, which
+// go on undisturbed while the other one trains.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "client/core/trainer.h"
+#include "client/store/client_store.h"
+#include "plan/program.h"
+
+namespace selvage::client {
+
+// Training() is thread-compatible. Predict() and Refresh() are thread-safe:
+// they hand out an immutable snapshot by shared pointer (read, copy, update)
+// whose model has a small mutex of its own. A prediction never waits for
+// training or for an installation; the first one of a task loads its program.
+class ModelHost {
+ public:
+  // Both must outlive the host.
+  ModelHost(Trainer& trainer, ClientStore& store)
+      : trainer_(trainer), store_(store) {}
+
+  // A loaded model of the program, values unspecified; valid until the next
+  // call. Errors as Trainer::Load.
+  Result<TrainableModel*> Training(const crypto::Digest& program_digest,
+                                   const plan::Program& program,
+                                   ByteSpan archive);
+
+  // NOT_FOUND if no model of `task` is installed.
+  Result<TrainableModel::Prediction> Predict(std::string_view task,
+                                             ByteSpan input, size_t count)
+      SELVAGE_EXCLUDES(mu_);
+
+  // After a model was installed: whoever predicts from now on gets it. What was
+  // serving goes on if the new one cannot be loaded.
+  Status Refresh(std::string_view task) SELVAGE_EXCLUDES(mu_);
+
+ private:
+  struct Serving {
+    size_t input_size = 0;
+    Mutex mu;
+    std::unique_ptr<TrainableModel> model SELVAGE_GUARDED_BY(mu);
+  };
+  struct Loaded {
+    crypto::Digest program_digest;
+    std::unique_ptr<TrainableModel> model;
+  };
+
+  Result<std::shared_ptr<Serving>> Build(const std::string& task);
+
+  Trainer& trainer_;
+  ClientStore& store_;
+  std::list<Loaded> loaded_;  // most recently used first
+
+  Mutex mu_;
+  std::map<std::string, std::shared_ptr<Serving>, std::less<>> serving_
+      SELVAGE_GUARDED_BY(mu_);
+  uint64_t generation_ SELVAGE_GUARDED_BY(mu_) = 0;  // installations so far
+};
+
+}  // namespace selvage::client

@@ -1,0 +1,373 @@
+#include "client/session_driver.h"
+
+#include <algorithm>
+
+#include "client/personalizer.h"
+
+namespace selvage::client {
+namespace {
+
+constexpr Duration kReportEvery = std::chrono::hours(24);
+constexpr Duration kReportFirst = std::chrono::hours(1);
+// When the state could not be made durable (a full disk, mostly).
+constexpr RetryWindow kStoreRetry = {.min = std::chrono::minutes(12),
+                                     .max = std::chrono::minutes(18)};
+
+// What goes onto the wire when an assignment is given back: texts about plans
+// and programs are the coordinator's own; the others would speak of examples.
+std::string WireMessage(const SessionAction& action) {
+  const bool own = action.abandon_reason == AbandonReason::kPlanRefused ||
+                   action.abandon_reason == AbandonReason::kProgramRefused;
+  if (!own) return "";
+  std::string text = action.reason.substr(0, 512);
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+  return text;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<SessionDriver>> SessionDriver::Create(
+    SessionParts parts) {
+  std::unique_ptr<SessionDriver> driver(new SessionDriver(parts));
+  SELVAGE_ASSIGN_OR_RETURN(const std::optional<Bytes> saved,
+                           parts.store.LoadSession());
+  if (!saved.has_value()) return driver;
+  Result<Session> session = Session::Restore(*saved);
+  if (session.ok()) {
+    driver->session_ = *std::move(session);
+    driver->saved_ = *saved;
+    return driver;
+  }
+  parts.deps.events.Write(LogLevel::kWarning, "session_reset",
+                          {{"reason", session.status().message()}});
+  SELVAGE_RETURN_IF_ERROR(
+      parts.store.SaveSession({.session = driver->session_.Save(),
+                               .drop_outbox = true,
+                               .counters = {"session_reset"}}));
+  driver->saved_ = driver->session_.Save();
+  return driver;
+}
+
+bool SessionDriver::Stopped() const {
+  return cancel_->cancelled() || Now() >= budget_end_;
+}
+
+Transport::KeepGoing SessionDriver::KeepGoingUntil(Time deadline) const {
+  return [this, deadline] { return !Stopped() && Now() < deadline; };
+}
+
+RunOutcome SessionDriver::Run(const RunBudget& budget,
+                              const CancelToken& cancel) {
+  cancel_ = &cancel;
+  const Time started = Now();
+  budget_end_ =
+      budget.time >= kNever - started ? kNever : started + budget.time;
+  answered_ = false;
+
+  RunOutcome outcome;
+  SessionEvent event =
+      SessionStarted{.enrolled = parts_.identity.IsEnrolled(started)};
+  while (true) {
+    Session next = session_;
+    const SessionAction action = next.Step(event, Now(), parts_.deps.random);
+    if (Status status = Save(next, action); !status.ok()) {
+      // Nothing runs ahead of what is durable: the session is as it was.
+      outcome.result = RunResult::kFailed;
+      outcome.reason = status.WithContext("saving the session").ToString();
+      outcome.next_run = Now() + DrawRetry(kStoreRetry, parts_.deps.random);
+      break;
+    }
+    session_ = std::move(next);
+    if (!session_.work().task.empty()) {
+      outcome.task = session_.work().task;
+      outcome.round = session_.work().round;
+    }
+    if (action.kind == SessionActionKind::kFinish) {
+      outcome.result = action.result;
+      outcome.reason = action.reason;
+      outcome.next_run = session_.next_run();
+      break;
+    }
+    event = Stopped() ? SessionEvent(SessionInterrupted{}) : Perform(action);
+  }
+  if (session_.work().task.empty()) loaded_.reset();
+  outcome.enrolled = parts_.identity.IsEnrolled(Now());
+  if (answered_ && !Stopped()) ReportIfDue();
+  parts_.deps.events.Write(outcome.result == RunResult::kFailed
+                               ? LogLevel::kWarning
+                               : LogLevel::kInfo,
+                           "session",
+                           {{"result", RunResultName(outcome.result)},
+                            {"task", outcome.task},
+                            {"round", outcome.round},
+                            {"state", SessionStateName(session_.state())}});
+  return outcome;
+}
+
+Status SessionDriver::Save(const Session& next, const SessionAction& action) {
+  Bytes bytes = next.Save();
+  // An update is recorded by the very step that enters UPLOADING.
+  const bool recorded = next.state() == SessionState::kUploading &&
+                        session_.state() == SessionState::kTraining;
+  if (bytes == saved_ && !action.drop_outbox && action.counters.empty()) {
+    return OkStatus();
+  }
+  SessionChange change;
+  change.session = bytes;
+  change.drop_outbox = action.drop_outbox;
+  change.counters = action.counters;
+  if (recorded) {
+    change.outbox = &*outbox_;
+    if (tensors_.has_value()) change.tensors = &*tensors_;
+  }
+  SELVAGE_RETURN_IF_ERROR(parts_.store.SaveSession(change));
+  saved_ = std::move(bytes);
+  if (recorded) tensors_.reset();
+  if (action.drop_outbox) outbox_.reset();
+  return OkStatus();
+}
+
+SessionEvent SessionDriver::Perform(const SessionAction& action) {
+  switch (action.kind) {
+    case SessionActionKind::kEnroll:
+      return Enroll();
+    case SessionActionKind::kCheckIn:
+      return CheckIn();
+    case SessionActionKind::kFetch:
+      return Fetch();
+    case SessionActionKind::kTrain:
+      return Train();
+    case SessionActionKind::kUpload:
+      return Upload();
+    case SessionActionKind::kAbandon:
+      return Abandon(action);
+    case SessionActionKind::kPersonalize:
+      return Personalize(action);
+    case SessionActionKind::kFinish:
+      break;
+  }
+  return SessionInterrupted{};
+}
+
+SessionEvent SessionDriver::FailedOrInterrupted(Status status) const {
+  if (status.code() == StatusCode::kCancelled && Stopped()) {
+    return SessionInterrupted{};
+  }
+  return ActionFailed{.status = std::move(status)};
+}
+
+Result<Transport*> SessionDriver::Connect(bool as_device) {
+  if (transport_ != nullptr && transport_is_device_ == as_device) {
+    return transport_.get();
+  }
+  transport_.reset();
+  SELVAGE_ASSIGN_OR_RETURN(const Endpoint endpoint,
+                           parts_.identity.MakeEndpoint(as_device));
+  SELVAGE_ASSIGN_OR_RETURN(transport_, parts_.deps.transport(endpoint));
+  transport_is_device_ = as_device;
+  return transport_.get();
+}
+
+SessionEvent SessionDriver::Enroll() {
+  Result<Transport*> transport = Connect(/*as_device=*/false);
+  if (!transport.ok()) return ActionFailed{transport.status()};
+  const Status status = parts_.identity.Enroll(**transport, /*renewal=*/false);
+  transport_.reset();  // it has no certificate
+  if (!status.ok()) return ActionFailed{status};
+  parts_.deps.events.Write(LogLevel::kInfo, "enrolled", {});
+  return DeviceEnrolled{};
+}
+
+void SessionDriver::RenewIfNeeded() {
+  if (!parts_.identity.WantsRenewal(Now())) return;
+  Result<Transport*> transport = Connect(/*as_device=*/true);
+  const Status status =
+      transport.ok() ? parts_.identity.Enroll(**transport, /*renewal=*/true)
+                     : transport.status();
+  if (status.ok()) transport_.reset();  // connect with the new one
+  parts_.deps.events.Write(status.ok() ? LogLevel::kInfo : LogLevel::kWarning,
+                           "certificate_renewal",
+                           {{"result", status.ToString()}});
+}
+
+SessionEvent SessionDriver::CheckIn() {
+  RenewIfNeeded();
+  Result<Transport*> transport = Connect(/*as_device=*/true);
+  if (!transport.ok()) return ActionFailed{transport.status()};
+  CheckInRequest request;
+  request.population = parts_.options.population;
+  request.device_class = parts_.options.device_class;
+  request.app_version = parts_.options.app_version;
+  request.engines = parts_.deps.trainer.engines();
+  request.unsettled_assignments = session_.unsettled();
+  Result<std::vector<ModelVersion>> models = parts_.store.ListModels();
+  if (!models.ok()) return ActionFailed{models.status()};
+  for (ModelVersion& model : *models) {
+    if (request.installed.size() == 16) break;  // the wire's bound
+    request.installed.push_back(
+        {.task = std::move(model.task), .version = model.version});
+  }
+  Result<CheckInAnswer> answer = (*transport)->CheckIn(request);
+  if (!answer.ok()) return FailedOrInterrupted(answer.status());
+  answered_ = true;
+  loaded_.reset();
+  return CheckedIn{.answer = *std::move(answer)};
+}
+
+std::optional<SessionEvent> SessionDriver::EnsureLoaded() {
+  if (loaded_.has_value()) return std::nullopt;
+  Result<Transport*> transport = Connect(/*as_device=*/true);
+  if (!transport.ok()) return ActionFailed{transport.status()};
+  const SessionWork& work = session_.work();
+  LoadedWork loaded =
+      loader_.Load(work, parts_.identity.plan_keys(), **transport,
+                   KeepGoingUntil(work.compute_deadline));
+  if (auto* refused = std::get_if<WorkRefused>(&loaded)) {
+    return std::move(*refused);
+  }
+  if (auto* status = std::get_if<Status>(&loaded)) {
+    return FailedOrInterrupted(std::move(*status));
+  }
+  loaded_ = std::get<VerifiedWork>(std::move(loaded));
+  return std::nullopt;
+}
+
+SessionEvent SessionDriver::Fetch() {
+  if (std::optional<SessionEvent> ended = EnsureLoaded()) return *ended;
+  return ArtefactsFetched{};
+}
+
+SessionEvent SessionDriver::Train() {
+  if (std::optional<SessionEvent> ended = EnsureLoaded()) return *ended;
+  const SessionWork& work = session_.work();
+  TrainedRound trained =
+      TrainRound(work, *loaded_, parts_.holdout_salt, parts_.store, parts_.host,
+                 KeepGoingUntil(work.compute_deadline));
+  if (auto* refused = std::get_if<WorkRefused>(&trained)) {
+    return std::move(*refused);
+  }
+  if (auto* status = std::get_if<Status>(&trained)) {
+    if (status->code() == StatusCode::kCancelled && !Stopped()) {
+      // The slot is offered to another device by now.
+      return WorkRefused{.reason = AbandonReason::kInterrupted,
+                         .message = "the compute deadline passed"};
+    }
+    return FailedOrInterrupted(std::move(*status));
+  }
+  auto& update = std::get<RoundUpdate>(trained);
+  outbox_ = OutboxEntry{.assignment_id = work.assignment_id,
+                        .update = std::move(update.update)};
+  tensors_ = std::move(update.tensors);
+  return UpdateRecorded{};
+}
+
+SessionEvent SessionDriver::Upload() {
+  const SessionWork& work = session_.work();
+  if (!outbox_.has_value()) {
+    Result<std::optional<OutboxEntry>> kept = parts_.store.LoadOutbox();
+    if (!kept.ok()) return ActionFailed{kept.status()};
+    outbox_ = *std::move(kept);
+  }
+  if (!outbox_.has_value() || outbox_->assignment_id != work.assignment_id) {
+    return ActionFailed{DataLoss("the outbox does not hold the update")};
+  }
+  Result<Transport*> transport = Connect(/*as_device=*/true);
+  if (!transport.ok()) return ActionFailed{transport.status()};
+  const BuiltUpdate& update = outbox_->update;
+  UploadHeader header;
+  header.assignment_id = work.assignment_id;
+  header.token = work.token;
+  header.digest = update.digest;
+  header.size_bytes = update.encoded.size();
+  header.codec = update.codec;
+  header.weight = update.weight;
+  header.metrics = update.metrics;
+  Result<Receipt> receipt = (*transport)
+                                ->Upload(header, update.encoded,
+                                         KeepGoingUntil(work.upload_deadline));
+  if (!receipt.ok()) return FailedOrInterrupted(receipt.status());
+  answered_ = true;
+  return ReceiptReceived{.receipt = *std::move(receipt)};
+}
+
+SessionEvent SessionDriver::Abandon(const SessionAction& action) {
+  Result<Transport*> transport = Connect(/*as_device=*/true);
+  if (!transport.ok()) return ActionFailed{transport.status()};
+  const SessionWork& work = session_.work();
+  Result<RetryWindow> retry =
+      (*transport)
+          ->Abandon(work.assignment_id, work.token, action.abandon_reason,
+                    WireMessage(action));
+  if (!retry.ok()) return FailedOrInterrupted(retry.status());
+  answered_ = true;
+  return AssignmentAbandoned{.retry = *retry};
+}
+
+SessionEvent SessionDriver::Personalize(const SessionAction& action) {
+  const SessionWork& work = session_.work();
+  if (work.train) {
+    // A round's checkpoint is a model version too; adopt it if it is newer than
+    // what is there.
+    Result<std::optional<StoredModel>> model =
+        parts_.store.LoadModel(work.task);
+    if (!model.ok()) return ActionFailed{model.status()};
+    if (model->has_value() && (*model)->version >= work.version) {
+      return ModelPersonalized{};
+    }
+  }
+  if (std::optional<SessionEvent> ended = EnsureLoaded()) return *ended;
+  PersonalizeOptions options;
+  options.version = work.version;
+  options.holdout_salt = parts_.holdout_salt;
+  options.device_id = parts_.identity.device_id();
+  options.global_only = action.global_only;
+  options.with_alone = !work.train && !action.global_only;
+  Personalized done = InstallPersonalized(*loaded_, options, parts_.store,
+                                          parts_.host, KeepGoingUntil(kNever));
+  if (auto* refused = std::get_if<WorkRefused>(&done)) {
+    return std::move(*refused);
+  }
+  if (auto* status = std::get_if<Status>(&done)) {
+    return FailedOrInterrupted(std::move(*status));
+  }
+  const auto& outcome = std::get<PersonalizeOutcome>(done);
+  parts_.deps.events.Write(
+      outcome.training.ok() ? LogLevel::kInfo : LogLevel::kWarning,
+      "model_installed",
+      {{"task", work.task},
+       {"version", work.version},
+       {"personal", outcome.personal ? "yes" : "no"},
+       {"serving", outcome.model.personal_serving ? "personal" : "global"},
+       {"training", StatusCodeName(outcome.training.code())}});
+  return ModelPersonalized{};
+}
+
+void SessionDriver::ReportIfDue() {
+  const Time now = Now();
+  Result<Time> due = parts_.store.NextReport();
+  if (!due.ok()) return;
+  if (*due == Time{} || *due > now + kReportEvery) {
+    (void)parts_.store.SetNextReport(now + kReportFirst);
+    return;
+  }
+  if (now < *due) return;
+  Bytes id(16);
+  parts_.deps.random.Fill(id);
+  Result<std::optional<PendingReport>> report =
+      parts_.store.TakeReport(ToHex(id));
+  Result<Transport*> transport = Connect(/*as_device=*/true);
+  if (!report.ok() || !transport.ok()) return;
+  Status sent;
+  if (report->has_value()) {
+    sent = (*transport)
+               ->Report((*report)->report_id, (*report)->counters)
+               .status();
+    if (sent.ok()) (void)parts_.store.ForgetReport((*report)->report_id);
+  }
+  // Telemetry is never worth a session: next time.
+  (void)parts_.store.SetNextReport(now +
+                                   (sent.ok() ? kReportEvery : kReportFirst));
+}
+
+}  // namespace selvage::client

@@ -1,0 +1,89 @@
+// Runs the session machine: makes its state durable, does what it says, tells
+// it what came of it. One session at most per Run().
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "base/time.h"
+#include "client/client.h"
+#include "client/core/session.h"
+#include "client/device_identity.h"
+#include "client/model_host.h"
+#include "client/round_trainer.h"
+#include "client/store/blob_cache.h"
+#include "client/store/client_store.h"
+#include "client/work_loader.h"
+
+namespace selvage::client {
+
+// All must outlive the driver.
+struct SessionParts {
+  const ClientOptions& options;
+  const ClientDependencies& deps;
+  ClientStore& store;
+  BlobCache& cache;
+  DeviceIdentity& identity;
+  ModelHost& host;
+  uint64_t holdout_salt = 0;
+};
+
+// Thread-compatible. Between sessions it keeps the connection.
+class SessionDriver {
+ public:
+  // Goes on with the session that the store remembers. What it cannot
+  // understand is set aside with an event, and the session starts anew.
+  static Result<std::unique_ptr<SessionDriver>> Create(SessionParts parts);
+
+  RunOutcome Run(const RunBudget& budget, const CancelToken& cancel);
+
+ private:
+  explicit SessionDriver(SessionParts parts)
+      : parts_(parts), loader_(parts.cache, parts.options.population) {}
+
+  Time Now() const { return parts_.deps.clock.Now(); }
+  // True once the host wants its device back.
+  bool Stopped() const;
+  Transport::KeepGoing KeepGoingUntil(Time deadline) const;
+
+  Status Save(const Session& next, const SessionAction& action);
+  SessionEvent Perform(const SessionAction& action);
+  SessionEvent Enroll();
+  SessionEvent CheckIn();
+  SessionEvent Fetch();
+  SessionEvent Train();
+  SessionEvent Upload();
+  SessionEvent Abandon(const SessionAction& action);
+  SessionEvent Personalize(const SessionAction& action);
+  void RenewIfNeeded();
+  void ReportIfDue();
+
+  Result<Transport*> Connect(bool as_device);
+  // The artefacts of the current work, fetched if they are not in memory.
+  std::optional<SessionEvent> EnsureLoaded();
+  SessionEvent FailedOrInterrupted(Status status) const;
+
+  const SessionParts parts_;
+  WorkLoader loader_;
+  Session session_;
+  Bytes saved_;  // what the store has
+
+  std::unique_ptr<Transport> transport_;
+  bool transport_is_device_ = false;
+  bool answered_ = false;  // the coordinator, in this session
+
+  // Of this Run().
+  const CancelToken* cancel_ = nullptr;
+  Time budget_end_ = kNever;
+
+  // Of the current work; only in memory.
+  std::optional<VerifiedWork> loaded_;
+  std::optional<OutboxEntry> outbox_;
+  std::optional<PersonalTensors> tensors_;
+};
+
+}  // namespace selvage::client

@@ -1,0 +1,165 @@
+#include "client/work_loader.h"
+
+#include <algorithm>
+
+#include "aggregation/codec/checkpoint_codec.h"
+
+namespace selvage::client {
+namespace {
+
+WorkRefused PlanRefused(std::string message) {
+  return {.reason = AbandonReason::kPlanRefused, .message = std::move(message)};
+}
+WorkRefused ProgramRefused(std::string message) {
+  return {.reason = AbandonReason::kProgramRefused,
+          .message = std::move(message)};
+}
+
+bool IsSigned(ByteSpan plan, ByteSpan signature,
+              const std::vector<crypto::Ed25519PublicKey>& keys) {
+  const Bytes input = plan::PlanSigningInput(AsText(plan));
+  return std::any_of(keys.begin(), keys.end(),
+                     [&](const crypto::Ed25519PublicKey& key) {
+                       return crypto::VerifyEd25519(key, input, signature).ok();
+                     });
+}
+
+}  // namespace
+
+Result<Bytes> WorkLoader::Fetch(const crypto::Digest& digest, uint64_t size_max,
+                                Bytes part, Transport& transport,
+                                const Transport::KeepGoing& keep_going) {
+  Bytes bytes = std::move(part);
+  const size_t had = bytes.size();
+  uint64_t total = 0;
+  bool known = false;
+  const auto sink = [&](ByteSpan chunk, uint64_t size) -> Status {
+    if (size > size_max) {
+      return ResourceExhausted("artefact " + digest.ToHex() + " has " +
+                               std::to_string(size) + " bytes, more than the " +
+                               std::to_string(size_max) + " it may have");
+    }
+    if ((known && size != total) || chunk.size() > size - bytes.size()) {
+      return DataLoss("artefact " + digest.ToHex() +
+                      " changed its size under way");
+    }
+    known = true;
+    total = size;
+    AppendBytes(bytes, chunk);
+    return OkStatus();
+  };
+  const Status fetched =
+      transport.Fetch(digest, bytes.size(), sink, keep_going);
+  if (!fetched.ok()) {
+    // Only worth keeping if going on from there is possible at all.
+    if (IsTransient(fetched.code()) && bytes.size() > had) {
+      (void)cache_.PutPart(digest, bytes);
+    }
+    return fetched;
+  }
+  if (known && bytes.size() != total) {
+    return Unavailable("artefact " + digest.ToHex() + " ended after " +
+                       std::to_string(bytes.size()) + " of " +
+                       std::to_string(total) + " bytes");
+  }
+  cache_.DropPart(digest);
+  if (crypto::Sha256(bytes) != digest) {
+    return DataLoss("artefact " + digest.ToHex() + " does not have its digest");
+  }
+  // A cache that cannot be written costs another fetch later, no more.
+  (void)cache_.Put(digest, bytes);
+  return bytes;
+}
+
+Result<Bytes> WorkLoader::Get(const crypto::Digest& digest, uint64_t size_max,
+                              Transport& transport,
+                              const Transport::KeepGoing& keep_going) {
+  Result<Bytes> cached = cache_.Get(digest, size_max);
+  if (cached.ok()) return cached;
+  Bytes part = cache_.GetPart(digest, size_max);
+  const bool resumed = !part.empty();
+  Result<Bytes> fetched =
+      Fetch(digest, size_max, std::move(part), transport, keep_going);
+  if (resumed && !fetched.ok() && !IsTransient(fetched.status().code()) &&
+      fetched.status().code() != StatusCode::kNotFound) {
+    // The part may have been damaged on this side.
+    cache_.DropPart(digest);
+    return Fetch(digest, size_max, Bytes(), transport, keep_going);
+  }
+  return fetched;
+}
+
+LoadedWork WorkLoader::Load(
+    const SessionWork& work,
+    const std::vector<crypto::Ed25519PublicKey>& plan_keys,
+    Transport& transport, const Transport::KeepGoing& keep_going) {
+  VerifiedWork out;
+  Result<Bytes> plan_bytes =
+      Get(work.plan_digest, plan::kPlanSizeMax, transport, keep_going);
+  if (!plan_bytes.ok()) return plan_bytes.status();
+  // The signature first: nobody else's text is parsed.
+  if (!IsSigned(*plan_bytes, work.plan_signature, plan_keys)) {
+    return PlanRefused("the plan is not signed by a key of this population");
+  }
+  out.plan_json = ToString(*plan_bytes);
+  Result<plan::Plan> parsed = plan::ParsePlan(out.plan_json);
+  if (!parsed.ok()) {
+    return PlanRefused("plan: " + std::string(parsed.status().message()));
+  }
+  out.plan = *std::move(parsed);
+  if (out.plan.population != population_) {
+    return PlanRefused("the plan is for population " + out.plan.population +
+                       ", not " + population_);
+  }
+  if (out.plan.task != work.task) {
+    return PlanRefused("the plan is for task " + out.plan.task + ", not " +
+                       work.task);
+  }
+
+  Result<Bytes> program_bytes =
+      Get(out.plan.program_digest, plan::kProgramJsonSizeMax, transport,
+          keep_going);
+  if (!program_bytes.ok()) return program_bytes.status();
+  out.program_json = ToString(*program_bytes);
+  Result<plan::Program> program = plan::ParseProgram(out.program_json);
+  if (!program.ok()) {
+    return ProgramRefused("program: " +
+                          std::string(program.status().message()));
+  }
+  out.program = *std::move(program);
+  if (std::find(out.program.metrics.begin(), out.program.metrics.end(),
+                out.plan.key_metric) == out.program.metrics.end()) {
+    return PlanRefused("the plan's key_metric " + out.plan.key_metric +
+                       " is no metric of the program");
+  }
+
+  if (out.program.kind == plan::ProgramKind::kArchive) {
+    Result<Bytes> archive =
+        Get(out.program.archive_digest, out.program.archive_size_bytes,
+            transport, keep_going);
+    if (!archive.ok()) return archive.status();
+    if (archive->size() != out.program.archive_size_bytes) {
+      return ProgramRefused(
+          "the archive does not have the size it is said to "
+          "have");
+    }
+    out.archive = *std::move(archive);
+  }
+
+  Result<Bytes> checkpoint = Get(work.checkpoint_digest,
+                                 aggregation::EncodedCheckpointSize(
+                                     work.checkpoint_codec, out.program.table),
+                                 transport, keep_going);
+  if (!checkpoint.ok()) return checkpoint.status();
+  Result<plan::Checkpoint> base = aggregation::DecodeCheckpoint(
+      work.checkpoint_codec, out.program.table, *checkpoint);
+  if (!base.ok()) {
+    return DataLoss("checkpoint: " + std::string(base.status().message()));
+  }
+  out.base = *std::move(base);
+  cache_.Keep({work.plan_digest, out.plan.program_digest,
+               out.program.archive_digest, work.checkpoint_digest});
+  return out;
+}
+
+}  // namespace selvage::client

@@ -1,0 +1,60 @@
+// From what the coordinator asked for to something that can run: artefacts by
+// digest from the cache or the network, the plan's signature, and every check
+// that comes before a program is loaded.
+#pragma once
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/status.h"
+#include "client/core/session.h"
+#include "client/core/transport.h"
+#include "client/store/blob_cache.h"
+#include "crypto/signature.h"
+#include "plan/checkpoint.h"
+#include "plan/plan.h"
+#include "plan/program.h"
+
+namespace selvage::client {
+
+struct VerifiedWork {
+  std::string plan_json;
+  plan::Plan plan;
+  std::string program_json;
+  plan::Program program;
+  Bytes archive;          // empty unless the program is an archive
+  plan::Checkpoint base;  // the decoded checkpoint
+};
+
+// PLAN_REFUSED / PROGRAM_REFUSED, or a Status: CANCELLED (keep_going said so),
+// UNAVAILABLE, NOT_FOUND, DATA_LOSS (the bytes do not have their digest), ...
+using LoadedWork = std::variant<VerifiedWork, WorkRefused, Status>;
+
+class WorkLoader {
+ public:
+  // `cache` must outlive it.
+  WorkLoader(BlobCache& cache, std::string population)
+      : cache_(cache), population_(std::move(population)) {}
+
+  // Only what the cache lacks is fetched. A plan is refused unless one of
+  // `plan_keys` signed it, every key in it is understood, and it is for this
+  // population and task.
+  LoadedWork Load(const SessionWork& work,
+                  const std::vector<crypto::Ed25519PublicKey>& plan_keys,
+                  Transport& transport, const Transport::KeepGoing& keep_going);
+
+ private:
+  Result<Bytes> Get(const crypto::Digest& digest, uint64_t size_max,
+                    Transport& transport,
+                    const Transport::KeepGoing& keep_going);
+  Result<Bytes> Fetch(const crypto::Digest& digest, uint64_t size_max,
+                      Bytes part, Transport& transport,
+                      const Transport::KeepGoing& keep_going);
+
+  BlobCache& cache_;
+  const std::string population_;
+};
+
+}  // namespace selvage::client

@@ -1,0 +1,136 @@
+// A device with real state on disk, a fake coordinator, a fake engine and a
+// clock of its own.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <sstream>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "base/check.h"
+#include "base/file_system.h"
+#include "base/log.h"
+#include "client/client.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/unit/client/fake_server.h"
+#include "tests/unit/client/fake_trainer.h"
+
+namespace selvage::client {
+
+inline void PrintTo(RunResult result, std::ostream* out) {
+  *out << RunResultName(result);
+}
+
+}  // namespace selvage::client
+
+namespace selvage::test {
+
+// Removed with everything in it.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() {
+    std::string name =
+        (std::filesystem::temp_directory_path() / "selvage-XXXXXX").string();
+    SELVAGE_CHECK(mkdtemp(name.data()) != nullptr);
+    path_ = name;
+  }
+  ~TemporaryDirectory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  const Path& path() const { return path_; }
+
+ private:
+  Path path_;
+};
+
+inline constexpr char kPixelCanary[] = "CANARY-PIXELS-00";  // 16 bytes and a 0
+
+class ClientFixture : public ::testing::Test {
+ protected:
+  ClientFixture() : state_dir_(directory_.path() / "state") {
+    clock_.Advance(std::chrono::hours(24 * 365 * 53));  // 2022
+    server_ = std::make_unique<FakeServer>(clock_);
+  }
+
+  client::ClientOptions Options() const {
+    client::ClientOptions options;
+    options.state_dir = state_dir_;
+    options.cache_dir = directory_.path() / "cache";
+    options.population = "demo";
+    options.enrolment_bundle = bundle_.value_or(server_->Bundle());
+    options.device_name = "dev-7";
+    options.device_class = "test";
+    options.app_version = "1";
+    return options;
+  }
+  client::ClientDependencies Dependencies() {
+    return {.clock = clock_,
+            .random = random_,
+            .events = events_,
+            .files = files_,
+            .trainer = trainer_,
+            .transport = server_->Transports()};
+  }
+  void Open() {
+    client_.reset();
+    Result<std::unique_ptr<client::Client>> client =
+        client::Client::Open(Options(), Dependencies());
+    ASSERT_THAT(client, IsOk());
+    client_ = *std::move(client);
+  }
+  // `count` examples with the label 6 (every sixteenth: 1) and canary pixels.
+  void AddExamples(int count) {
+    for (int i = 0; i < count; ++i) {
+      const int64_t label = i % 16 == 15 ? 1 : 6;
+      Bytes pixels(kPixelCanary, kPixelCanary + 16);
+      Bytes y;
+      AppendLe(y, label);
+      ASSERT_THAT(client_->AddExample("numbers", {{pixels, y}}), IsOk());
+    }
+  }
+  // Waits for its turn on the fake clock.
+  client::RunOutcome Run() {
+    const Result<client::RunOutcome> outcome = client_->RunOnce({}, cancel_);
+    EXPECT_THAT(outcome, IsOk());
+    next_run_ = outcome->next_run;
+    return *outcome;
+  }
+  void WaitForTurn() {
+    if (next_run_ > clock_.Now()) clock_.Advance(next_run_ - clock_.Now());
+  }
+  // Sessions until one ends like this, at most `sessions` of them.
+  client::RunOutcome RunUntil(client::RunResult wanted, int sessions = 10) {
+    client::RunOutcome outcome;
+    for (int i = 0; i < sessions; ++i) {
+      outcome = Run();
+      if (outcome.result == wanted) return outcome;
+      WaitForTurn();
+    }
+    ADD_FAILURE() << "no session ended as " << client::RunResultName(wanted)
+                  << "; the last one: " << client::RunResultName(outcome.result)
+                  << " " << outcome.reason;
+    return outcome;
+  }
+
+  TemporaryDirectory directory_;
+  Path state_dir_;
+  std::optional<std::string> bundle_;
+  FakeClock clock_;
+  SeededRandom random_{11};
+  std::ostringstream log_;
+  StreamEventSink events_{log_, clock_, StreamEventSink::Format::kText,
+                          LogLevel::kDebug};
+  PosixFileSystem files_;
+  FakeTrainer trainer_;
+  std::unique_ptr<FakeServer> server_;
+  client::CancelToken cancel_;
+  Time next_run_{};
+  std::unique_ptr<client::Client> client_;
+};
+
+}  // namespace selvage::test
