@@ -167,6 +167,7 @@ Status Service::Open(Clock& clock, RandomSource& random) {
                            FileBlobStore::Open(files_, data_dir / "blobs"));
   CoordinatorOptions options;
   options.device_endpoint = device_endpoint;
+  options.insecure = config_.insecure;
   options.pace = {config_.retry_min, config_.retry_max};
   options.upload_bytes_max = config_.upload_bytes_max;
   options.certificate_lifetime = config_.certificate_lifetime;
