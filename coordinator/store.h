@@ -339,7 +339,8 @@ class Store {
   // updates, marks their assignments kAccepted, adds bytes_up to the round.
   // Returns the ids that have a receipt already: if there are any, nothing has
   // changed (sum again without them). FAILED_PRECONDITION, and nothing changed,
-  // unless the round is SELECTING or COLLECTING; ABORTED for an old epoch.
+  // unless the round is SELECTING or COLLECTING; ABORTED for an old epoch;
+  // NOT_FOUND for an assignment that is not of this round.
   virtual Result<std::vector<std::string>> CommitPartial(
       const RoundLease& lease, const PartialRow& partial,
       std::span<const ReceiptRow> receipts) = 0;

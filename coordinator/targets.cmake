@@ -2,6 +2,22 @@
 selvage_library(coordinator
   SRCS
     ${CMAKE_CURRENT_LIST_DIR}/api.cc
+    ${CMAKE_CURRENT_LIST_DIR}/artefact_uploads.cc
+    ${CMAKE_CURRENT_LIST_DIR}/coordinator.cc
+    ${CMAKE_CURRENT_LIST_DIR}/coordinator_parts.cc
+    ${CMAKE_CURRENT_LIST_DIR}/describe.cc
+    ${CMAKE_CURRENT_LIST_DIR}/enrolment.cc
+    ${CMAKE_CURRENT_LIST_DIR}/partial.cc
+    ${CMAKE_CURRENT_LIST_DIR}/requests.cc
     ${CMAKE_CURRENT_LIST_DIR}/round.cc
+    ${CMAKE_CURRENT_LIST_DIR}/round_result.cc
+    ${CMAKE_CURRENT_LIST_DIR}/task_admin.cc
+    ${CMAKE_CURRENT_LIST_DIR}/task_definition.cc
+    ${CMAKE_CURRENT_LIST_DIR}/task_driver.cc
+    ${CMAKE_CURRENT_LIST_DIR}/task_driver_rounds.cc
+    ${CMAKE_CURRENT_LIST_DIR}/tickets.cc
+    ${CMAKE_CURRENT_LIST_DIR}/upload_batch.cc
+    ${CMAKE_CURRENT_LIST_DIR}/upload_ingest.cc
+    ${CMAKE_CURRENT_LIST_DIR}/watchers.cc
   DEPS selvage::aggregation selvage::plan selvage::crypto selvage::base
   PRIVATE_DEPS nlohmann_json::nlohmann_json Threads::Threads)

@@ -559,8 +559,9 @@ Result<std::vector<std::string>> MemoryStore::CommitPartial(
   std::vector<std::string> conflicts;
   for (const ReceiptRow& receipt : receipts) {
     const auto it = assignments_.find(receipt.assignment_id);
-    if (it == assignments_.end()) {
-      return NotFound("no assignment " + receipt.assignment_id);
+    if (it == assignments_.end() || it->second.round != lease.key) {
+      return NotFound("no assignment " + receipt.assignment_id + " in " +
+                      Text(lease.key));
     }
     if (!IsPending(it->second.state) ||
         receipts_.contains(receipt.assignment_id)) {

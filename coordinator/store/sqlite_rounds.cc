@@ -412,6 +412,10 @@ Result<std::vector<std::string>> SqliteStore::CommitPartial(
       AssignmentRecord record;
       SELVAGE_RETURN_IF_ERROR(
           ReadAssignment(db, receipt.assignment_id, record));
+      if (record.assignment.round != lease.key) {
+        return NotFound("no assignment " + receipt.assignment_id + " in " +
+                        Text(lease.key));
+      }
       if (record.receipt.has_value() || !IsPending(record.assignment.state)) {
         conflicts.push_back(receipt.assignment_id);
       }

@@ -1,0 +1,340 @@
+#include "coordinator/coordinator_parts.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "plan/plan.h"
+
+namespace selvage::coordinator {
+namespace {
+
+constexpr Duration kPruneInterval = std::chrono::hours(1);
+// Receipts are kept this long beyond the assignment's expiry.
+constexpr Duration kReceiptsKept = std::chrono::hours(24 * 7);
+constexpr uint32_t kTasksPerRead = 256;
+
+// Whether the device can execute the task's plan.
+bool CanRun(const TaskDefinition& definition, const CheckInRequest& request) {
+  if (request.plan_format < static_cast<uint32_t>(plan::kPlanFormat)) {
+    return false;
+  }
+  const auto& codecs = request.codecs;
+  if (std::find(codecs.begin(), codecs.end(), definition.spec.update.codec) ==
+      codecs.end()) {
+    return false;
+  }
+  if (definition.program.kind != plan::ProgramKind::kNative) return true;
+  const std::string engine = "native:" + definition.program.native_name;
+  return std::find(request.engines.begin(), request.engines.end(), engine) !=
+         request.engines.end();
+}
+
+}  // namespace
+
+Coordinator::Parts::Parts(const CoordinatorOptions& o,
+                          const CoordinatorDependencies& d)
+    : options(o),
+      deps(d),
+      tickets(deps.server_key),
+      enrolment(options, deps, tickets),
+      describer(deps.store, deps.blobs),
+      admin(deps, describer,
+            [this](const RoundKey& round) { return CheckInCount(round); }),
+      watchers(deps.store, describer,
+               [this](const RoundKey& round) { return CheckInCount(round); }),
+      artefacts(deps.store, deps.blobs),
+      ingest({options.upload_bytes_max, options.staging_ttl}, deps.store,
+             tickets, *this) {}
+
+// ------------------------------------------------------------------- start
+
+Status Coordinator::Parts::Recover() {
+  SELVAGE_RETURN_IF_ERROR(enrolment.Load());
+  uint64_t after = 0;
+  for (;;) {
+    SELVAGE_ASSIGN_OR_RETURN(const std::vector<TaskRow> tasks,
+                             deps.store.ListTasks("", after, kTasksPerRead));
+    for (const TaskRow& row : tasks) {
+      after = row.id;
+      if (row.state == TaskState::kFinished) {
+        SELVAGE_RETURN_IF_ERROR(OfferModel(row));
+      }
+      if (row.state != TaskState::kRunning) continue;
+      SELVAGE_ASSIGN_OR_RETURN(TaskDefinition definition,
+                               LoadDefinition(row, deps.blobs));
+      AddTask(row,
+              std::make_shared<const TaskDefinition>(std::move(definition)));
+    }
+    if (tasks.size() < kTasksPerRead) break;
+  }
+  SELVAGE_RETURN_IF_ERROR(CollectOrphans());
+  const Time now = deps.store.Now();
+  for (const auto& driver : catalog.Running()) {
+    const Status recovered = driver->Recover(now);
+    if (recovered.code() == StatusCode::kDataLoss) {
+      return FailedPrecondition(
+          "an open round cannot be continued: " + recovered.ToString() +
+          "; is this the wrapping key the data was written with?");
+    }
+    SELVAGE_RETURN_IF_ERROR(recovered);
+  }
+  return OkStatus();
+}
+
+Status Coordinator::Parts::CollectOrphans() {
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<crypto::Digest> known,
+                           deps.store.ListArtefacts());
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<crypto::Digest> blobs,
+                           deps.blobs.List());
+  const std::set<crypto::Digest> keep(known.begin(), known.end());
+  uint64_t removed = 0;
+  for (const crypto::Digest& digest : blobs) {
+    if (keep.contains(digest)) continue;
+    SELVAGE_RETURN_IF_ERROR(deps.blobs.Remove(digest));
+    ++removed;
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<std::string> live,
+                           deps.store.LivePartials());
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<std::string> sealed,
+                           deps.blobs.ListSealed());
+  const std::set<std::string> keep_sealed(live.begin(), live.end());
+  for (const std::string& name : sealed) {
+    if (keep_sealed.contains(name)) continue;
+    SELVAGE_RETURN_IF_ERROR(deps.blobs.RemoveSealed(name));
+    ++removed;
+  }
+  if (removed > 0) {
+    deps.events.Write(LogLevel::kInfo, "orphans_removed", {{"count", removed}});
+  }
+  return OkStatus();
+}
+
+Status Coordinator::Parts::OfferModel(const TaskRow& row) {
+  SELVAGE_ASSIGN_OR_RETURN(const VersionRow version,
+                           deps.store.GetVersion(row.id, row.latest_version));
+  ModelOffer offer;
+  offer.task = row.name;
+  offer.version = version.version;
+  offer.plan_digest = row.plan_digest;
+  offer.plan_signature = row.plan_signature;
+  offer.checkpoint_digest = version.checkpoint_digest;
+  offer.checkpoint_codec = version.checkpoint_codec;
+  catalog.AddOffer(row.population, std::move(offer));
+  return OkStatus();
+}
+
+void Coordinator::Parts::AddTask(
+    const TaskRow& row, std::shared_ptr<const TaskDefinition> definition) {
+  const TaskDriver::Context context{
+      options, deps, tickets, outcomes,
+      [this](uint64_t task_id) { return ingest.ActiveStreams(task_id); }};
+  catalog.AddRunning(row.population, std::make_shared<TaskDriver>(
+                                         context, row, std::move(definition)));
+}
+
+// -------------------------------------------------------------- RPC threads
+
+void Coordinator::Parts::CheckIn(const DeviceIdentity& device,
+                                 const CheckInRequest& request,
+                                 CheckInCallback done) {
+  if (!enrolment.IsEnrolled(device) ||
+      request.population != device.population) {
+    done(PermissionDenied("device " + device.device_id +
+                          " is not enrolled in population " +
+                          request.population));
+    return;
+  }
+  CheckInAnswer answer;
+  answer.retry = options.pace;
+  answer.retry_if_accepted = options.pace;
+  for (const std::string& id : request.unsettled_assignments) {
+    answer.outcomes.push_back({id, OutcomeOf(id, device)});
+  }
+  if (draining) {
+    done(std::move(answer));
+    return;
+  }
+  const std::shared_ptr<const TaskCatalog::View> view =
+      catalog.Of(device.population);
+  for (const std::shared_ptr<TaskDriver>& driver : view->running) {
+    if (!CanRun(*driver->definition(), request) ||
+        !driver->Wants(device.device_id)) {
+      continue;
+    }
+    queue.Post(CheckInWork{driver, device, std::move(answer), std::move(done)});
+    return;
+  }
+  for (const ModelOffer& offer : view->offers) {
+    const bool has_it = std::any_of(
+        request.installed.begin(), request.installed.end(),
+        [&](const InstalledModel& model) {
+          return model.task == offer.task && model.version >= offer.version;
+        });
+    if (has_it) continue;
+    answer.work = offer;
+    break;
+  }
+  done(std::move(answer));
+}
+
+OutcomeState Coordinator::Parts::OutcomeOf(const std::string& assignment_id,
+                                           const DeviceIdentity& device) {
+  const std::optional<RoundKey> round = tickets.RoundOf(assignment_id, device);
+  if (!round.has_value()) return OutcomeState::kUnknown;
+  if (const auto cached = outcomes.Find(*round)) return *cached;
+  const std::shared_ptr<TaskDriver> driver = catalog.Find(round->task_id);
+  if (driver != nullptr && driver->DoorOf(round->number) == Door::kOpen) {
+    return OutcomeState::kPending;
+  }
+  const Result<RoundRow> row = deps.store.GetRound(*round);
+  if (row.status().code() == StatusCode::kNotFound) {
+    return OutcomeState::kUnknown;
+  }
+  if (!row.ok()) return OutcomeState::kPending;  // it will ask again
+  if (row->state == RoundState::kCommitted) return OutcomeState::kCommitted;
+  if (row->state == RoundState::kAbandoned) return OutcomeState::kAbandoned;
+  return OutcomeState::kPending;
+}
+
+Result<RetryWindow> Coordinator::Parts::Abandon(
+    const DeviceIdentity& device, const std::string& assignment_id,
+    ByteSpan token, AbandonReason reason, const std::string& message) {
+  const std::optional<RoundKey> round = tickets.RoundOf(assignment_id, device);
+  if (!round.has_value() ||
+      !crypto::EqualConstantTime(tickets.AssignmentToken(assignment_id).span(),
+                                 token)) {
+    return Unauthenticated(
+        "the token does not open this assignment for this device");
+  }
+  deps.events.Write(LogLevel::kDebug, "assignment_abandoned",
+                    {{"task_id", round->task_id},
+                     {"round", round->number},
+                     {"device", device.device_id},
+                     {"reason", AbandonReasonName(reason)},
+                     {"message", message}});
+  queue.Post(GaveUpWork{*round, device.device_id, assignment_id, reason});
+  return options.pace;
+}
+
+uint64_t Coordinator::Parts::CheckInCount(const RoundKey& round) const {
+  const std::shared_ptr<TaskDriver> driver = catalog.Find(round.task_id);
+  return driver == nullptr ? 0 : driver->CheckInCount(round.number);
+}
+
+UploadSink::Door Coordinator::Parts::DoorOf(const RoundKey& round) {
+  const std::shared_ptr<TaskDriver> driver = catalog.Find(round.task_id);
+  return driver == nullptr ? Door::kClosed : driver->DoorOf(round.number);
+}
+
+std::shared_ptr<const TaskDefinition> Coordinator::Parts::DefinitionOf(
+    uint64_t task_id) {
+  const std::shared_ptr<TaskDriver> driver = catalog.Find(task_id);
+  return driver == nullptr ? nullptr : driver->definition();
+}
+
+RetryWindow Coordinator::Parts::PaceOf(uint64_t) { return options.pace; }
+
+void Coordinator::Parts::Post(const RoundKey& round, RoundEvent event) {
+  queue.Post(EventWork{round, std::move(event)});
+}
+
+void Coordinator::Parts::Post(VerifiedUpload upload) {
+  queue.Post(std::move(upload));
+}
+
+// ------------------------------------------------------------------- worker
+
+void Coordinator::Parts::Handle(Work& work) {
+  if (auto* check_in = std::get_if<CheckInWork>(&work)) {
+    check_in->driver->OnCheckIn(check_in->device, std::move(check_in->answer),
+                                std::move(check_in->done));
+    if (check_in->driver->ended()) {
+      check_in->driver->Advance(deps.store.Now(), false);
+    }
+  } else if (auto* event = std::get_if<EventWork>(&work)) {
+    if (const auto driver = catalog.Find(event->round.task_id)) {
+      driver->OnEvent(event->round.number, event->event);
+    }
+  } else if (auto* gave_up = std::get_if<GaveUpWork>(&work)) {
+    if (const auto driver = catalog.Find(gave_up->round.task_id)) {
+      driver->OnGaveUp(gave_up->round.number, gave_up->device,
+                       gave_up->assignment_id, gave_up->reason);
+    }
+  } else if (auto* upload = std::get_if<VerifiedUpload>(&work)) {
+    if (const auto driver = catalog.Find(upload->round.task_id)) {
+      driver->OnUpload(std::move(*upload));
+    } else {
+      UploadBatch late({});
+      late.Add(std::move(*upload), Time{});
+      for (PendingAnswer& pending : late.CloseOut(deps.store, options.pace)) {
+        pending.done(std::move(pending.answer));
+      }
+    }
+  } else if (auto* task = std::get_if<NewTaskWork>(&work)) {
+    AddTask(task->row, std::move(task->definition));
+  } else if (auto* stopped = std::get_if<StoppedTaskWork>(&work)) {
+    if (const auto driver = catalog.Find(stopped->task_id)) {
+      driver->OnStopped();
+    }
+  }
+}
+
+void Coordinator::Parts::Poll() {
+  busy = true;
+  for (Work& work : queue.Take()) Handle(work);
+  const Time now = deps.store.Now();
+  for (const std::shared_ptr<TaskDriver>& driver : catalog.Running()) {
+    driver->Advance(now, draining);
+    if (driver->TakeChanged()) changed.insert(driver->task_id());
+    if (driver->ended()) Retire(driver);
+  }
+  ingest.Expire(now);
+  PruneIfDue(now);
+  watchers.Notify(std::exchange(changed, {}));
+  busy = false;
+}
+
+void Coordinator::Parts::Retire(const std::shared_ptr<TaskDriver>& driver) {
+  const Result<TaskRow> row = deps.store.GetTaskById(driver->task_id());
+  if (!row.ok()) return;  // again in the next turn
+  if (row->state == TaskState::kFinished && !OfferModel(*row).ok()) return;
+  catalog.RemoveRunning(row->population, row->id);
+  deps.events.Write(
+      LogLevel::kInfo, "task_ended",
+      {{"task", row->name},
+       {"state", row->state == TaskState::kFinished ? "FINISHED" : "STOPPED"},
+       {"version", row->latest_version}});
+}
+
+void Coordinator::Parts::PruneIfDue(Time now) {
+  if (now < next_prune) return;
+  next_prune = now + kPruneInterval;
+  const Status pruned = deps.store.Prune(now - kReceiptsKept);
+  if (!pruned.ok()) {
+    deps.events.Write(LogLevel::kWarning, "prune_failed",
+                      {{"reason", pruned.ToString()}});
+  }
+}
+
+Time Coordinator::Parts::NextDeadline() {
+  if (!queue.empty()) return Time{};
+  Time next = std::min(next_prune, ingest.NextDeadline());
+  for (const std::shared_ptr<TaskDriver>& driver : catalog.Running()) {
+    next = std::min(next, driver->NextDeadline());
+  }
+  return next;
+}
+
+void Coordinator::Parts::AnswerEverythingUnavailable() {
+  const Status status = Unavailable("the coordinator is shutting down");
+  for (Work& work : queue.Take()) {
+    if (auto* check_in = std::get_if<CheckInWork>(&work)) {
+      check_in->done(status);
+    } else if (auto* upload = std::get_if<VerifiedUpload>(&work)) {
+      upload->done(status);
+    }
+  }
+  for (const auto& driver : catalog.Running()) driver->Shutdown();
+}
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,78 @@
+// The inside of a Coordinator: its parts, wired.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "coordinator/artefact_uploads.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/describe.h"
+#include "coordinator/enrolment.h"
+#include "coordinator/outcome_cache.h"
+#include "coordinator/task_admin.h"
+#include "coordinator/task_catalog.h"
+#include "coordinator/tickets.h"
+#include "coordinator/upload_ingest.h"
+#include "coordinator/watchers.h"
+#include "coordinator/work_queue.h"
+
+namespace selvage::coordinator {
+
+struct Coordinator::Parts final : public UploadSink {
+  Parts(const CoordinatorOptions& o, const CoordinatorDependencies& d);
+
+  // ----------------------------------------------------------- start, turn
+  // Loads tasks, removes orphans, recovers open rounds.
+  Status Recover();
+  void Poll();
+  Time NextDeadline();
+  void AnswerEverythingUnavailable();
+
+  // -------------------------------------------------------- any RPC thread
+  void CheckIn(const DeviceIdentity& device, const CheckInRequest& request,
+               CheckInCallback done);
+  OutcomeState OutcomeOf(const std::string& assignment_id,
+                         const DeviceIdentity& device);
+  Result<RetryWindow> Abandon(const DeviceIdentity& device,
+                              const std::string& assignment_id, ByteSpan token,
+                              AbandonReason reason, const std::string& message);
+  uint64_t CheckInCount(const RoundKey& round) const;
+
+  // UploadSink.
+  Door DoorOf(const RoundKey& round) override;
+  std::shared_ptr<const TaskDefinition> DefinitionOf(uint64_t task_id) override;
+  RetryWindow PaceOf(uint64_t task_id) override;
+  void Post(const RoundKey& round, RoundEvent event) override;
+  void Post(VerifiedUpload upload) override;
+
+  // ---------------------------------------------------------------- worker
+  void Handle(Work& work);
+  void AddTask(const TaskRow& row,
+               std::shared_ptr<const TaskDefinition> definition);
+  Status OfferModel(const TaskRow& row);
+  // A task that does not run any more: no driver, perhaps an offer.
+  void Retire(const std::shared_ptr<TaskDriver>& driver);
+  Status CollectOrphans();
+  void PruneIfDue(Time now);
+
+  const CoordinatorOptions options;
+  const CoordinatorDependencies deps;
+  const Tickets tickets;
+  Enrolment enrolment;
+  Describer describer;
+  TaskCatalog catalog;
+  OutcomeCache outcomes;
+  TaskAdmin admin;
+  Watchers watchers;
+  ArtefactUploads artefacts;
+  UploadIngest ingest;
+  WorkQueue queue;
+  std::atomic<bool> draining{false};
+  std::atomic<bool> busy{false};  // the worker holds work it took
+  std::set<uint64_t> changed;     // tasks; worker only
+  Time next_prune{};              // worker only
+};
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,58 @@
+// Who may take part: populations, enrolment tokens, device certificates.
+#pragma once
+
+#include <optional>
+#include <set>
+#include <string>
+
+#include "base/mutex.h"
+#include "coordinator/api.h"
+#include "coordinator/options.h"
+#include "coordinator/tickets.h"
+
+namespace selvage::coordinator {
+
+// Thread-safe. The methods are those of DeviceApi and AdminApi.
+class Enrolment {
+ public:
+  Enrolment(const CoordinatorOptions& options,
+            const CoordinatorDependencies& deps, const Tickets& tickets)
+      : options_(options), deps_(deps), tickets_(tickets) {}
+
+  // Reads the enrolled devices into memory. Once, before anything else.
+  Status Load();
+
+  // From memory: no database.
+  bool IsEnrolled(const DeviceIdentity& device) SELVAGE_EXCLUDES(mu_);
+
+  Result<EnrollAnswer> Enroll(const std::optional<DeviceIdentity>& current,
+                              const EnrollRequest& request);
+
+  Result<PopulationInfo> CreatePopulation(const std::string& name,
+                                          const std::string& request_id);
+  Result<PopulationInfo> GetPopulation(const std::string& name);
+  Result<Page<PopulationInfo>> ListPopulations(const PageRequest& page);
+
+  Result<NewToken> CreateToken(const std::string& population, Duration ttl,
+                               uint32_t uses_max,
+                               const std::string& request_id);
+  Result<Page<TokenInfo>> ListTokens(const std::string& population,
+                                     const PageRequest& page);
+  Result<TokenInfo> RevokeToken(const std::string& id);
+
+ private:
+  Result<EnrollAnswer> Renew(const DeviceIdentity& current,
+                             const EnrollRequest& request);
+  Result<EnrollAnswer> EnrollByToken(const EnrollRequest& request);
+  Result<NewToken> BundleOf(const TokenRow& row) const;
+  EnrollAnswer AnswerOf(const DeviceRow& row) const;
+
+  const CoordinatorOptions& options_;
+  const CoordinatorDependencies& deps_;
+  const Tickets& tickets_;
+
+  Mutex mu_;
+  std::set<DeviceIdentity> enrolled_ SELVAGE_GUARDED_BY(mu_);
+};
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,64 @@
+// What a coordinator is told, and what it is given.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "base/time.h"
+#include "coordinator/api.h"
+#include "coordinator/blob_store.h"
+#include "coordinator/store.h"
+#include "crypto/secret.h"
+#include "crypto/signature.h"
+#include "crypto/x509.h"
+
+namespace selvage::coordinator {
+
+struct CoordinatorOptions {
+  // What a token bundle tells devices to connect to: HOST:PORT.
+  std::string device_endpoint{};
+  // No TLS (loopback only, explicit): bundles name no CA.
+  bool insecure = false;
+
+  // When a device with nothing to do comes back (config: pace.retry_min,
+  // pace.retry_max). Also after an answered upload.
+  RetryWindow pace{std::chrono::seconds(60), std::chrono::seconds(120)};
+  // Devices waiting for a draw come back within round_deadline / 600, but not
+  // sooner than candidate_retry_min and not later than candidate_retry_max or
+  // pace.max.
+  Duration candidate_retry_min = std::chrono::milliseconds(50);
+  Duration candidate_retry_max = std::chrono::seconds(30);
+
+  // Admission of uploads: bytes announced by uploads that are staged or wait
+  // for their commit. One upload is always admitted, whatever its size.
+  uint64_t upload_bytes_max = uint64_t{256} << 20;
+  // What a broken stream left behind is kept this long for a resume.
+  Duration staging_ttl = std::chrono::seconds(60);
+
+  // Group commit: flush at this many updates or when the oldest is this old.
+  size_t batch_updates_max = 16;
+  Duration batch_age_max = std::chrono::milliseconds(500);
+
+  Duration certificate_lifetime = std::chrono::hours(24 * 365);
+
+  // INVALID_ARGUMENT names field, value and bound.
+  Status Validate() const;
+};
+
+// All of it must outlive the coordinator. `random` must be thread-safe.
+struct CoordinatorDependencies {
+  Store& store;
+  BlobStore& blobs;
+  Clock& clock;  // certificates and the worker's sleep; leases use Store::Now()
+  RandomSource& random;
+  EventSink& events;
+  const crypto::CertificateAuthority& authority;
+  const crypto::Ed25519KeyPair& plan_key;   // signs plans
+  const crypto::SecretBytes& wrapping_key;  // 32 bytes: wraps round keys
+  const crypto::SecretBytes& server_key;    // 32 bytes: assignment tokens
+};
+
+}  // namespace selvage::coordinator

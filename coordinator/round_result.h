@@ -1,0 +1,52 @@
+// From the partials of a closed round to the next model version.
+#pragma once
+
+#include <vector>
+
+#include "aggregation/metrics.h"
+#include "base/status.h"
+#include "coordinator/blob_store.h"
+#include "coordinator/partial.h"
+#include "coordinator/store.h"
+#include "coordinator/task_definition.h"
+#include "crypto/secret.h"
+#include "plan/checkpoint.h"
+
+namespace selvage::coordinator {
+
+// The sum of the partials that committed rows name; one partial in memory at a
+// time. DATA_LOSS, or NOT_FOUND, if one cannot be read: acknowledged updates
+// are gone, and no model may be made from the rest.
+Result<RoundSums> MergePartials(const TaskDefinition& definition,
+                                const RoundKey& round, Store& store,
+                                BlobStore& blobs,
+                                const crypto::SecretBytes& round_key);
+
+// Applies the mean of a round to its base: shared tensors by the server's
+// learning rate, buffer_float tensors by 1; the others stay. OUT_OF_RANGE if a
+// value would not be finite.
+Status ApplyMean(const TaskDefinition& definition,
+                 const std::vector<double>& mean, plan::Checkpoint& master);
+
+// The artefacts of a version, durable in `blobs`: what devices download, and
+// the float32 master as safetensors.
+struct VersionArtefacts {
+  crypto::Digest checkpoint_digest;
+  uint64_t checkpoint_size = 0;
+  crypto::Digest master_digest;
+  uint64_t master_size = 0;
+};
+Result<VersionArtefacts> StoreVersion(const TaskDefinition& definition,
+                                      uint64_t version, uint64_t round,
+                                      const plan::Checkpoint& master,
+                                      BlobStore& blobs);
+
+// The master copy of a version.
+Result<plan::Checkpoint> LoadMaster(const plan::TensorTable& table,
+                                    const VersionRow& row, BlobStore& blobs);
+
+// Serialized metrics, or nothing below `min_cohort` devices (invariant I5).
+Bytes ReleasableMetrics(const aggregation::MetricSums& metrics,
+                        uint64_t min_cohort);
+
+}  // namespace selvage::coordinator

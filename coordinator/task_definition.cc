@@ -1,0 +1,94 @@
+#include "coordinator/task_definition.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "aggregation/codec/checkpoint_codec.h"
+#include "aggregation/codec/codec.h"
+#include "plan/plan.h"
+
+namespace selvage::coordinator {
+namespace {
+
+// Room for refills: every slot may vanish and be offered again this often.
+constexpr uint64_t kAssignmentsPerSlot = 4;
+
+// As many as the exact sum can hold without overflow, at most
+// kAssignmentsPerSlot per slot. TaskSpec::Validate() made sure that the slots
+// themselves fit.
+uint64_t UpdateMax(const plan::TaskSpec& spec) {
+  const uint64_t bound =
+      static_cast<uint64_t>(std::numeric_limits<int64_t>::max() >> 31) /
+      static_cast<uint64_t>(spec.update.weight_cap);
+  return std::min(
+      bound, kAssignmentsPerSlot * static_cast<uint64_t>(spec.SlotCount()));
+}
+
+}  // namespace
+
+RoundConfig TaskDefinition::ConfigOf(uint64_t round) const {
+  const plan::StrategySpec& strategy = spec.strategy;
+  RoundConfig config;
+  config.number = round;
+  config.seed = spec.seed;
+  config.cohort = static_cast<uint32_t>(strategy.cohort);
+  config.min_updates = static_cast<uint32_t>(spec.MinUpdates());
+  config.slot_count = static_cast<uint32_t>(spec.SlotCount());
+  config.available_min = static_cast<uint32_t>(
+      std::max(spec.SlotCount(), strategy.min_available_nodes));
+  config.update_max = layout.update_count_max;
+  config.round_deadline = strategy.round_deadline;
+  config.compute_deadline = strategy.round_deadline / 2;
+  config.selection_window = strategy.selection_window > Duration::zero()
+                                ? strategy.selection_window
+                                : strategy.round_deadline / 2;
+  return config;
+}
+
+Result<TaskDefinition> DefineTask(plan::TaskSpec spec, plan::Program program,
+                                  const crypto::Digest& program_digest) {
+  SELVAGE_RETURN_IF_ERROR(spec.Validate());
+  SELVAGE_ASSIGN_OR_RETURN(const plan::Plan plan,
+                           plan::MakePlan(spec, program_digest, program));
+  TaskDefinition definition;
+  definition.key_metric = plan.key_metric;
+  definition.program_digest = program_digest;
+  for (const auto& slice : program.table.aggregated()) {
+    definition.layout.ranges.push_back(
+        {slice.count, slice.role == plan::Role::kBufferFloat
+                          ? spec.update.max_abs_buffer_float
+                          : spec.update.max_abs_default});
+  }
+  definition.layout.weight_max = static_cast<uint32_t>(spec.update.weight_cap);
+  definition.layout.update_count_max = UpdateMax(spec);
+  SELVAGE_RETURN_IF_ERROR(definition.layout.Validate());
+  definition.update_counts = aggregation::UpdateCounts(program.table);
+  definition.update_size_bytes =
+      aggregation::EncodedSize(spec.update.codec, definition.update_counts);
+  definition.spec = std::move(spec);
+  definition.program = std::move(program);
+  return definition;
+}
+
+Result<plan::Program> LoadProgram(const crypto::Digest& digest,
+                                  BlobStore& blobs) {
+  SELVAGE_ASSIGN_OR_RETURN(const Bytes json,
+                           blobs.Read(digest, plan::kProgramJsonSizeMax));
+  return plan::ParseProgram(AsText(json));
+}
+
+Result<TaskDefinition> LoadDefinition(const TaskRow& row, BlobStore& blobs) {
+  Result<plan::TaskSpec> spec = plan::ParseTaskFile(row.task_file);
+  if (!spec.ok()) {
+    return DataLoss("the stored file of task " + row.name +
+                    " no longer parses: " + spec.status().ToString());
+  }
+  Result<plan::Program> program = LoadProgram(row.program_digest, blobs);
+  if (!program.ok()) {
+    return program.status().WithContext("the program of task " + row.name);
+  }
+  return DefineTask(*std::move(spec), *std::move(program), row.program_digest);
+}
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,45 @@
+// A task as the coordinator runs it: the spec, its program, and what follows
+// from the two.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "aggregation/exact_sum.h"
+#include "base/status.h"
+#include "coordinator/blob_store.h"
+#include "coordinator/round.h"
+#include "coordinator/store.h"
+#include "plan/program.h"
+#include "plan/task.h"
+
+namespace selvage::coordinator {
+
+struct TaskDefinition {
+  plan::TaskSpec spec;
+  plan::Program program;
+  crypto::Digest program_digest;
+  // One range per aggregated tensor, in table order: the blocks of an update.
+  aggregation::SumLayout layout;
+  std::vector<size_t> update_counts;
+  uint64_t update_size_bytes = 0;  // encoded
+  std::string key_metric;          // explicit
+
+  RoundConfig ConfigOf(uint64_t round) const;
+};
+
+// INVALID_ARGUMENT if spec and program do not go together (plan::MakePlan), or
+// an element bound does not fit the exact sum.
+Result<TaskDefinition> DefineTask(plan::TaskSpec spec, plan::Program program,
+                                  const crypto::Digest& program_digest);
+
+// Of a task that the store holds. DATA_LOSS if it can no longer be read.
+Result<TaskDefinition> LoadDefinition(const TaskRow& row, BlobStore& blobs);
+
+// The program document of that digest, parsed. NOT_FOUND.
+Result<plan::Program> LoadProgram(const crypto::Digest& digest,
+                                  BlobStore& blobs);
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,355 @@
+// The driver's public face and the handling of what happened. How a round is
+// opened, restored, finished and ended: task_driver_rounds.cc.
+#include "coordinator/task_driver.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/random.h"
+
+namespace selvage::coordinator {
+namespace {
+
+constexpr Duration kRecoveryPause = std::chrono::seconds(1);
+constexpr Duration kRacePause = std::chrono::milliseconds(10);
+
+}  // namespace
+
+TaskDriver::TaskDriver(const Context& context, TaskRow row,
+                       std::shared_ptr<const TaskDefinition> definition)
+    : context_(context),
+      task_id_(row.id),
+      definition_(std::move(definition)),
+      row_(std::move(row)),
+      batch_(
+          {context.options.batch_updates_max, context.options.batch_age_max}) {}
+
+// -------------------------------------------------------------- any thread
+
+bool TaskDriver::Wants(const std::string& device) const {
+  MutexLock lock(mu_);
+  return round_.has_value() && round_->Wants(device);
+}
+
+UploadSink::Door TaskDriver::DoorOf(uint64_t round) const {
+  using Door = UploadSink::Door;
+  MutexLock lock(mu_);
+  if (closed_ || round <= last_ended_) return Door::kClosed;
+  if (!round_.has_value()) return Door::kUnavailable;
+  if (round_->config().number != round) return Door::kClosed;
+  return round_->open() ? Door::kOpen : Door::kClosed;
+}
+
+uint64_t TaskDriver::CheckInCount(uint64_t round) const {
+  MutexLock lock(mu_);
+  if (!round_.has_value() || round_->config().number != round) return 0;
+  return round_->checked_in();
+}
+
+void TaskDriver::SetRound(std::optional<Round> round) {
+  MutexLock lock(mu_);
+  round_ = std::move(round);
+}
+
+// ------------------------------------------------------------------ inputs
+
+void TaskDriver::OnCheckIn(const DeviceIdentity& device, CheckInAnswer answer,
+                           CheckInCallback done) {
+  check_ins_.push_back({device, std::move(answer), std::move(done)});
+}
+
+void TaskDriver::OnUpload(VerifiedUpload upload) {
+  batch_.Add(std::move(upload), context_.deps.store.Now());
+}
+
+void TaskDriver::OnEvent(uint64_t round, const RoundEvent& event) {
+  events_.push_back({round, event});
+}
+
+void TaskDriver::OnGaveUp(uint64_t round, const std::string& device,
+                          const std::string& assignment_id,
+                          AbandonReason reason) {
+  gave_up_.push_back({round,
+                      device,
+                      {assignment_id, AssignmentState::kAbandoned,
+                       std::string(AbandonReasonName(reason))}});
+}
+
+void TaskDriver::OnStopped() {
+  if (ended_) return;
+  if (round().has_value()) {
+    context_.outcomes.Put(lease_.key, OutcomeState::kAbandoned);
+    for (const std::string& id : partials_) {
+      (void)context_.deps.blobs.RemoveSealed(id);  // or at the next start
+    }
+  }
+  End();
+}
+
+void TaskDriver::End() {
+  ended_ = true;
+  changed_ = true;
+  MutexLock lock(mu_);
+  closed_ = true;
+  round_.reset();
+}
+
+void TaskDriver::Shutdown() {
+  const Status status = Unavailable("the coordinator is shutting down");
+  AnswerUploads(batch_.TakeAll(status));
+  for (WaitingCheckIn& waiting : std::exchange(check_ins_, {})) {
+    waiting.done(status);
+  }
+}
+
+// ----------------------------------------------------------------- the turn
+
+void TaskDriver::Advance(Time now, bool drain) {
+  const auto run = [&]() -> Status {
+    if (!round().has_value()) SELVAGE_RETURN_IF_ERROR(Recover(now));
+    if (ended_) return OkStatus();
+    SELVAGE_RETURN_IF_ERROR(HandleEvents(now));
+    if (FlushIsDue(now, drain)) SELVAGE_RETURN_IF_ERROR(Flush(now));
+    SELVAGE_RETURN_IF_ERROR(HandleDeadline(now));
+    SELVAGE_RETURN_IF_ERROR(Finish(now));
+    if (ended_) return OkStatus();
+    return HandleCheckIns(now);
+  };
+  const bool pausing = !round().has_value() && now < retry_at_;
+  if (!ended_ && !pausing) {
+    if (const Status status = run(); !status.ok()) Lose(status, now);
+  }
+  if (ended_) {
+    AnswerUploads(batch_.CloseOut(context_.deps.store, context_.options.pace));
+  } else if (!round().has_value()) {
+    AnswerUploads(batch_.TakeAll(Unavailable("the round is being recovered")));
+  }
+  AnswerCheckIns(now);
+}
+
+Time TaskDriver::NextDeadline() const {
+  if (ended_) return kNever;
+  if (!check_ins_.empty() || !events_.empty() || !gave_up_.empty()) {
+    return Time{};
+  }
+  if (!round().has_value()) return retry_at_;
+  if (!round()->open()) return Time{};
+  return std::min(round()->NextDeadline(), batch_.deadline());
+}
+
+Status TaskDriver::HandleEvents(Time now) {
+  const std::vector<WaitingGaveUp> gave_up = std::exchange(gave_up_, {});
+  std::vector<Store::AssignmentChange> changes;
+  for (const WaitingGaveUp& waiting : gave_up) {
+    changes.push_back(waiting.change);
+    events_.push_back({waiting.round, GaveUp{waiting.device}});
+  }
+  if (!changes.empty()) {
+    SELVAGE_RETURN_IF_ERROR(context_.deps.store.ChangeAssignments(changes));
+    changed_ = true;
+  }
+  for (const WaitingEvent& waiting : std::exchange(events_, {})) {
+    if (waiting.round != round()->config().number) continue;
+    changed_ = changed_ || std::holds_alternative<UpdateRefused>(waiting.event);
+    Step(waiting.event, now);
+  }
+  return Persist(now);
+}
+
+Status TaskDriver::HandleCheckIns(Time now) {
+  for (WaitingCheckIn& waiting : check_ins_) {
+    Step(CheckedIn{waiting.device.device_id}, now);
+    const auto* answer = std::get_if<AnswerCheckIn>(&actions_.back());
+    SELVAGE_CHECK(answer != nullptr);
+    waiting.verdict = answer->verdict;
+    changed_ = true;
+  }
+  return Persist(now);
+}
+
+Status TaskDriver::HandleDeadline(Time now) {
+  if (now < round()->NextDeadline()) return OkStatus();
+  Step(Tick{}, now);
+  return Persist(now);
+}
+
+bool TaskDriver::FlushIsDue(Time now, bool drain) const {
+  if (batch_.empty()) return false;
+  return drain || batch_.IsDue(now) || batch_.size() >= round()->missing() ||
+         now >= round()->deadline() || context_.active_streams(task_id_) == 0;
+}
+
+Status TaskDriver::Flush(Time now) {
+  UploadBatch::Flushed flushed = batch_.Flush(
+      {*definition_, context_.deps.store, context_.deps.blobs,
+       context_.deps.random, round_key_, lease_, context_.options.pace, now});
+  Status status = flushed.status;
+  if (!flushed.accepted.empty()) {
+    partials_.push_back(flushed.partial_id);
+    changed_ = true;
+    Step(UpdatesAccepted{std::move(flushed.accepted)}, now);
+    status = Persist(now);
+  }
+  // They are true whatever became of the round's state since.
+  AnswerUploads(std::move(flushed.answers));
+  return status;
+}
+
+void TaskDriver::AnswerUploads(std::vector<PendingAnswer> answers) {
+  for (PendingAnswer& pending : answers) {
+    pending.done(std::move(pending.answer));
+  }
+}
+
+void TaskDriver::AnswerCheckIns(Time now) {
+  for (WaitingCheckIn& waiting : std::exchange(check_ins_, {})) {
+    waiting.answer.retry = context_.options.pace;
+    waiting.answer.retry_if_accepted = context_.options.pace;
+    if (round().has_value()) {
+      if (waiting.verdict == CheckInVerdict::kAssigned && round()->open()) {
+        waiting.answer.work = AssignmentFor(waiting.device, now);
+      } else if (waiting.verdict == CheckInVerdict::kCandidate) {
+        waiting.answer.retry = CandidateWindow();
+      }
+    }
+    waiting.done(std::move(waiting.answer));
+  }
+}
+
+Assignment TaskDriver::AssignmentFor(const DeviceIdentity& device,
+                                     Time now) const {
+  const Round::Member* member = round()->Find(device.device_id);
+  SELVAGE_CHECK(member != nullptr);
+  Assignment assignment;
+  assignment.id = context_.tickets.AssignmentId(lease_.key, device);
+  assignment.task = row_.name;
+  assignment.round = lease_.key.number;
+  assignment.plan_digest = row_.plan_digest;
+  assignment.plan_signature = row_.plan_signature;
+  assignment.checkpoint_digest = base_.checkpoint_digest;
+  assignment.checkpoint_codec = base_.checkpoint_codec;
+  assignment.base_version = base_.version;
+  assignment.token = context_.tickets.AssignmentToken(assignment.id);
+  assignment.compute_deadline =
+      std::max(Duration::zero(), member->lease_deadline - now);
+  assignment.upload_deadline =
+      std::max(Duration::zero(), round()->deadline() - now);
+  assignment.seed = DeriveSeed(definition_->spec.seed,
+                               "device " + device.device_id, assignment.round);
+  return assignment;
+}
+
+RetryWindow TaskDriver::CandidateWindow() const {
+  const CoordinatorOptions& options = context_.options;
+  const Duration most = std::min(
+      options.pace.max,
+      std::clamp(definition_->spec.strategy.round_deadline / 600,
+                 options.candidate_retry_min, options.candidate_retry_max));
+  return {most / 2, most};
+}
+
+void TaskDriver::Lose(const Status& why, Time now) {
+  context_.deps.events.Write(LogLevel::kWarning, "task_recovering",
+                             {{"task", row_.name}, {"reason", why.ToString()}});
+  SetRound(std::nullopt);
+  actions_.clear();
+  events_.clear();
+  sums_.reset();
+  // Nobody was told of an assignment that may not exist.
+  for (WaitingCheckIn& waiting : check_ins_) {
+    waiting.verdict = CheckInVerdict::kNothing;
+  }
+  // ABORTED is a race that was lost, not a sick disk: look again soon.
+  retry_at_ =
+      now + (why.code() == StatusCode::kAborted ? kRacePause : kRecoveryPause);
+}
+
+// ------------------------------------------------------ deciding and storing
+
+void TaskDriver::Step(const RoundEvent& event, Time now) {
+  std::vector<RoundAction> actions;
+  {
+    MutexLock lock(mu_);
+    actions = round_->Step(event, now);
+  }
+  std::move(actions.begin(), actions.end(), std::back_inserter(actions_));
+}
+
+Status TaskDriver::PersistAssignments(std::vector<AssignmentRow>& rows) {
+  if (rows.empty()) return OkStatus();
+  changed_ = true;
+  return context_.deps.store.PutAssignments(lease_, std::exchange(rows, {}));
+}
+
+Status TaskDriver::PersistExpiries(
+    std::vector<Store::AssignmentChange>& changes) {
+  if (changes.empty()) return OkStatus();
+  changed_ = true;
+  return context_.deps.store.ChangeAssignments(std::exchange(changes, {}));
+}
+
+Status TaskDriver::Persist(Time now) {
+  const auto id_of = [&](const std::string& device) {
+    return context_.tickets.AssignmentId(lease_.key, {row_.population, device});
+  };
+  std::vector<AssignmentRow> assignments;
+  std::vector<Store::AssignmentChange> expiries;
+  for (const RoundAction& action : std::exchange(actions_, {})) {
+    if (const auto* assign = std::get_if<Assign>(&action)) {
+      // A lease that expires and is given again in one turn: in this order.
+      SELVAGE_RETURN_IF_ERROR(PersistExpiries(expiries));
+      AssignmentRow& row = assignments.emplace_back();
+      row.id = id_of(assign->device);
+      row.round = lease_.key;
+      row.device_id = assign->device;
+      row.lease_deadline = assign->lease_deadline;
+      row.expires = round()->deadline();
+    } else if (const auto* expire = std::get_if<Expire>(&action)) {
+      SELVAGE_RETURN_IF_ERROR(PersistAssignments(assignments));
+      expiries.push_back(
+          {id_of(expire->device), AssignmentState::kExpired, ""});
+    } else if (const auto* enter = std::get_if<EnterState>(&action)) {
+      SELVAGE_RETURN_IF_ERROR(PersistExpiries(expiries));
+      SELVAGE_RETURN_IF_ERROR(PersistAssignments(assignments));
+      SELVAGE_RETURN_IF_ERROR(PersistState(*enter, now));
+    }
+  }
+  SELVAGE_RETURN_IF_ERROR(PersistExpiries(expiries));
+  return PersistAssignments(assignments);
+}
+
+Status TaskDriver::PersistState(const EnterState& enter, Time now) {
+  Store& store = context_.deps.store;
+  changed_ = true;
+  switch (enter.state) {
+    case RoundState::kCollecting:
+    case RoundState::kClosing:
+    case RoundState::kApplying:
+      SELVAGE_RETURN_IF_ERROR(store.Transition(
+          lease_, durable_state_, enter.state, now, round()->checked_in()));
+      break;
+    case RoundState::kAbandoned:
+      SELVAGE_RETURN_IF_ERROR(
+          store.AbandonRound(lease_, durable_state_, now, enter.reason));
+      break;
+    case RoundState::kCommitted:  // Commit() has done it
+      break;
+    case RoundState::kSelecting:
+    case RoundState::kUnmasking:
+      SELVAGE_CHECK(false);
+  }
+  durable_state_ = enter.state;
+  context_.deps.events.Write(enter.state == RoundState::kAbandoned
+                                 ? LogLevel::kWarning
+                                 : LogLevel::kInfo,
+                             "round_state",
+                             {{"task", row_.name},
+                              {"round", lease_.key.number},
+                              {"state", RoundStateName(enter.state)},
+                              {"accepted", round()->accepted()},
+                              {"reason", enter.reason}});
+  return OkStatus();
+}
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,165 @@
+// Runs one task: the imperative shell around its current Round.
+//
+// RPC threads ask (Wants, DoorOf); the worker hands in what happened and calls
+// Advance(), which steps the machine, makes what it decided durable (all
+// assignments of one call in one transaction), and only then answers. The mutex
+// guards the machine's memory and is never held during I/O.
+//
+// Crash-only: after any store or disk error the machine is thrown away and
+// built again from the store, by the code that runs after a restart.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/mutex.h"
+#include "coordinator/options.h"
+#include "coordinator/outcome_cache.h"
+#include "coordinator/partial.h"
+#include "coordinator/round.h"
+#include "coordinator/task_definition.h"
+#include "coordinator/tickets.h"
+#include "coordinator/upload_batch.h"
+#include "coordinator/upload_ingest.h"
+
+namespace selvage::coordinator {
+
+using CheckInCallback = std::function<void(Result<CheckInAnswer>)>;
+
+class TaskDriver {
+ public:
+  // What all drivers share. All of it outlives them.
+  struct Context {
+    const CoordinatorOptions& options;
+    const CoordinatorDependencies& deps;
+    const Tickets& tickets;
+    OutcomeCache& outcomes;
+    // Streams of a task whose bytes are still arriving.
+    std::function<size_t(uint64_t task_id)> active_streams;
+  };
+
+  TaskDriver(const Context& context, TaskRow row,
+             std::shared_ptr<const TaskDefinition> definition);
+
+  uint64_t task_id() const { return task_id_; }
+  const std::shared_ptr<const TaskDefinition>& definition() const {
+    return definition_;
+  }
+
+  // ---------------------------------------------------------- any thread
+  // False: a check-in of this device would change nothing.
+  bool Wants(const std::string& device) const SELVAGE_EXCLUDES(mu_);
+  UploadSink::Door DoorOf(uint64_t round) const SELVAGE_EXCLUDES(mu_);
+  // Devices the open round has seen so far.
+  uint64_t CheckInCount(uint64_t round) const SELVAGE_EXCLUDES(mu_);
+
+  // -------------------------------------------------------------- worker
+  // Nothing is answered before Advance().
+  void OnCheckIn(const DeviceIdentity& device, CheckInAnswer answer,
+                 CheckInCallback done);
+  void OnUpload(VerifiedUpload upload);
+  void OnEvent(uint64_t round, const RoundEvent& event);
+  void OnGaveUp(uint64_t round, const std::string& device,
+                const std::string& assignment_id, AbandonReason reason);
+  // The store has stopped the task.
+  void OnStopped();
+
+  // Brings the task into memory, or back into it. DATA_LOSS if its round key
+  // cannot be unwrapped.
+  Status Recover(Time now);
+  // Everything that is due. `drain`: flush at once, there is no next time.
+  void Advance(Time now, bool drain);
+  // In the past if Advance() has work.
+  Time NextDeadline() const;
+  // True once after anything changed that a watcher can see.
+  bool TakeChanged() { return std::exchange(changed_, false); }
+  bool ended() const { return ended_; }
+  bool idle() const { return batch_.empty() && check_ins_.empty(); }
+  // Answers whatever still waits: UNAVAILABLE.
+  void Shutdown();
+
+ private:
+  struct WaitingCheckIn {
+    DeviceIdentity device;
+    CheckInAnswer answer;
+    CheckInCallback done;
+    CheckInVerdict verdict = CheckInVerdict::kNothing;
+  };
+  struct WaitingEvent {
+    uint64_t round = 0;
+    RoundEvent event;
+  };
+  struct WaitingGaveUp {
+    uint64_t round = 0;
+    std::string device;
+    Store::AssignmentChange change;
+  };
+
+  // The machine's turn. What it decides goes to actions_.
+  void Step(const RoundEvent& event, Time now);
+  // Makes actions_ durable, in order.
+  Status Persist(Time now);
+  Status PersistState(const EnterState& enter, Time now);
+  Status PersistAssignments(std::vector<AssignmentRow>& rows);
+  Status PersistExpiries(std::vector<Store::AssignmentChange>& changes);
+
+  Status OpenRound(uint64_t number, Time now);
+  Status RestoreRound(const RoundRow& row);
+  Status HandleEvents(Time now);
+  Status HandleCheckIns(Time now);
+  bool FlushIsDue(Time now, bool drain) const;
+  Status Flush(Time now);
+  Status HandleDeadline(Time now);
+  // CLOSING and APPLYING: from partials to a committed version.
+  Status Finish(Time now);
+  Status Commit(Time now);
+  // After COMMITTED or ABANDONED: the partials' blobs go.
+  Status EndRound(Time now);
+
+  // The task has ended: nothing will be taken or handed out any more.
+  void End();
+  // The store and the machine may differ: forget the machine.
+  void Lose(const Status& why, Time now);
+  void AnswerCheckIns(Time now);
+  void AnswerUploads(std::vector<PendingAnswer> answers);
+  Assignment AssignmentFor(const DeviceIdentity& device, Time now) const;
+  RetryWindow CandidateWindow() const;
+  // round_ as the worker, the only thread that changes it, may read it.
+  const std::optional<Round>& round() const
+      SELVAGE_TSA(no_thread_safety_analysis) {
+    return round_;
+  }
+  void SetRound(std::optional<Round> round) SELVAGE_EXCLUDES(mu_);
+
+  const Context context_;
+  const uint64_t task_id_;
+  const std::shared_ptr<const TaskDefinition> definition_;
+
+  // Worker only.
+  TaskRow row_;
+  VersionRow base_;   // of the current round
+  RoundLease lease_;  // likewise
+  RoundState durable_state_ = RoundState::kSelecting;
+  crypto::SecretBytes round_key_{0};
+  std::vector<std::string> partials_;  // sealed blobs of the current round
+  std::optional<RoundSums> sums_;      // between CLOSING and the commit
+  std::vector<RoundAction> actions_;
+  std::vector<WaitingCheckIn> check_ins_;
+  std::vector<WaitingEvent> events_;
+  std::vector<WaitingGaveUp> gave_up_;
+  UploadBatch batch_;
+  Time retry_at_{};  // after Lose()
+  bool changed_ = true;
+  bool ended_ = false;
+
+  mutable Mutex mu_;
+  std::optional<Round> round_ SELVAGE_GUARDED_BY(mu_);
+  uint64_t last_ended_ SELVAGE_GUARDED_BY(mu_) = 0;  // round number
+  bool closed_ SELVAGE_GUARDED_BY(mu_) = false;      // ended_, for any thread
+};
+
+}  // namespace selvage::coordinator

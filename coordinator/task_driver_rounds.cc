@@ -1,0 +1,231 @@
+// How a driver opens, restores, finishes and ends its rounds.
+#include <utility>
+
+#include "base/check.h"
+#include "coordinator/round_result.h"
+#include "coordinator/task_driver.h"
+#include "crypto/aead.h"
+
+namespace selvage::coordinator {
+namespace {
+
+// Trying again cannot help: the round ends without a model. Everything else
+// (a full disk, a busy database) is tried again from the same durable state.
+bool IsFinal(const Status& status) {
+  switch (status.code()) {
+    case StatusCode::kDataLoss:
+    case StatusCode::kNotFound:
+    case StatusCode::kOutOfRange:
+    case StatusCode::kInvalidArgument:
+    case StatusCode::kFailedPrecondition:
+      return true;
+    default:
+      return false;
+  }
+}
+
+Round::MemberState MemberStateOf(AssignmentState state) {
+  switch (state) {
+    case AssignmentState::kLeased:
+      return Round::MemberState::kLeased;
+    case AssignmentState::kExpired:
+      return Round::MemberState::kExpired;
+    case AssignmentState::kAccepted:
+      return Round::MemberState::kAccepted;
+    case AssignmentState::kRejected:
+    case AssignmentState::kLate:
+    case AssignmentState::kAbandoned:
+      return Round::MemberState::kDone;
+  }
+  return Round::MemberState::kDone;
+}
+
+}  // namespace
+
+Status TaskDriver::Recover(Time now) {
+  Store& store = context_.deps.store;
+  sums_.reset();
+  actions_.clear();
+  SELVAGE_ASSIGN_OR_RETURN(row_, store.GetTaskById(task_id_));
+  changed_ = true;
+  if (row_.state != TaskState::kRunning) {
+    End();
+    return OkStatus();
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const std::optional<RoundRow> latest,
+                           store.LatestRound(task_id_));
+  if (!latest.has_value()) return OpenRound(1, now);
+  if (latest->state == RoundState::kCommitted ||
+      latest->state == RoundState::kAbandoned) {
+    {
+      MutexLock lock(mu_);
+      last_ended_ = latest->key.number;
+    }
+    context_.outcomes.Put(latest->key, latest->state == RoundState::kCommitted
+                                           ? OutcomeState::kCommitted
+                                           : OutcomeState::kAbandoned);
+    return OpenRound(latest->key.number + 1, now);
+  }
+  return RestoreRound(*latest);
+}
+
+Status TaskDriver::OpenRound(uint64_t number, Time now) {
+  const CoordinatorDependencies& deps = context_.deps;
+  SELVAGE_ASSIGN_OR_RETURN(
+      base_, deps.store.GetVersion(task_id_, row_.latest_version));
+  RoundRow row;
+  row.key = {task_id_, number};
+  row.base_version = base_.version;
+  row.opened = now;
+  round_key_ = crypto::NewAeadKey(deps.random);
+  SELVAGE_ASSIGN_OR_RETURN(
+      row.wrapped_key,
+      WrapRoundKey(deps.wrapping_key, round_key_, row.key, deps.random));
+  SELVAGE_ASSIGN_OR_RETURN(Round round,
+                           Round::Create(definition_->ConfigOf(number), now));
+  SELVAGE_RETURN_IF_ERROR(deps.store.OpenRound(row));
+  lease_ = {row.key, row.epoch};
+  durable_state_ = row.state;
+  partials_.clear();
+  SetRound(std::move(round));
+  deps.events.Write(LogLevel::kInfo, "round_state",
+                    {{"task", row_.name},
+                     {"round", number},
+                     {"state", RoundStateName(row.state)},
+                     {"base_version", base_.version}});
+  return OkStatus();
+}
+
+Status TaskDriver::RestoreRound(const RoundRow& row) {
+  const CoordinatorDependencies& deps = context_.deps;
+  SELVAGE_ASSIGN_OR_RETURN(
+      round_key_, UnwrapRoundKey(deps.wrapping_key, row.wrapped_key, row.key));
+  // A write, so what an interrupted one before it may have left in the log is
+  // settled from here on.
+  SELVAGE_ASSIGN_OR_RETURN(lease_, deps.store.TakeRound(row.key));
+  SELVAGE_ASSIGN_OR_RETURN(const RoundRow current,
+                           deps.store.GetRound(row.key));
+  SELVAGE_ASSIGN_OR_RETURN(base_,
+                           deps.store.GetVersion(task_id_, row.base_version));
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<AssignmentRecord> assignments,
+                           deps.store.ListAssignments(row.key));
+  std::map<std::string, Round::Member> members;
+  for (const AssignmentRecord& record : assignments) {
+    const AssignmentRow& assignment = record.assignment;
+    members[assignment.device_id] = {MemberStateOf(assignment.state),
+                                     assignment.lease_deadline};
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<PartialRow> partials,
+                           deps.store.ListPartials(row.key));
+  partials_.clear();
+  for (const PartialRow& partial : partials) partials_.push_back(partial.id);
+  SELVAGE_ASSIGN_OR_RETURN(
+      Round round,
+      Round::Restore(definition_->ConfigOf(row.key.number), row.opened,
+                     current.state, std::move(members)));
+  durable_state_ = current.state;
+  deps.events.Write(LogLevel::kInfo, "round_restored",
+                    {{"task", row_.name},
+                     {"round", row.key.number},
+                     {"state", RoundStateName(current.state)},
+                     {"accepted", round.accepted()},
+                     {"epoch", lease_.epoch}});
+  SetRound(std::move(round));
+  return OkStatus();
+}
+
+Status TaskDriver::Finish(Time now) {
+  const auto advance = [&]() -> Status {
+    if (round()->state() == RoundState::kClosing ||
+        (round()->state() == RoundState::kApplying && !sums_.has_value())) {
+      SELVAGE_ASSIGN_OR_RETURN(
+          sums_, MergePartials(*definition_, lease_.key, context_.deps.store,
+                               context_.deps.blobs, round_key_));
+      if (round()->accepted() != sums_->sum.update_count()) {
+        return DataLoss("the sum holds " +
+                        std::to_string(sums_->sum.update_count()) +
+                        " updates, acknowledged were " +
+                        std::to_string(round()->accepted()));
+      }
+      Step(SumsMerged{}, now);
+      SELVAGE_RETURN_IF_ERROR(Persist(now));
+    }
+    if (round()->state() == RoundState::kApplying) return Commit(now);
+    return OkStatus();
+  };
+  if (round()->state() == RoundState::kClosing ||
+      round()->state() == RoundState::kApplying) {
+    const Status status = advance();
+    sums_.reset();
+    if (!status.ok()) {
+      if (!IsFinal(status)) return status;
+      context_.deps.events.Write(LogLevel::kError, "round_failed",
+                                 {{"task", row_.name},
+                                  {"round", lease_.key.number},
+                                  {"reason", status.ToString()}});
+      Step(Failed{status.ToString()}, now);
+      SELVAGE_RETURN_IF_ERROR(Persist(now));
+    }
+  }
+  return round()->finished() ? EndRound(now) : OkStatus();
+}
+
+Status TaskDriver::Commit(Time now) {
+  const CoordinatorDependencies& deps = context_.deps;
+  CommittedRound result;
+  result.metrics = ReleasableMetrics(
+      sums_->metrics,
+      static_cast<uint64_t>(definition_->spec.privacy.min_cohort));
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<double> mean,
+                           std::move(sums_->sum).FinishMean());
+  sums_.reset();
+  SELVAGE_ASSIGN_OR_RETURN(
+      plan::Checkpoint master,
+      LoadMaster(definition_->program.table, base_, deps.blobs));
+  SELVAGE_RETURN_IF_ERROR(ApplyMean(*definition_, mean, master));
+  const uint64_t version = base_.version + 1;
+  SELVAGE_ASSIGN_OR_RETURN(const VersionArtefacts artefacts,
+                           StoreVersion(*definition_, version,
+                                        lease_.key.number, master, deps.blobs));
+  result.version.task_id = task_id_;
+  result.version.version = version;
+  result.version.round = lease_.key.number;
+  result.version.checkpoint_digest = artefacts.checkpoint_digest;
+  result.version.checkpoint_codec = definition_->spec.update.codec;
+  result.version.master_digest = artefacts.master_digest;
+  result.version.created = now;
+  result.artefacts = {{artefacts.checkpoint_digest, artefacts.checkpoint_size},
+                      {artefacts.master_digest, artefacts.master_size}};
+  result.references = {artefacts.checkpoint_digest};
+  result.finish_task =
+      row_.committed_rounds + 1 >=
+      static_cast<uint64_t>(definition_->spec.strategy.num_rounds);
+  const Status committed = deps.store.CommitRound(lease_, result, now);
+  if (!committed.ok()) {
+    // The store knows where the round stands: nothing here is final.
+    return IsFinal(committed) ? Aborted(committed.ToString()) : committed;
+  }
+  Step(VersionCommitted{}, now);
+  return Persist(now);
+}
+
+Status TaskDriver::EndRound(Time now) {
+  context_.outcomes.Put(lease_.key, round()->state() == RoundState::kCommitted
+                                        ? OutcomeState::kCommitted
+                                        : OutcomeState::kAbandoned);
+  for (const std::string& id : partials_) {
+    // Unreadable without its key, which is gone; what is not removed now is an
+    // orphan for the next start.
+    (void)context_.deps.blobs.RemoveSealed(id);
+  }
+  partials_.clear();
+  round_key_ = crypto::SecretBytes(0);
+  {
+    MutexLock lock(mu_);
+    last_ended_ = lease_.key.number;
+    round_.reset();
+  }
+  return Recover(now);  // the next round, or the end of the task
+}
+
+}  // namespace selvage::coordinator

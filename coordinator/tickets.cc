@@ -1,0 +1,63 @@
+#include "coordinator/tickets.h"
+
+#include <charconv>
+
+namespace selvage::coordinator {
+namespace {
+
+// Consumes "NUMBER." from the front.
+std::optional<uint64_t> TakeNumber(std::string_view& text) {
+  uint64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [next, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || next == end || *next != '.') return std::nullopt;
+  text.remove_prefix(static_cast<size_t>(next - text.data()) + 1);
+  return value;
+}
+
+}  // namespace
+
+crypto::Digest Tickets::Mac(std::string_view label,
+                            std::string_view message) const {
+  Bytes input = ToBytes(label);
+  AppendBytes(input, AsBytes(message));
+  return crypto::HmacSha256(key_.ExposeSecret(), input);
+}
+
+std::string Tickets::AssignmentId(const RoundKey& round,
+                                  const DeviceIdentity& device) const {
+  const std::string prefix =
+      std::to_string(round.task_id) + "." + std::to_string(round.number) + ".";
+  // Names hold no line feed, so the fields cannot run into each other. The
+  // first 11 bytes keep the id within 64 characters for every pair of numbers.
+  const crypto::Digest mac =
+      Mac("selvage/v1 assignment id\n",
+          prefix + "\n" + device.population + "\n" + device.device_id);
+  return prefix + ToHex(mac.span().first(11));
+}
+
+std::optional<RoundKey> Tickets::RoundOf(const std::string& assignment_id,
+                                         const DeviceIdentity& device) const {
+  std::string_view rest = assignment_id;
+  const std::optional<uint64_t> task = TakeNumber(rest);
+  if (!task.has_value()) return std::nullopt;
+  const std::optional<uint64_t> number = TakeNumber(rest);
+  if (!number.has_value()) return std::nullopt;
+  const RoundKey round{*task, *number};
+  if (!crypto::EqualConstantTime(AsBytes(AssignmentId(round, device)),
+                                 AsBytes(assignment_id))) {
+    return std::nullopt;
+  }
+  return round;
+}
+
+crypto::Digest Tickets::AssignmentToken(
+    const std::string& assignment_id) const {
+  return Mac("selvage/v1 assignment token\n", assignment_id);
+}
+
+crypto::Digest Tickets::EnrolmentSecret(const std::string& token_id) const {
+  return Mac("selvage/v1 enrolment secret\n", token_id);
+}
+
+}  // namespace selvage::coordinator

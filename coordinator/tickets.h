@@ -1,0 +1,42 @@
+// Names and secrets that are functions of the server key, so that they need no
+// row to be checked: assignment ids, assignment tokens, enrolment secrets.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "coordinator/api.h"
+#include "coordinator/store.h"
+#include "crypto/digest.h"
+#include "crypto/secret.h"
+
+namespace selvage::coordinator {
+
+// Thread-safe.
+class Tickets {
+ public:
+  // `server_key` must outlive this.
+  explicit Tickets(const crypto::SecretBytes& server_key) : key_(server_key) {}
+
+  // "TASK.ROUND.MAC", at most 64 characters. One device has one assignment per
+  // round, so its id is a function of the two.
+  std::string AssignmentId(const RoundKey& round,
+                           const DeviceIdentity& device) const;
+  // nullopt: not an id that AssignmentId made for this device.
+  std::optional<RoundKey> RoundOf(const std::string& assignment_id,
+                                  const DeviceIdentity& device) const;
+
+  // What the device must show to use its assignment.
+  crypto::Digest AssignmentToken(const std::string& assignment_id) const;
+
+  // The secret of an enrolment token: repeatable, so that a repeated request
+  // gets the same bundle although only its digest is stored.
+  crypto::Digest EnrolmentSecret(const std::string& token_id) const;
+
+ private:
+  crypto::Digest Mac(std::string_view label, std::string_view message) const;
+
+  const crypto::SecretBytes& key_;
+};
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,214 @@
+#include "coordinator/upload_batch.h"
+
+#include <algorithm>
+#include <iterator>
+#include <set>
+#include <utility>
+
+#include "coordinator/partial.h"
+
+namespace selvage::coordinator {
+namespace {
+
+using Uploads = std::vector<VerifiedUpload>;
+
+std::string NewPartialId(RandomSource& random) {
+  Bytes raw(16);
+  random.Fill(raw);
+  return ToHex(raw);
+}
+
+Result<RoundSums> SumOf(const TaskDefinition& definition,
+                        const Uploads& uploads) {
+  SELVAGE_ASSIGN_OR_RETURN(aggregation::ExactSum sum,
+                           aggregation::ExactSum::Create(definition.layout));
+  std::vector<aggregation::EncodedUpdate> updates;
+  updates.reserve(uploads.size());
+  for (const VerifiedUpload& upload : uploads) {
+    updates.push_back({upload.codec, upload.bytes, upload.weight});
+  }
+  SELVAGE_RETURN_IF_ERROR(sum.AddAllEncoded(updates));
+  aggregation::MetricSums metrics(definition.program.metrics.size());
+  for (const VerifiedUpload& upload : uploads) {
+    if (upload.metrics.empty()) continue;
+    SELVAGE_RETURN_IF_ERROR(metrics.Add(upload.metrics));
+  }
+  return RoundSums{std::move(sum), std::move(metrics)};
+}
+
+// Moves the uploads that `keep` refuses to the end of `dropped`.
+template <typename Keep>
+void Split(Uploads& uploads, Uploads& dropped, Keep keep) {
+  Uploads kept;
+  for (VerifiedUpload& upload : uploads) {
+    (keep(upload) ? kept : dropped).push_back(std::move(upload));
+  }
+  uploads = std::move(kept);
+}
+
+void AnswerAll(Uploads& uploads, const Result<Receipt>& answer,
+               std::vector<PendingAnswer>& answers) {
+  for (VerifiedUpload& upload : uploads) {
+    answers.push_back({std::move(upload.done), answer});
+  }
+  uploads.clear();
+}
+
+// Answers uploads that cannot be counted any more by what the store says about
+// their assignments: what was answered before, or LATE.
+void AnswerSettled(Uploads& uploads, Store& store, const RetryWindow& retry,
+                   std::vector<PendingAnswer>& answers) {
+  std::vector<Store::AssignmentChange> late;
+  for (VerifiedUpload& upload : uploads) {
+    const auto record = store.FindAssignment(upload.assignment_id);
+    Result<Receipt> answer =
+        Receipt{ReceiptStatus::kLate, RejectReason::kNone, "", retry};
+    std::optional<Receipt> settled;
+    if (!record.ok()) {
+      answer = Unavailable(record.status().ToString());
+    } else if (record->has_value()) {
+      settled = SettledAnswer(**record, upload.digest, retry);
+    }
+    if (settled.has_value()) {
+      answer = *settled;
+    } else if (answer.ok()) {
+      late.push_back({upload.assignment_id, AssignmentState::kLate, ""});
+    }
+    answers.push_back({std::move(upload.done), std::move(answer)});
+  }
+  uploads.clear();
+  // Only for the funnel: LATE stays LATE without it.
+  if (!late.empty()) (void)store.ChangeAssignments(late);
+}
+
+}  // namespace
+
+Receipt ToReceipt(const ReceiptRow& row, const RetryWindow& retry) {
+  return Receipt{row.status, row.reason, row.message, retry};
+}
+
+std::optional<Receipt> SettledAnswer(const AssignmentRecord& record,
+                                     const crypto::Digest& digest,
+                                     const RetryWindow& retry) {
+  if (record.receipt.has_value()) {
+    if (record.receipt->digest == digest) {
+      return ToReceipt(*record.receipt, retry);
+    }
+    return Receipt{
+        ReceiptStatus::kRejected, RejectReason::kConflict,
+        "assignment " + record.assignment.id + " already has another update",
+        retry};
+  }
+  if (record.assignment.state == AssignmentState::kAbandoned) {
+    return Receipt{ReceiptStatus::kRejected, RejectReason::kWithdrawn,
+                   "the device gave assignment " + record.assignment.id + " up",
+                   retry};
+  }
+  if (record.assignment.state == AssignmentState::kLate) {
+    return Receipt{ReceiptStatus::kLate, RejectReason::kNone, "", retry};
+  }
+  return std::nullopt;
+}
+
+void UploadBatch::Add(VerifiedUpload upload, Time now) {
+  if (uploads_.empty()) oldest_ = now;
+  uploads_.push_back(std::move(upload));
+}
+
+std::vector<PendingAnswer> UploadBatch::TakeAll(const Result<Receipt>& answer) {
+  std::vector<PendingAnswer> answers;
+  AnswerAll(uploads_, answer, answers);
+  return answers;
+}
+
+UploadBatch::Flushed UploadBatch::Flush(const Context& context) {
+  Flushed flushed;
+  Uploads uploads = std::exchange(uploads_, {});
+  // A second content, or a repeat, of an assignment that is in the batch: it
+  // is answered by what the store says after the first one's commit.
+  Uploads settled;
+  {
+    std::set<std::string> seen;
+    Split(uploads, settled, [&](const VerifiedUpload& upload) {
+      return upload.round == context.lease.key &&
+             seen.insert(upload.assignment_id).second;
+    });
+  }
+
+  const auto commit = [&]() -> Result<std::vector<std::string>> {
+    SELVAGE_ASSIGN_OR_RETURN(const RoundSums sums,
+                             SumOf(context.definition, uploads));
+    PartialRow partial;
+    partial.id = NewPartialId(context.random);
+    partial.round = context.lease.key;
+    partial.update_count = uploads.size();
+    std::vector<ReceiptRow> receipts;
+    for (const VerifiedUpload& upload : uploads) {
+      partial.bytes_up += upload.bytes.size();
+      ReceiptRow& row = receipts.emplace_back();
+      row.assignment_id = upload.assignment_id;
+      row.digest = upload.digest;
+      row.partial_id = partial.id;
+      row.created = context.now;
+    }
+    SELVAGE_ASSIGN_OR_RETURN(const Bytes sealed,
+                             SealPartial(context.round_key, partial.round,
+                                         partial.id, sums, context.random));
+    SELVAGE_RETURN_IF_ERROR(context.blobs.PutSealed(partial.id, sealed));
+    Result<std::vector<std::string>> conflicts =
+        context.store.CommitPartial(context.lease, partial, receipts);
+    // Only where the store surely has no row for it. After an I/O error it may
+    // have one; then the blob must stay, and if not it is an orphan.
+    const bool surely_unused =
+        conflicts.ok()
+            ? !conflicts->empty()
+            : conflicts.status().code() == StatusCode::kFailedPrecondition ||
+                  conflicts.status().code() == StatusCode::kAborted;
+    if (surely_unused) (void)context.blobs.RemoveSealed(partial.id);
+    flushed.partial_id = partial.id;
+    return conflicts;
+  };
+
+  while (!uploads.empty()) {
+    const Result<std::vector<std::string>> conflicts = commit();
+    if (conflicts.status().code() == StatusCode::kFailedPrecondition) {
+      // The round closed first: an orderly end, not a failure.
+      std::move(uploads.begin(), uploads.end(), std::back_inserter(settled));
+      uploads.clear();
+      break;
+    }
+    if (!conflicts.ok()) {
+      flushed.status = conflicts.status();
+      const Status answer =
+          Unavailable("the update could not be made durable: " +
+                      conflicts.status().ToString());
+      AnswerAll(uploads, answer, flushed.answers);
+      AnswerAll(settled, answer, flushed.answers);
+      return flushed;
+    }
+    if (conflicts->empty()) break;
+    Split(uploads, settled, [&](const VerifiedUpload& upload) {
+      return std::find(conflicts->begin(), conflicts->end(),
+                       upload.assignment_id) == conflicts->end();
+    });
+  }
+
+  for (const VerifiedUpload& upload : uploads) {
+    flushed.accepted.push_back(upload.device_id);
+  }
+  AnswerAll(
+      uploads,
+      Receipt{ReceiptStatus::kAccepted, RejectReason::kNone, "", context.retry},
+      flushed.answers);
+  AnswerSettled(settled, context.store, context.retry, flushed.answers);
+  return flushed;
+}
+
+std::vector<PendingAnswer> UploadBatch::CloseOut(Store& store,
+                                                 const RetryWindow& retry) {
+  std::vector<PendingAnswer> answers;
+  AnswerSettled(uploads_, store, retry, answers);
+  return answers;
+}
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,360 @@
+#include "coordinator/upload_ingest.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "aggregation/codec/codec.h"
+
+namespace selvage::coordinator {
+namespace {
+
+Receipt Rejection(RejectReason reason, std::string message,
+                  const RetryWindow& retry = {}) {
+  return Receipt{ReceiptStatus::kRejected, reason, std::move(message), retry};
+}
+
+// Why CheckEncoded() refused bytes of the right size.
+RejectReason ReasonOf(const TaskDefinition& definition,
+                      const UploadHeader& header, ByteSpan bytes) {
+  if (aggregation::CheckEncoding(header.codec, definition.update_counts, bytes)
+          .ok()) {
+    return RejectReason::kOutOfRange;
+  }
+  if (header.codec == plan::CodecName::kFloat32) {
+    return RejectReason::kNotFinite;  // nothing else can be wrong with it
+  }
+  // float16: an infinity or NaN has all exponent bits set.
+  size_t at = 0;
+  for (const size_t count : definition.update_counts) {
+    at += sizeof(int32_t);
+    for (size_t i = 0; i < count; ++i, at += sizeof(uint16_t)) {
+      uint16_t half = 0;
+      std::memcpy(&half, bytes.data() + at, sizeof half);
+      if ((half & 0x7C00) == 0x7C00) return RejectReason::kNotFinite;
+    }
+  }
+  return RejectReason::kBadEncoding;
+}
+
+}  // namespace
+
+std::optional<Receipt> UploadIngest::CheckHeader(
+    const TaskDefinition& definition, const UploadHeader& header) {
+  if (header.codec != definition.spec.update.codec) {
+    return Rejection(
+        RejectReason::kBadEncoding,
+        "codec is " + std::string(plan::CodecNameText(header.codec)) +
+            ", the plan says " +
+            std::string(plan::CodecNameText(definition.spec.update.codec)));
+  }
+  if (header.size_bytes != definition.update_size_bytes) {
+    return Rejection(RejectReason::kBadSize,
+                     "size is " + std::to_string(header.size_bytes) +
+                         " bytes, an update of this plan has " +
+                         std::to_string(definition.update_size_bytes));
+  }
+  if (header.weight < 1 || header.weight > definition.layout.weight_max) {
+    return Rejection(RejectReason::kBadWeight,
+                     "weight is " + std::to_string(header.weight) +
+                         ", the bounds are 1 and " +
+                         std::to_string(definition.layout.weight_max));
+  }
+  if (!header.scalars.empty()) {
+    return Rejection(RejectReason::kBadScalars,
+                     std::to_string(header.scalars.size()) +
+                         " scalars, fedavg declares none");
+  }
+  if (!header.metrics.empty()) {
+    aggregation::MetricSums probe(definition.program.metrics.size());
+    const Status added = probe.Add(header.metrics);
+    if (!added.ok()) {
+      return Rejection(RejectReason::kBadMetrics, std::string(added.message()));
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<Receipt> UploadIngest::CheckBytes(
+    const TaskDefinition& definition, const UploadHeader& header,
+    ByteSpan bytes) {
+  const Status checked = aggregation::ExactSum::CheckEncoded(
+      definition.layout, {header.codec, bytes, header.weight});
+  if (checked.ok()) return std::nullopt;
+  return Rejection(ReasonOf(definition, header, bytes),
+                   std::string(checked.message()));
+}
+
+Result<Receipt> UploadIngest::Refuse(const RoundKey& round,
+                                     const std::string& device_id,
+                                     const UploadHeader& header,
+                                     const Receipt& receipt) {
+  ReceiptRow row;
+  row.assignment_id = header.assignment_id;
+  row.digest = header.digest;
+  row.status = receipt.status;
+  row.reason = receipt.reason;
+  row.message = receipt.message;
+  row.created = store_.Now();
+  SELVAGE_ASSIGN_OR_RETURN(const ReceiptRow recorded,
+                           store_.RecordRefusal(row));
+  AssignmentRecord record;
+  record.assignment.id = header.assignment_id;
+  record.receipt = recorded;
+  if (recorded.status == ReceiptStatus::kRejected) {
+    sink_.Post(round, UpdateRefused{device_id});
+  }
+  return *SettledAnswer(record, header.digest, sink_.PaceOf(round.task_id));
+}
+
+Result<std::variant<Receipt, UploadTicket>> UploadIngest::Begin(
+    const DeviceIdentity& device, const UploadHeader& header) {
+  using Answer = std::variant<Receipt, UploadTicket>;
+  const std::optional<RoundKey> round =
+      tickets_.RoundOf(header.assignment_id, device);
+  if (!round.has_value() ||
+      !crypto::EqualConstantTime(
+          tickets_.AssignmentToken(header.assignment_id).span(),
+          header.token)) {
+    return Answer(
+        Rejection(RejectReason::kBadToken,
+                  "the token does not open this assignment for this device"));
+  }
+  const RetryWindow retry = sink_.PaceOf(round->task_id);
+  SELVAGE_ASSIGN_OR_RETURN(const std::optional<AssignmentRecord> record,
+                           store_.FindAssignment(header.assignment_id));
+  if (!record.has_value()) {
+    return Answer(Rejection(
+        RejectReason::kUnknownAssignment,
+        "there is no assignment " + header.assignment_id + " any more", retry));
+  }
+  // First what was answered before, then the state of the round.
+  if (const std::optional<Receipt> settled =
+          SettledAnswer(*record, header.digest, retry)) {
+    return Answer(*settled);
+  }
+  const std::shared_ptr<const TaskDefinition> definition =
+      sink_.DefinitionOf(round->task_id);
+  const UploadSink::Door door =
+      definition == nullptr ? UploadSink::Door::kClosed : sink_.DoorOf(*round);
+  if (door == UploadSink::Door::kUnavailable) {
+    return Unavailable("the round is being recovered");
+  }
+  if (door == UploadSink::Door::kClosed) {
+    const std::vector<Store::AssignmentChange> late = {
+        {header.assignment_id, AssignmentState::kLate, ""}};
+    SELVAGE_RETURN_IF_ERROR(store_.ChangeAssignments(late));
+    return Answer(
+        Receipt{ReceiptStatus::kLate, RejectReason::kNone, "", retry});
+  }
+  if (const std::optional<Receipt> refusal = CheckHeader(*definition, header)) {
+    SELVAGE_ASSIGN_OR_RETURN(
+        Receipt receipt, Refuse(*round, device.device_id, header, *refusal));
+    return Answer(std::move(receipt));
+  }
+
+  UploadTicket ticket;
+  {
+    MutexLock lock(mu_);
+    const auto it = entries_.find(header.assignment_id);
+    if (it != entries_.end()) {
+      Entry& entry = it->second;
+      streams_.erase(entry.upload_id);
+      if (entry.staging->header.digest == header.digest) {
+        // The stream takes over what an earlier one staged.
+        entry.upload_id = next_upload_id_++;
+        entry.active = true;
+        streams_.emplace(entry.upload_id, header.assignment_id);
+        MutexLock staging_lock(entry.staging->mu);
+        entry.staging->owner = entry.upload_id;
+        ticket = {entry.upload_id, entry.staging->bytes.size()};
+      } else {
+        entries_.erase(it);
+      }
+    }
+    if (ticket.upload_id == 0) {
+      ByteBudget::Share share = budget_.Take(header.size_bytes);
+      if (share.empty()) {
+        return ResourceExhausted(
+            "uploads in flight hold " + std::to_string(budget_.used()) +
+            " bytes, the limit is " + std::to_string(limits_.bytes_max));
+      }
+      auto staging = std::make_shared<Staging>();
+      staging->header = header;
+      staging->round = *round;
+      staging->device_id = device.device_id;
+      staging->definition = definition;
+      staging->share = std::move(share);
+      Entry entry;
+      entry.staging = std::move(staging);
+      entry.upload_id = next_upload_id_++;
+      ticket = {entry.upload_id, 0};
+      {
+        MutexLock staging_lock(entry.staging->mu);
+        entry.staging->owner = entry.upload_id;
+      }
+      streams_.emplace(entry.upload_id, header.assignment_id);
+      entries_.emplace(header.assignment_id, std::move(entry));
+    }
+  }
+  sink_.Post(*round, UploadBegan{device.device_id});
+  return Answer(ticket);
+}
+
+std::shared_ptr<UploadIngest::Staging> UploadIngest::Find(uint64_t upload_id) {
+  MutexLock lock(mu_);
+  const auto stream = streams_.find(upload_id);
+  if (stream == streams_.end()) return nullptr;
+  return entries_.at(stream->second).staging;
+}
+
+Status UploadIngest::GoneStatus(uint64_t upload_id) {
+  MutexLock lock(mu_);
+  // Ids are given in order and never twice: one that is not known any more was
+  // taken over by a newer stream, or ended.
+  if (upload_id != 0 && upload_id < next_upload_id_) {
+    return Aborted("upload " + std::to_string(upload_id) +
+                   " was taken over by a newer stream or has ended");
+  }
+  return NotFound("no upload " + std::to_string(upload_id));
+}
+
+Status UploadIngest::Append(uint64_t upload_id, ByteSpan chunk) {
+  if (const std::shared_ptr<Staging> staging = Find(upload_id)) {
+    MutexLock lock(staging->mu);
+    if (staging->owner == upload_id) {
+      if (chunk.size() > staging->header.size_bytes - staging->bytes.size()) {
+        return OutOfRange("more than the announced " +
+                          std::to_string(staging->header.size_bytes) +
+                          " bytes");
+      }
+      AppendBytes(staging->bytes, chunk);
+      staging->hasher.Update(chunk);
+      return OkStatus();
+    }
+  }
+  return GoneStatus(upload_id);  // takes mu_, which comes before staging->mu
+}
+
+void UploadIngest::Finish(uint64_t upload_id, ReceiptCallback done) {
+  std::shared_ptr<Staging> staging;
+  {
+    MutexLock lock(mu_);
+    const auto stream = streams_.find(upload_id);
+    if (stream != streams_.end()) {
+      const auto entry = entries_.find(stream->second);
+      staging = std::move(entry->second.staging);
+      entries_.erase(entry);
+      streams_.erase(stream);
+    }
+  }
+  if (staging == nullptr) {
+    done(GoneStatus(upload_id));
+    return;
+  }
+  const UploadHeader& header = staging->header;
+  const RetryWindow retry = sink_.PaceOf(staging->round.task_id);
+  Bytes bytes;
+  crypto::Digest digest;
+  {
+    MutexLock lock(staging->mu);
+    staging->owner = 0;
+    bytes = std::move(staging->bytes);
+    digest = std::move(staging->hasher).Finish();
+  }
+  // A damaged transfer is not the device's last word: it may send it again.
+  if (bytes.size() != header.size_bytes || digest != header.digest) {
+    sink_.Post(staging->round, UploadBroke{staging->device_id});
+    done(bytes.size() != header.size_bytes
+             ? Rejection(RejectReason::kBadSize,
+                         std::to_string(bytes.size()) +
+                             " bytes arrived, announced were " +
+                             std::to_string(header.size_bytes),
+                         retry)
+             : Rejection(RejectReason::kBadDigest,
+                         "the bytes have digest " + digest.ToHex() +
+                             ", announced was " + header.digest.ToHex(),
+                         retry));
+    return;
+  }
+  if (const std::optional<Receipt> refusal =
+          CheckBytes(*staging->definition, header, bytes)) {
+    const Result<Receipt> answer =
+        Refuse(staging->round, staging->device_id, header, *refusal);
+    done(answer.ok() ? answer
+                     : Result<Receipt>(Unavailable(
+                           "the refusal could not be made durable: " +
+                           answer.status().ToString())));
+    return;
+  }
+  VerifiedUpload upload;
+  upload.assignment_id = header.assignment_id;
+  upload.round = staging->round;
+  upload.device_id = staging->device_id;
+  upload.digest = header.digest;
+  upload.bytes = std::move(bytes);
+  upload.codec = header.codec;
+  upload.weight = header.weight;
+  upload.metrics = header.metrics;
+  upload.share = std::move(staging->share);
+  upload.done = std::move(done);
+  sink_.Post(std::move(upload));
+}
+
+void UploadIngest::Drop(uint64_t upload_id) {
+  const Time expires = store_.Now() + limits_.staging_ttl;
+  std::shared_ptr<Staging> staging;
+  {
+    MutexLock lock(mu_);
+    const auto stream = streams_.find(upload_id);
+    if (stream == streams_.end()) return;
+    Entry& entry = entries_.at(stream->second);
+    entry.active = false;
+    entry.expires = expires;
+    staging = entry.staging;
+  }
+  sink_.Post(staging->round, UploadBroke{staging->device_id});
+}
+
+void UploadIngest::Expire(Time now) {
+  MutexLock lock(mu_);
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    if (it->second.active || now < it->second.expires) {
+      ++it;
+      continue;
+    }
+    streams_.erase(it->second.upload_id);
+    it = entries_.erase(it);
+  }
+}
+
+Time UploadIngest::NextDeadline() {
+  MutexLock lock(mu_);
+  Time next = kNever;
+  for (const auto& [id, entry] : entries_) {
+    if (!entry.active) next = std::min(next, entry.expires);
+  }
+  return next;
+}
+
+size_t UploadIngest::ActiveStreams(uint64_t task_id) {
+  MutexLock lock(mu_);
+  return static_cast<size_t>(
+      std::count_if(entries_.begin(), entries_.end(), [&](const auto& entry) {
+        return entry.second.active &&
+               entry.second.staging->round.task_id == task_id;
+      }));
+}
+
+bool UploadIngest::Idle() {
+  MutexLock lock(mu_);
+  // What is admitted and not left behind is arriving, being verified or waiting
+  // for its commit.
+  uint64_t left_behind = 0;
+  for (const auto& [id, entry] : entries_) {
+    if (!entry.active) left_behind += entry.staging->header.size_bytes;
+  }
+  return budget_.used() == left_behind;
+}
+
+}  // namespace selvage::coordinator

@@ -1,0 +1,121 @@
+// Uploads from header to verified update: everything that needs no decision of
+// the round. Bytes are staged in memory, admitted by a budget, and survive a
+// broken stream for a while.
+//
+// Runs on the RPC threads; what it finds out goes to the driver through the
+// sink.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <variant>
+
+#include "base/mutex.h"
+#include "coordinator/api.h"
+#include "coordinator/byte_budget.h"
+#include "coordinator/round.h"
+#include "coordinator/store.h"
+#include "coordinator/tickets.h"
+#include "coordinator/upload_batch.h"
+
+namespace selvage::coordinator {
+
+// What ingest needs to know of a round, and whom it tells. Thread-safe.
+class UploadSink {
+ public:
+  virtual ~UploadSink() = default;
+
+  enum class Door {
+    kOpen,         // the round takes updates
+    kClosed,       // it never will again: LATE
+    kUnavailable,  // the store is not well: try again
+  };
+  virtual Door DoorOf(const RoundKey& round) = 0;
+  // nullptr unless the task is running.
+  virtual std::shared_ptr<const TaskDefinition> DefinitionOf(
+      uint64_t task_id) = 0;
+  virtual RetryWindow PaceOf(uint64_t task_id) = 0;
+  virtual void Post(const RoundKey& round, RoundEvent event) = 0;
+  virtual void Post(VerifiedUpload upload) = 0;
+};
+
+class UploadIngest {
+ public:
+  struct Limits {
+    uint64_t bytes_max = uint64_t{256} << 20;
+    Duration staging_ttl = std::chrono::seconds(60);
+  };
+  // All must outlive this.
+  UploadIngest(const Limits& limits, Store& store, const Tickets& tickets,
+               UploadSink& sink)
+      : limits_(limits),
+        store_(store),
+        tickets_(tickets),
+        sink_(sink),
+        budget_(limits.bytes_max) {}
+
+  // As in DeviceApi. Thread-safe.
+  Result<std::variant<Receipt, UploadTicket>> Begin(
+      const DeviceIdentity& device, const UploadHeader& header);
+  Status Append(uint64_t upload_id, ByteSpan chunk);
+  void Finish(uint64_t upload_id, ReceiptCallback done);
+  void Drop(uint64_t upload_id);
+
+  // Forgets what broken streams left behind longer than staging_ttl ago.
+  void Expire(Time now);
+  // When Expire() has something to do; kNever.
+  Time NextDeadline();
+  // Streams of a task whose bytes are still arriving.
+  size_t ActiveStreams(uint64_t task_id);
+  // Nothing is arriving and nothing verified waits for its answer.
+  bool Idle();
+
+ private:
+  struct Staging {
+    UploadHeader header;
+    RoundKey round;
+    std::string device_id;
+    std::shared_ptr<const TaskDefinition> definition;
+    ByteBudget::Share share;
+    Mutex mu;
+    // The one stream that may append; 0 once the bytes were taken.
+    uint64_t owner SELVAGE_GUARDED_BY(mu) = 0;
+    Bytes bytes SELVAGE_GUARDED_BY(mu);
+    crypto::Sha256Hasher hasher SELVAGE_GUARDED_BY(mu);
+  };
+  struct Entry {
+    std::shared_ptr<Staging> staging;
+    uint64_t upload_id = 0;  // of the stream that feeds it
+    bool active = true;
+    Time expires{};  // unless active
+  };
+
+  // OK, or why the header cannot be what the plan asks for.
+  static std::optional<Receipt> CheckHeader(const TaskDefinition& definition,
+                                            const UploadHeader& header);
+  // The same for the bytes.
+  static std::optional<Receipt> CheckBytes(const TaskDefinition& definition,
+                                           const UploadHeader& header,
+                                           ByteSpan bytes);
+  // Makes a refusal durable, so that a repeat gets the same answer, and frees
+  // the slot. Returns what is recorded for the assignment.
+  Result<Receipt> Refuse(const RoundKey& round, const std::string& device_id,
+                         const UploadHeader& header, const Receipt& receipt);
+  std::shared_ptr<Staging> Find(uint64_t upload_id) SELVAGE_EXCLUDES(mu_);
+  Status GoneStatus(uint64_t upload_id) SELVAGE_EXCLUDES(mu_);
+
+  const Limits limits_;
+  Store& store_;
+  const Tickets& tickets_;
+  UploadSink& sink_;
+  ByteBudget budget_;
+
+  Mutex mu_;
+  std::map<std::string, Entry> entries_ SELVAGE_GUARDED_BY(mu_);
+  std::map<uint64_t, std::string> streams_ SELVAGE_GUARDED_BY(mu_);
+  uint64_t next_upload_id_ SELVAGE_GUARDED_BY(mu_) = 1;
+};
+
+}  // namespace selvage::coordinator
