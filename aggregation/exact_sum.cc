@@ -198,19 +198,11 @@ std::vector<Group> GroupsOf(std::span<const EncodedUpdate> updates) {
   return groups;
 }
 
-// A place in the walk over (tile, group): after that many whole steps, and that
-// many elements of the next one.
-struct Place {
-  uint64_t steps = 0;
-  size_t elements = 0;
-};
-constexpr Place kEnd = {.steps = std::numeric_limits<uint64_t>::max()};
-
-// Adds the updates (sign 1), or takes them away again (sign -1), up to `limit`.
-// Returns kEnd, or the place of a block with a value out of bounds: everything
-// before that place has been added, nothing after it.
-Place Walk(const SumLayout& layout, std::span<const EncodedUpdate> updates,
-           double sign, Place limit, std::span<int64_t> sums) {
+// Adds the updates (sign 1), or takes them away again (sign -1). Stops in front
+// of the first block with a value out of bounds, always the same one, and
+// returns whether there was none.
+bool Walk(const SumLayout& layout, std::span<const EncodedUpdate> updates,
+          double sign, std::span<int64_t> sums) {
   const SimdLevel level = BestSimdLevel();
   const std::vector<Group> groups = GroupsOf(updates);
   std::vector<BlockReader> readers;
@@ -219,7 +211,6 @@ Place Walk(const SumLayout& layout, std::span<const EncodedUpdate> updates,
     readers.emplace_back(update.codec, update.bytes.data());
   }
   std::vector<FoldSource> sources(updates.size());
-  uint64_t step = 0;
   for (const SumRange& range : layout.ranges) {
     const FoldBound bound = BoundOf(range);
     for (size_t u = 0; u < updates.size(); ++u) {
@@ -228,23 +219,21 @@ Place Walk(const SumLayout& layout, std::span<const EncodedUpdate> updates,
     for (size_t begin = 0; begin < range.count; begin += kTile) {
       const size_t size = std::min(kTile, range.count - begin);
       for (const Group& group : groups) {
-        const size_t wanted = step == limit.steps ? limit.elements : size;
         const CodecName codec = updates[group.first].codec;
         const std::span<FoldSource> members =
             std::span(sources).subspan(group.first, group.size);
-        const size_t done =
-            Fold(level, codec, members, bound, sums.subspan(begin, wanted));
-        if (done < wanted) return {.steps = step, .elements = done};
-        if (step == limit.steps) return kEnd;
+        if (Fold(level, codec, members, bound, sums.subspan(begin, size)) <
+            size) {
+          return false;
+        }
         for (FoldSource& source : members) {
           source.data += size * BlockReader::ElementSize(codec);
         }
-        ++step;
       }
     }
     sums = sums.subspan(range.count);
   }
-  return kEnd;
+  return true;
 }
 
 struct Header {
@@ -439,11 +428,10 @@ Status ExactSum::CheckRoomFor(uint64_t count) const {
 }
 
 Status ExactSum::FoldAll(std::span<const EncodedUpdate> updates) {
-  const Place stop = Walk(layout_, updates, 1, kEnd, sums_);
-  if (stop.steps != kEnd.steps) {
+  if (!Walk(layout_, updates, 1, sums_)) {
     // Bounds are checked while folding, which reads the updates once instead of
     // twice. Integers let us take back exactly what was added.
-    Walk(layout_, updates, -1, stop, sums_);
+    Walk(layout_, updates, -1, sums_);
     for (size_t u = 0; u < updates.size(); ++u) {
       const Status status = CheckBounds(layout_, updates[u]);
       if (!status.ok()) {

@@ -357,6 +357,29 @@ TEST(ExactSum, FinishMean_IsCorrectlyRounded) {
   }
 }
 
+TEST(ExactSum, FinishMeanJustBesideATie_LooksAtTheWholeRemainder) {
+  // (a W + 1) / W with W = 2^32 - 1 is a + 2^-32 + 2^-64 + ..., a hair above
+  // the middle between the doubles a and a + 2^-31.
+  const SumLayout layout = {.ranges = {{.count = 2, .max_abs = 1}},
+                            .weight_max = 65'535,
+                            .update_count_max = 65'537};
+  constexpr uint64_t kWeights = 0xffff'ffff;
+  constexpr int64_t kQuotient = (1 << 21) + 2;
+  const int64_t sum = kQuotient * int64_t{kWeights} + 1;
+  ASSERT_GT(sum, int64_t{1} << 53);
+  Bytes bytes = NewSum(layout).Serialize();
+  bytes.resize(bytes.size() - 32);
+  AppendLe(bytes, uint64_t{65'537});
+  AppendLe(bytes, kWeights);
+  AppendLe(bytes, sum);
+  AppendLe(bytes, -sum);
+  Result<ExactSum> parsed = ExactSum::Parse(layout, bytes);
+  ASSERT_THAT(parsed, IsOk());
+  const double expected = (double{kQuotient} + 0x1p-31) * 0x1p-31;
+  EXPECT_THAT(*(*std::move(parsed)).FinishMean(),
+              ElementsAre(expected, -expected));
+}
+
 TEST(Serialize, RoundTrip_KeepsEverything) {
   const SumLayout layout = Layout({{.count = 3}, {.count = 2, .max_abs = 0.7}});
   ExactSum sum = NewSum(layout);
