@@ -289,7 +289,7 @@ AdminService::Unary* AdminService::CreatePopulation(
     Context* context, const v1::CreatePopulationRequest* request,
     v1::Population* response) {
   return Run(context, [&]() -> Status {
-    SELVAGE_RETURN_IF_ERROR(CheckName("name", request->name()));
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("name", request->name()));
     SELVAGE_RETURN_IF_ERROR(CheckRequestId(request->request_id()));
     SELVAGE_ASSIGN_OR_RETURN(
         const PopulationInfo population,
@@ -303,7 +303,7 @@ AdminService::Unary* AdminService::GetPopulation(
     Context* context, const v1::GetPopulationRequest* request,
     v1::Population* response) {
   return Run(context, [&]() -> Status {
-    SELVAGE_RETURN_IF_ERROR(CheckName("name", request->name()));
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("name", request->name()));
     SELVAGE_ASSIGN_OR_RETURN(const PopulationInfo population,
                              api_.GetPopulation(request->name()));
     *response = ToProto(population);
@@ -364,7 +364,7 @@ AdminService::Unary* AdminService::GetTask(Context* context,
                                            const v1::GetTaskRequest* request,
                                            v1::Task* response) {
   return Run(context, [&]() -> Status {
-    SELVAGE_RETURN_IF_ERROR(CheckName("name", request->name()));
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("name", request->name()));
     SELVAGE_ASSIGN_OR_RETURN(const TaskInfo task,
                              api_.GetTask(request->name()));
     *response = ToProto(task);
@@ -377,7 +377,7 @@ AdminService::Unary* AdminService::ListTasks(
     v1::ListTasksResponse* response) {
   return Run(context, [&]() -> Status {
     if (!request->population().empty()) {
-      SELVAGE_RETURN_IF_ERROR(CheckName("population", request->population()));
+      SELVAGE_RETURN_IF_ERROR(CheckWireName("population", request->population()));
     }
     SELVAGE_ASSIGN_OR_RETURN(
         const PageRequest page,
@@ -394,7 +394,7 @@ AdminService::Unary* AdminService::StopTask(Context* context,
                                             const v1::StopTaskRequest* request,
                                             v1::Task* response) {
   return Run(context, [&]() -> Status {
-    SELVAGE_RETURN_IF_ERROR(CheckName("name", request->name()));
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("name", request->name()));
     SELVAGE_RETURN_IF_ERROR(CheckRequestId(request->request_id()));
     if (request->etag().size() > kEtagSizeMax) {
       return InvalidArgument(
@@ -414,7 +414,7 @@ grpc::ServerWriteReactor<v1::TaskSnapshot>* AdminService::WatchTask(
   using Failed = FailedStream<v1::TaskSnapshot>;
   const Status authorized = Authorize(*context);
   if (!authorized.ok()) return new Failed(authorized);
-  const Status named = CheckName("name", request->name());
+  const Status named = CheckWireName("name", request->name());
   if (!named.ok()) return new Failed(named);
   return new WatchReactor(api_, request->name());
 }
@@ -423,7 +423,7 @@ AdminService::Unary* AdminService::GetRound(Context* context,
                                             const v1::GetRoundRequest* request,
                                             v1::Round* response) {
   return Run(context, [&]() -> Status {
-    SELVAGE_RETURN_IF_ERROR(CheckName("task", request->task()));
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("task", request->task()));
     SELVAGE_ASSIGN_OR_RETURN(const RoundInfo round,
                              api_.GetRound(request->task(), request->number()));
     *response = ToProto(round);
@@ -435,7 +435,7 @@ AdminService::Unary* AdminService::ListRounds(
     Context* context, const v1::ListRoundsRequest* request,
     v1::ListRoundsResponse* response) {
   return Run(context, [&]() -> Status {
-    SELVAGE_RETURN_IF_ERROR(CheckName("task", request->task()));
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("task", request->task()));
     SELVAGE_ASSIGN_OR_RETURN(
         const PageRequest page,
         PageFrom(request->page_size(), request->page_token()));
@@ -451,7 +451,7 @@ AdminService::Unary* AdminService::GetModelVersion(
     Context* context, const v1::GetModelVersionRequest* request,
     v1::ModelVersion* response) {
   return Run(context, [&]() -> Status {
-    SELVAGE_RETURN_IF_ERROR(CheckName("task", request->task()));
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("task", request->task()));
     SELVAGE_ASSIGN_OR_RETURN(
         const ModelVersionInfo version,
         api_.GetModelVersion(request->task(),
@@ -467,7 +467,7 @@ AdminService::Unary* AdminService::ListModelVersions(
     Context* context, const v1::ListModelVersionsRequest* request,
     v1::ListModelVersionsResponse* response) {
   return Run(context, [&]() -> Status {
-    SELVAGE_RETURN_IF_ERROR(CheckName("task", request->task()));
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("task", request->task()));
     SELVAGE_ASSIGN_OR_RETURN(
         const PageRequest page,
         PageFrom(request->page_size(), request->page_token()));
@@ -498,7 +498,7 @@ AdminService::Unary* AdminService::ListEnrolmentTokens(
     Context* context, const v1::ListEnrolmentTokensRequest* request,
     v1::ListEnrolmentTokensResponse* response) {
   return Run(context, [&]() -> Status {
-    SELVAGE_RETURN_IF_ERROR(CheckName("population", request->population()));
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("population", request->population()));
     SELVAGE_ASSIGN_OR_RETURN(
         const PageRequest page,
         PageFrom(request->page_size(), request->page_token()));
@@ -514,7 +514,7 @@ AdminService::Unary* AdminService::RevokeEnrolmentToken(
     Context* context, const v1::RevokeEnrolmentTokenRequest* request,
     v1::EnrolmentToken* response) {
   return Run(context, [&]() -> Status {
-    SELVAGE_RETURN_IF_ERROR(CheckName("id", request->id()));
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("id", request->id()));
     SELVAGE_ASSIGN_OR_RETURN(const TokenInfo token,
                              api_.RevokeToken(request->id()));
     *response = ToProto(token);

@@ -216,7 +216,7 @@ Result<EnrollRequest> FromProto(const v1::EnrollRequest& proto) {
   SELVAGE_RETURN_IF_ERROR(
       CheckSize("csr_pem", proto.csr_pem().size(), kRequestPemSizeMax));
   if (!proto.device_name().empty()) {
-    SELVAGE_RETURN_IF_ERROR(CheckName("device_name", proto.device_name()));
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("device_name", proto.device_name()));
   }
   return EnrollRequest{proto.token_id(), ToBytes(proto.token_secret()),
                        proto.csr_pem(), proto.device_name()};
@@ -235,7 +235,7 @@ v1::EnrollResponse ToProto(const EnrollAnswer& answer) {
 
 Result<CheckInRequest> FromProto(const v1::CheckInRequest& proto) {
   CheckInRequest request;
-  SELVAGE_RETURN_IF_ERROR(CheckName("population", proto.population()));
+  SELVAGE_RETURN_IF_ERROR(CheckWireName("population", proto.population()));
   request.population = proto.population();
 
   const v1::DeviceAttributes& attributes = proto.attributes();
@@ -280,7 +280,7 @@ Result<CheckInRequest> FromProto(const v1::CheckInRequest& proto) {
   SELVAGE_RETURN_IF_ERROR(
       CheckCount("installed", proto.installed_size(), kInstalledMax));
   for (const v1::InstalledModel& installed : proto.installed()) {
-    SELVAGE_RETURN_IF_ERROR(CheckName("installed.task", installed.task()));
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("installed.task", installed.task()));
     request.installed.push_back({installed.task(), installed.version()});
   }
   return request;
@@ -417,7 +417,7 @@ Result<ReportRequest> FromProto(const v1::ReportRequest& proto) {
 
 // ------------------------------------------------------------------- people
 
-Status CheckName(std::string_view field, std::string_view name) {
+Status CheckWireName(std::string_view field, std::string_view name) {
   if (name.empty() || name.size() > kNameSizeMax) {
     return InvalidArgument(
         std::string(field) + " has " + std::to_string(name.size()) +
@@ -490,7 +490,7 @@ Result<CreateTaskRequest> FromProto(const v1::CreateTaskRequest& proto) {
 Result<CreateTokenRequest> FromProto(
     const v1::CreateEnrolmentTokenRequest& proto) {
   CreateTokenRequest request;
-  SELVAGE_RETURN_IF_ERROR(CheckName("population", proto.population()));
+  SELVAGE_RETURN_IF_ERROR(CheckWireName("population", proto.population()));
   request.population = proto.population();
   if (proto.ttl_seconds() > kTokenTtlSecondsMax) {
     return InvalidArgument(

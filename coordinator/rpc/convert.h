@@ -86,7 +86,7 @@ Result<ReportRequest> FromProto(const v1::ReportRequest& proto);
 // One name of a population, task or enrolment token: not empty, at most
 // kNameSizeMax bytes, letters, digits, '.', '_' and '-'. `field` is for the
 // error.
-Status CheckName(std::string_view field, std::string_view name);
+Status CheckWireName(std::string_view field, std::string_view name);
 Status CheckRequestId(std::string_view request_id);
 Result<PageRequest> PageFrom(uint32_t page_size, const std::string& page_token);
 
