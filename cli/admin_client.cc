@@ -68,7 +68,10 @@ AdminClient::AdminClient(Connection connection, Interrupt& interrupt)
   // A proxy in the environment is for the web, not for a coordinator.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   rpc_->stub = v1::AdminService::NewStub(grpc::CreateCustomChannel(
-      connection_.Address(), grpc::SslCredentials(tls), arguments));
+      connection_.Address(),
+      connection_.insecure ? grpc::InsecureChannelCredentials()
+                           : grpc::SslCredentials(tls),
+      arguments));
 }
 
 AdminClient::~AdminClient() = default;

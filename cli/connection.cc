@@ -59,8 +59,13 @@ Status SplitAddress(const std::string& address, Connection& out) {
   return OkStatus();
 }
 
+struct Endpoint {
+  std::string address;
+  bool insecure = false;
+};
+
 // The admin address in endpoints.json.
-Result<std::string> ReadEndpoint(Environment& environment, const Path& path) {
+Result<Endpoint> ReadEndpoint(Environment& environment, const Path& path) {
   auto text = ReadText(environment, path);
   if (!text.ok()) {
     if (text.status().code() == StatusCode::kPermissionDenied) {
@@ -75,7 +80,13 @@ Result<std::string> ReadEndpoint(Environment& environment, const Path& path) {
       !json["admin"].is_string()) {
     return DataLoss(path.string() + " has no text \"admin\"");
   }
-  return json["admin"].get<std::string>();
+  const auto insecure = json.find("insecure");
+  return Endpoint{json["admin"].get<std::string>(),
+                  insecure != json.end() && *insecure == true};
+}
+
+bool IsLoopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
 }
 
 }  // namespace
@@ -194,7 +205,10 @@ Result<Connection> ResolveConnection(Environment& environment,
     const Path directory = *options.coordinator;
     if (address.empty()) {
       const Path path = directory / kEndpointsFile;
-      SELVAGE_ASSIGN_OR_RETURN(address, ReadEndpoint(environment, path));
+      SELVAGE_ASSIGN_OR_RETURN(const Endpoint endpoint,
+                               ReadEndpoint(environment, path));
+      address = endpoint.address;
+      out.insecure = endpoint.insecure;
       out.server_source = path.string();
     }
     if (ca.empty()) {
@@ -214,6 +228,11 @@ Result<Connection> ResolveConnection(Environment& environment,
         "SELVAGE_TOKEN_FILE) and ~/.config/selvage/config.yaml work too");
   }
   SELVAGE_RETURN_IF_ERROR(SplitAddress(address, out));
+  if (out.insecure && !IsLoopback(out.host)) {
+    return FailedPrecondition("the coordinator at " + address +
+                              " runs without TLS on an address that is not "
+                              "this machine's");
+  }
   if (ca.empty()) {
     return InvalidArgument("no CA given for " + address +
                            ": pass --ca FILE (the coordinator's ca.pem)");
@@ -223,15 +242,17 @@ Result<Connection> ResolveConnection(Environment& environment,
                            ": pass --token-file FILE (the coordinator's "
                            "admin.token)");
   }
-  auto ca_text = ReadText(environment, ca);
-  if (!ca_text.ok()) {
-    return UnreadableOption("the CA", ca, ca_text.status());
+  if (!out.insecure) {
+    auto ca_text = ReadText(environment, ca);
+    if (!ca_text.ok()) {
+      return UnreadableOption("the CA", ca, ca_text.status());
+    }
+    out.ca_pem = *ca_text;
   }
   auto token_text = ReadText(environment, token);
   if (!token_text.ok()) {
     return UnreadableOption("the token", token, token_text.status());
   }
-  out.ca_pem = *ca_text;
   out.token = Trim(*token_text);
   // It becomes a header: one printable word.
   if (out.token.empty() || out.token.size() > 4096 ||

@@ -22,8 +22,10 @@ struct ConnectionOptions {
 struct Connection {
   std::string host;
   std::string port;
-  std::string ca_pem;
+  std::string ca_pem;  // empty if insecure
   std::string token;
+  // A coordinator on this machine says that it runs without TLS.
+  bool insecure = false;
   // Where each came from, for `doctor` and for errors.
   std::string server_source;
   std::string ca_source;

@@ -219,8 +219,14 @@ std::vector<Finding> RunDoctor(Context& context) {
     out.push_back(CheckPort(*connection));
     if (out.back().health == Health::kOk) {
       const Time now = context.environment().clock.Now();
-      for (Finding& finding : CheckTls(*connection, now)) {
-        out.push_back(std::move(finding));
+      if (connection->insecure) {
+        out.push_back(Warn("tls", "the coordinator runs without TLS",
+                           "start it without --insecure for anything but "
+                           "experiments"));
+      } else {
+        for (Finding& finding : CheckTls(*connection, now)) {
+          out.push_back(std::move(finding));
+        }
       }
       for (Finding& finding : CheckServer(context)) {
         out.push_back(std::move(finding));

@@ -152,7 +152,8 @@ Result<ProgramBundle> LoadProgram(Environment& environment, TorchTool& torch,
 }
 
 Result<TaskBundle> LoadTask(Environment& environment, TorchTool& torch,
-                            const Path& task_file) {
+                            const Path& task_file,
+                            const std::vector<Setting>& settings) {
   SELVAGE_ASSIGN_OR_RETURN(const Bytes text, ReadGiven(environment, task_file,
                                                        plan::kTaskFileSizeMax));
   TaskBundle bundle;
@@ -160,15 +161,20 @@ Result<TaskBundle> LoadTask(Environment& environment, TorchTool& torch,
   auto spec = plan::ParseTaskFile(bundle.task_file);
   if (!spec.ok()) return spec.status().WithContext(task_file.string());
   bundle.spec = *std::move(spec);
+  if (!settings.empty()) {
+    SELVAGE_ASSIGN_OR_RETURN(
+        bundle.task_file,
+        EditTaskFile(bundle.task_file, bundle.spec.name, settings));
+    SELVAGE_ASSIGN_OR_RETURN(bundle.spec,
+                             plan::ParseTaskFile(bundle.task_file));
+  }
   const Path directory = task_file.parent_path();
   SELVAGE_ASSIGN_OR_RETURN(
       bundle.program,
       LoadProgram(environment, torch, directory, bundle.spec.program));
 
   const std::string& initial = bundle.spec.initial;
-  if (initial == "random" || initial.find('@') != std::string::npos) {
-    return bundle;
-  }
+  if (!HasSuffix(initial, ".safetensors")) return bundle;
   const Path path = directory / initial;
   SELVAGE_ASSIGN_OR_RETURN(const Bytes values,
                            ReadGiven(environment, path, kInitialModelSizeMax));

@@ -58,16 +58,6 @@ Result<ProgramBundle> LoadProgram(Environment& environment, TorchTool& torch,
                                   const Path& directory,
                                   const std::string& reference);
 
-struct TaskBundle {
-  plan::TaskSpec spec;
-  std::string task_file;  // as it is
-  ProgramBundle program;
-  // `initial: FILE`, checked against the program's tensors.
-  std::optional<Path> initial;
-};
-Result<TaskBundle> LoadTask(Environment& environment, TorchTool& torch,
-                            const Path& task_file);
-
 // A copy of a task file under another name, with settings ("strategy.cohort",
 // "20") replaced. INVALID_ARGUMENT if the result is not a task file.
 using Setting = std::pair<std::string, std::string>;
@@ -76,5 +66,17 @@ Result<std::string> EditTaskFile(const std::string& task_file,
                                  const std::vector<Setting>& settings);
 // "key=value". INVALID_ARGUMENT otherwise.
 Result<Setting> ParseSetting(std::string_view text);
+
+struct TaskBundle {
+  plan::TaskSpec spec;
+  std::string task_file;  // as it will be sent
+  ProgramBundle program;
+  // `initial: FILE`, checked against the program's tensors.
+  std::optional<Path> initial;
+};
+// `settings` change the task file before it is used.
+Result<TaskBundle> LoadTask(Environment& environment, TorchTool& torch,
+                            const Path& task_file,
+                            const std::vector<Setting>& settings = {});
 
 }  // namespace selvage::cli

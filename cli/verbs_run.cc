@@ -15,13 +15,19 @@ struct LaunchOptions {
   bool wait = false;
   bool watch = false;
   std::string timeout;
-  std::string dry_run;  // "", "client" or "server"
+  std::string dry_run;               // "", "client" or "server"
+  std::vector<std::string> changes;  // KEY=VALUE
 };
 
 void AddLaunchOptions(CLI::App& verb, LaunchOptions& options) {
   auto* wait = verb.add_flag("--wait", options.wait, "return when it ended");
   verb.add_flag("--watch", options.watch, "show it until it ended")
       ->excludes(wait);
+  verb.add_option("--set", options.changes,
+                  "a setting of the task file to change; repeatable")
+      ->type_name("KEY=VALUE")
+      ->expected(1)
+      ->take_all();
   verb.add_option("--timeout", options.timeout,
                   "with --wait or --watch: how long, e.g. 10m")
       ->type_name("TIME");
@@ -92,11 +98,23 @@ Status UploadBundle(Context& context, const TaskBundle& bundle,
   return OkStatus();
 }
 
+Result<std::vector<Setting>> ParseSettings(
+    const std::vector<std::string>& changes) {
+  std::vector<Setting> settings;
+  for (const std::string& change : changes) {
+    SELVAGE_ASSIGN_OR_RETURN(Setting setting, ParseSetting(change));
+    settings.push_back(std::move(setting));
+  }
+  return settings;
+}
+
 Result<ExitCode> RunTask(Context& context, const std::string& file,
                          const LaunchOptions& options) {
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<Setting> settings,
+                           ParseSettings(options.changes));
   SELVAGE_ASSIGN_OR_RETURN(
       const TaskBundle bundle,
-      LoadTask(context.environment(), context.torch(), file));
+      LoadTask(context.environment(), context.torch(), file, settings));
   if (options.dry_run == "client") {
     const plan::TensorTable& table = bundle.program.program.table;
     context.output().Data(
@@ -123,13 +141,9 @@ Result<ExitCode> RunTask(Context& context, const std::string& file,
 
 Result<ExitCode> CloneTask(Context& context, const std::string& from,
                            const std::string& name,
-                           const std::vector<std::string>& changes,
                            const LaunchOptions& options) {
-  std::vector<Setting> settings;
-  for (const std::string& change : changes) {
-    SELVAGE_ASSIGN_OR_RETURN(Setting setting, ParseSetting(change));
-    settings.push_back(std::move(setting));
-  }
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<Setting> settings,
+                           ParseSettings(options.changes));
   SELVAGE_ASSIGN_OR_RETURN(AdminClient* const admin, context.Admin());
   SELVAGE_ASSIGN_OR_RETURN(const v1::Task task, admin->GetTask(from));
   SELVAGE_ASSIGN_OR_RETURN(const std::string file,
@@ -169,6 +183,7 @@ Examples:
   selvage run task.yaml
   selvage run task.yaml --watch
   selvage run task.yaml --wait --timeout 2h
+  selvage run task.yaml --set name=quick --set strategy.num_rounds=5
   selvage run task.yaml --dry-run server)");
     verb->callback([options, &chosen] {
       chosen = [options](Context& context) {
@@ -182,7 +197,6 @@ Examples:
     struct Options : LaunchOptions {
       std::string from;
       std::string name;
-      std::vector<std::string> changes;
     };
     const auto options = std::make_shared<Options>();
     verb->add_option("task", options->from, "the task to copy")
@@ -191,11 +205,6 @@ Examples:
     verb->add_option("name", options->name, "the copy's name")
         ->type_name("NAME")
         ->required();
-    verb->add_option("--set", options->changes,
-                     "a setting of the task file to change; repeatable")
-        ->type_name("KEY=VALUE")
-        ->expected(1)
-        ->take_all();
     AddLaunchOptions(*verb, *options);
     verb->footer(R"(Examples:
   selvage clone fashion fashion-2
@@ -203,8 +212,7 @@ Examples:
   selvage clone fashion warm --set initial=fashion@30 --dry-run client)");
     verb->callback([options, &chosen] {
       chosen = [options](Context& context) {
-        return CloneTask(context, options->from, options->name,
-                         options->changes, *options);
+        return CloneTask(context, options->from, options->name, *options);
       };
     });
   }

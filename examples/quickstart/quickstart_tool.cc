@@ -6,6 +6,7 @@
 #include "base/file_system.h"
 #include "base/status.h"
 #include "crypto/digest.h"
+#include "examples/quickstart/check.h"
 #include "examples/quickstart/partition.h"
 #include "examples/quickstart/report.h"
 
@@ -73,6 +74,22 @@ Status RunReport(ReportOptions options) {
   return OkStatus();
 }
 
+struct CheckOptions {
+  std::string directory;
+  Expectations expected;
+};
+
+Status RunCheck(const CheckOptions& options) {
+  PosixFileSystem files;
+  const std::vector<std::string> problems =
+      CheckArtefacts(files, options.directory, options.expected);
+  if (problems.empty()) return OkStatus();
+  std::string all;
+  for (const std::string& problem : problems) all += "\n  " + problem;
+  return FailedPrecondition(options.directory +
+                            " is not as it should be:" + all);
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("Prepares the quickstart's data and writes its report.",
                "selvage-quickstart-tool");
@@ -117,6 +134,16 @@ int Main(int argc, char** argv) {
   write->add_option("--seconds", report.findings.seconds)->required();
   write->add_option("--model", report.findings.model, "model.pt")->required();
   write->callback([&] { status = RunReport(report); });
+
+  CheckOptions check;
+  auto* verify = app.add_subcommand(
+      "check", "look whether a finished run left what it promises");
+  verify->add_option("directory", check.directory)->required();
+  verify->add_option("--devices", check.expected.devices);
+  verify->add_option("--rounds", check.expected.rounds);
+  verify->add_flag("--targets", check.expected.targets,
+                   "hold the accuracies to the targets of whole runs");
+  verify->callback([&] { status = RunCheck(check); });
 
   CLI11_PARSE(app, argc, argv);
   if (!status.ok()) {

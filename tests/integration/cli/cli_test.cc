@@ -147,6 +147,19 @@ TEST_F(CliTest, Run_DryRun_CreatesNothing) {
   EXPECT_EQ(Run({"run", directory_ / "task.yaml", "--dry-run=moon"}), 2);
 }
 
+TEST_F(CliTest, Run_Set_ChangesWhatIsSent) {
+  ASSERT_EQ(Run({"run", directory_ / "task.yaml", "--set", "name=quick",
+                 "--set", "strategy.num_rounds=9"}),
+            0)
+      << err_.str();
+  const auto spec = plan::ParseTaskFile(admin_.created.at(0).task_file());
+  ASSERT_TRUE(spec.ok());
+  EXPECT_EQ(spec->name, "quick");
+  EXPECT_EQ(spec->strategy.num_rounds, 9);
+  EXPECT_EQ(Run({"run", directory_ / "task.yaml", "--set", "sed=1"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("seed"));
+}
+
 TEST_F(CliTest, Run_BadTaskFile_IsUsageBeforeAnythingIsSent) {
   Write("task.yaml", "name: x\npopulation: demo\nprogram: model.yaml\nsed: 1");
   EXPECT_EQ(Run({"run", directory_ / "task.yaml"}), 2);

@@ -80,6 +80,20 @@ TEST_F(ConnectionTest, Resolve_NoRunningCoordinator_IsUnavailable) {
                        HasSubstr("no coordinator is running")));
 }
 
+TEST_F(ConnectionTest, Resolve_Insecure_IsForThisMachineAlone) {
+  const std::string directory = Coordinator("a", "1");
+  Write("a/endpoints.json", R"({"admin":"127.0.0.1:1","insecure":true})");
+  std::filesystem::remove(directory_ / "a" / "ca.pem");
+  const auto to =
+      ResolveConnection(environment_, {.coordinator = directory}, {}, {});
+  ASSERT_THAT(to, IsOk());
+  EXPECT_TRUE(to->insecure);
+  Write("a/endpoints.json", R"({"admin":"10.0.0.1:1","insecure":true})");
+  EXPECT_THAT(
+      ResolveConnection(environment_, {.coordinator = directory}, {}, {}),
+      StatusIs(StatusCode::kFailedPrecondition, HasSubstr("without TLS")));
+}
+
 TEST_F(ConnectionTest, Resolve_MissingPieces_AreNamed) {
   EXPECT_THAT(ResolveConnection(environment_, {.server = "a:1"}, {}, {}),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("no CA given")));

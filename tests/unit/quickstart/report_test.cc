@@ -5,6 +5,8 @@
 
 #include <gmock/gmock.h>
 
+#include "crypto/digest.h"
+#include "examples/quickstart/check.h"
 #include "tests/testing/status_matchers.h"
 
 namespace selvage::quickstart {
@@ -14,7 +16,9 @@ using Json = nlohmann::ordered_json;
 using ::selvage::test::IsOk;
 using ::selvage::test::StatusIs;
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 
 Findings Example() {
@@ -137,6 +141,70 @@ TEST(ReportTest, ReadScores_Folder) {
   EXPECT_THAT(ReadScores(files, directory),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("e.json")));
   std::filesystem::remove_all(directory);
+}
+
+class CheckTest : public ::testing::Test {
+ protected:
+  CheckTest()
+      : directory_(Path(::testing::TempDir()) /
+                   ("check-" + std::to_string(::getpid()))) {
+    std::filesystem::create_directories(directory_);
+    Findings findings = Example();
+    findings.model_digest = crypto::Sha256(AsBytes("values")).ToHex();
+    Write("summary.json", SummaryJson(findings));
+    Write("report.html", ReportHtml(findings));
+    Write("model.safetensors", "values");
+    Write("model.pt", "PK archive");
+    const std::string round =
+        R"({"round":1,"state":"COMMITTED","funnel":{"accepted":3},)"
+        R"("seconds":1.5,"metrics":{}})";
+    Write("rounds.jsonl", round + "\n" + round + "\n");
+  }
+  ~CheckTest() override { std::filesystem::remove_all(directory_); }
+
+  void Write(const std::string& name, const std::string& text) {
+    EXPECT_THAT(WriteFileDurably(files_, directory_ / name, AsBytes(text)),
+                IsOk());
+  }
+  std::vector<std::string> Check(const Expectations& expected = {}) {
+    return CheckArtefacts(files_, directory_, expected);
+  }
+
+  Path directory_;
+  PosixFileSystem files_;
+};
+
+TEST_F(CheckTest, CheckArtefacts_WholeRun_IsGood) {
+  Expectations expected;
+  expected.devices = 3;
+  expected.rounds = 2;
+  expected.targets = true;
+  EXPECT_THAT(Check(expected), IsEmpty());
+}
+
+TEST_F(CheckTest, CheckArtefacts_EveryDefect_IsNamed) {
+  Expectations expected;
+  expected.devices = 4;
+  EXPECT_THAT(Check(expected), Contains(HasSubstr("devices is 3")));
+  Write("model.pt", "text");
+  EXPECT_THAT(Check(), Contains(HasSubstr("not an archive")));
+  Write("report.html", "<svg><a href='x'>");
+  EXPECT_THAT(Check(), Contains(HasSubstr("not self-contained")));
+  Write("rounds.jsonl", "");
+  EXPECT_THAT(Check(), Contains(HasSubstr("has 0 committed rounds")));
+  Write("model.safetensors", "other");
+  EXPECT_THAT(Check(), Contains(HasSubstr("model_digest")));
+  Write("summary.json", "{}");
+  EXPECT_THAT(Check(), Contains(HasSubstr("summary.json:")));
+  std::filesystem::remove(directory_ / "model.pt");
+  EXPECT_THAT(Check(), Contains(HasSubstr("model.pt:")));
+}
+
+TEST_F(CheckTest, CheckArtefacts_NoGain_IsADefect) {
+  Findings findings = Example();
+  for (DeviceScore& score : findings.fleet) score.personal = score.global;
+  Write("summary.json", SummaryJson(findings));
+  EXPECT_THAT(Check(), Contains(HasSubstr("no better than global")));
 }
 
 }  // namespace
