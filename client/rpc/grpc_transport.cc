@@ -27,10 +27,12 @@ Status FromGrpc(const grpc::Status& status) {
   return {static_cast<StatusCode>(status.error_code()), status.error_message()};
 }
 
+// RESOURCE_EXHAUSTED: the coordinator has too many bytes in flight.
 bool WorthRetrying(const Status& status) {
   return status.code() == StatusCode::kUnavailable ||
          status.code() == StatusCode::kDeadlineExceeded ||
-         status.code() == StatusCode::kAborted;
+         status.code() == StatusCode::kAborted ||
+         status.code() == StatusCode::kResourceExhausted;
 }
 
 // Runs one streaming call on a completion queue of its own, so that every
@@ -110,38 +112,40 @@ class StreamCall {
 
 class GrpcTransport final : public Transport {
  public:
-  GrpcTransport(std::shared_ptr<grpc::Channel> channel, RandomSource& random,
+  GrpcTransport(std::shared_ptr<grpc::Channel> channel,
+                std::string insecure_device_uri, RandomSource& random,
                 GrpcTransportOptions options)
       : stub_(v1::DeviceService::NewStub(std::move(channel))),
+        insecure_device_uri_(std::move(insecure_device_uri)),
         random_(random),
         options_(std::move(options)) {}
 
   Result<EnrollAnswer> Enroll(const EnrollRequest& request) override {
-    grpc::ClientContext context;
-    SetDeadline(context);
     v1::EnrollResponse response;
     SELVAGE_RETURN_IF_ERROR(
-        FromGrpc(stub_->Enroll(&context, ToProto(request), &response)));
+        Unary(&v1::DeviceService::Stub::Enroll, ToProto(request), response));
     return FromProto(response);
   }
 
   Result<CheckInAnswer> CheckIn(const CheckInRequest& request) override {
-    grpc::ClientContext context;
-    SetDeadline(context);
     v1::CheckInResponse response;
     SELVAGE_RETURN_IF_ERROR(
-        FromGrpc(stub_->CheckIn(&context, ToProto(request), &response)));
+        Unary(&v1::DeviceService::Stub::CheckIn, ToProto(request), response));
     return FromProto(response);
   }
 
   Status Fetch(const crypto::Digest& digest, uint64_t offset, const Sink& sink,
                const KeepGoing& keep_going) override {
-    return WithRetries(keep_going, [&](bool& progress) -> Status {
-      const uint64_t before = offset;
-      const Status status = FetchOnce(digest, offset, sink, keep_going);
-      progress = offset > before;
-      return status;
-    });
+    Status refused;  // by the sink: nothing to try again
+    SELVAGE_RETURN_IF_ERROR(
+        WithRetries(keep_going, [&](bool& progress) -> Status {
+          const uint64_t before = offset;
+          const Status status =
+              FetchOnce(digest, offset, sink, keep_going, refused);
+          progress = offset > before;
+          return refused.ok() ? status : OkStatus();
+        }));
+    return refused;
   }
 
   Result<Receipt> Upload(const UploadHeader& header, ByteSpan update,
@@ -173,11 +177,9 @@ class GrpcTransport final : public Transport {
     request.set_token(ToString(token));
     request.set_reason(static_cast<v1::AbandonRequest::Reason>(reason));
     request.set_message(message.substr(0, 512));
-    grpc::ClientContext context;
-    SetDeadline(context);
     v1::AbandonResponse response;
     SELVAGE_RETURN_IF_ERROR(
-        FromGrpc(stub_->Abandon(&context, request, &response)));
+        Unary(&v1::DeviceService::Stub::Abandon, request, response));
     return FromProto(response.retry());
   }
 
@@ -191,20 +193,51 @@ class GrpcTransport final : public Transport {
       entry.set_name(counter.first);
       entry.set_value(counter.second);
     }
-    grpc::ClientContext context;
-    SetDeadline(context);
     v1::ReportResponse response;
     SELVAGE_RETURN_IF_ERROR(
-        FromGrpc(stub_->Report(&context, request, &response)));
+        Unary(&v1::DeviceService::Stub::Report, request, response));
     return FromProto(response.retry());
   }
 
  private:
-  void SetDeadline(grpc::ClientContext& context) const {
-    context.set_deadline(
-        std::chrono::system_clock::now() +
-        std::chrono::duration_cast<std::chrono::system_clock::duration>(
-            options_.check_in_deadline));
+  // Over plaintext there is no certificate to say who is calling.
+  void Introduce(grpc::ClientContext& context) const {
+    if (!insecure_device_uri_.empty()) {
+      context.AddMetadata("selvage-insecure-device", insecure_device_uri_);
+    }
+  }
+
+  // One answer to one question. All of them may be asked twice, so a
+  // coordinator that is just starting is asked again until the deadline.
+  template <typename Request, typename Response>
+  Status Unary(grpc::Status (v1::DeviceService::Stub::*method)(
+                   grpc::ClientContext*, const Request&, Response*),
+               const Request& request, Response& response) {
+    const auto deadline = steady_clock::now() + options_.check_in_deadline;
+    Duration backoff = kBackoffFirst;
+    for (;;) {
+      const auto left = deadline - steady_clock::now();
+      grpc::ClientContext context;
+      Introduce(context);
+      context.set_deadline(
+          std::chrono::system_clock::now() +
+          std::chrono::duration_cast<std::chrono::system_clock::duration>(
+              left));
+      const Status status =
+          FromGrpc((stub_.get()->*method)(&context, request, &response));
+      const Duration wait = Jitter(backoff);
+      if (status.code() != StatusCode::kUnavailable ||
+          steady_clock::now() + wait >= deadline) {
+        return status;
+      }
+      options_.sleep(wait);
+      backoff = std::min(backoff * 2, kBackoffMax);
+    }
+  }
+
+  Duration Jitter(Duration backoff) {
+    return Duration(static_cast<int64_t>(UniformUnit(random_) *
+                                         static_cast<double>(backoff.count())));
   }
 
   // Runs `attempt` until it succeeds, fails for good, is cancelled, or gets
@@ -223,8 +256,7 @@ class GrpcTransport final : public Transport {
         backoff = kBackoffFirst;
         stalled = Duration::zero();
       }
-      const Duration wait(static_cast<int64_t>(
-          UniformUnit(random_) * static_cast<double>(backoff.count())));
+      const Duration wait = Jitter(backoff);
       stalled += wait + std::chrono::duration_cast<Duration>(
                             steady_clock::now() - start);
       if (stalled >= options_.stalled_max) return status;
@@ -238,11 +270,13 @@ class GrpcTransport final : public Transport {
   }
 
   Status FetchOnce(const crypto::Digest& digest, uint64_t& offset,
-                   const Sink& sink, const KeepGoing& keep_going) {
+                   const Sink& sink, const KeepGoing& keep_going,
+                   Status& refused) {
     v1::FetchRequest request;
     request.set_digest(ToString(digest.span()));
     request.set_offset(offset);
     StreamCall call(options_.chunk_deadline, keep_going);
+    Introduce(call.context());
     const auto stream =
         stub_->PrepareAsyncFetch(&call.context(), request, &call.queue());
     stream->StartCall(call.tag());
@@ -251,10 +285,9 @@ class GrpcTransport final : public Transport {
       for (;;) {
         stream->Read(&chunk, call.tag());
         if (!call.Wait()) break;
-        if (const Status status =
-                sink(AsBytes(chunk.data()), chunk.total_size());
-            !status.ok()) {
-          call.Cancel(status);
+        refused = sink(AsBytes(chunk.data()), chunk.total_size());
+        if (!refused.ok()) {
+          call.Cancel(refused);
           break;
         }
         offset += chunk.data().size();
@@ -267,6 +300,7 @@ class GrpcTransport final : public Transport {
                     const KeepGoing& keep_going, uint64_t& offset,
                     Receipt& receipt) {
     StreamCall call(options_.chunk_deadline, keep_going);
+    Introduce(call.context());
     const auto stream =
         stub_->PrepareAsyncUpload(&call.context(), &call.queue());
     v1::UploadRequest request;
@@ -321,6 +355,7 @@ class GrpcTransport final : public Transport {
   }
 
   const std::unique_ptr<v1::DeviceService::Stub> stub_;
+  const std::string insecure_device_uri_;
   RandomSource& random_;
   const GrpcTransportOptions options_;
 };
@@ -328,7 +363,11 @@ class GrpcTransport final : public Transport {
 bool IsLoopback(const std::string& address) {
   const size_t colon = address.rfind(':');
   const std::string host = address.substr(0, colon);
-  return host == "localhost" || host == "[::1]" || host.starts_with("127.");
+  // 127.0.0.1, but not 127.example.org.
+  const bool numeric =
+      host.find_first_not_of("0123456789.") == std::string::npos;
+  return host == "localhost" || host == "[::1]" ||
+         (numeric && host.starts_with("127."));
 }
 
 }  // namespace
@@ -365,10 +404,13 @@ TransportFactory GrpcTransportFactory(RandomSource& random,
     // Devices hosted by one process must not share a connection.
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);  // resume is ours
+    // Connect again as soon as we ask again; the backoff is ours, too.
+    arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
+    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
     arguments.SetMaxReceiveMessageSize(kReceiveSizeMax);
     return std::unique_ptr<Transport>(new GrpcTransport(
         grpc::CreateCustomChannel(endpoint.address, credentials, arguments),
-        random, options));
+        endpoint.insecure ? endpoint.device_uri : "", random, options));
   };
 }
 

@@ -20,7 +20,7 @@ struct GrpcTransportOptions {
   Duration stalled_max = std::chrono::minutes(2);
   size_t chunk_size_bytes = 512 << 10;
   // How to wait between attempts; tests return at once.
-  std::function<void(Duration)> sleep;
+  std::function<void(Duration)> sleep = {};
 };
 
 // Call crypto::RequireTls13() first thing in main(): gRPC has no setter for the
