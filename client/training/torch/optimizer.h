@@ -1,0 +1,37 @@
+// SGD and Adam over a list of tensors. Internal to the engine.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "plan/task.h"
+
+namespace selvage::client::torch_engine {
+
+// PyTorch's formulas, operation by operation: torch.optim.SGD without dampening
+// and Nesterov, torch.optim.Adam without AMSGrad. Thread-compatible.
+class Optimizer {
+ public:
+  Optimizer(const plan::OptimizerSpec& spec,
+            std::vector<at::Tensor> parameters);
+
+  // Moves every parameter that has a gradient and drops the gradients.
+  void Step();
+
+ private:
+  struct State {
+    int64_t steps = 0;
+    at::Tensor momentum;  // SGD: the velocity; Adam: the mean of gradients
+    at::Tensor variance;  // Adam: the mean of their squares
+  };
+  void StepSgd(at::Tensor& parameter, at::Tensor gradient, State& state) const;
+  void StepAdam(at::Tensor& parameter, at::Tensor gradient, State& state) const;
+
+  const plan::OptimizerSpec spec_;
+  std::vector<at::Tensor> parameters_;
+  std::vector<State> states_;
+};
+
+}  // namespace selvage::client::torch_engine
