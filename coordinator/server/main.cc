@@ -1,6 +1,7 @@
 // selvage-coordinator: the service side as one process.
 #include <malloc.h>
 #include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -113,6 +114,8 @@ int Serve(const Config& config, const sigset_t& signals) {
 
 int Main(int argc, char** argv) {
   KeepLargeBuffers();
+  // Whatever is created here is the owner's alone, the database included.
+  umask(0077);
   // gRPC's own lines would let strangers fill the log; what matters is said by
   // ours.
   setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
