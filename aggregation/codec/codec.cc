@@ -1,7 +1,7 @@
 #include "aggregation/codec/codec.h"
 
+#include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <numeric>
 #include <string>
