@@ -1,0 +1,67 @@
+// selvage-coordinator, except that it dies at a kill point of the caller's
+// choice (kill_points.h, SELVAGE_TEST_KILL_AT). Takes the flags of its settings
+// as `--key value`.
+#include <pthread.h>
+
+#include <csignal>
+#include <iostream>
+#include <map>
+#include <string>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "base/time.h"
+#include "coordinator/server/config.h"
+#include "coordinator/server/service.h"
+#include "crypto/tls_policy.h"
+#include "tests/integration/faults/kill_points.h"
+
+namespace selvage::test {
+namespace {
+
+int Main(int argc, char** argv) {
+  if (!crypto::RequireTls13().ok()) return 1;
+  KillPoints points(KillPoints::TargetFromEnvironment());
+  if (!InstallKillingVfs(points).ok()) return 1;
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+
+  coordinator::ConfigSources sources;
+  for (const coordinator::Setting& setting : coordinator::Settings()) {
+    for (int i = 1; i + 1 < argc; i += 2) {
+      if (setting.Flag() == argv[i]) {
+        sources.flags[std::string(setting.key)] = argv[i + 1];
+      }
+    }
+  }
+  sources.variable = [](const std::string&) { return std::nullopt; };
+  const coordinator::LoadedConfig loaded = coordinator::LoadConfig(sources);
+  for (const std::string& mistake : loaded.mistakes) {
+    std::cerr << mistake << "\n";
+  }
+  if (!loaded.mistakes.empty()) return 2;
+
+  SystemClock clock;
+  OsRandom random;
+  PosixFileSystem disk;
+  KillingFileSystem files(disk, points);
+  StreamEventSink log(std::cout, clock, StreamEventSink::Format::kJson,
+                      loaded.config.log_level);
+  Result<std::unique_ptr<coordinator::Service>> service =
+      coordinator::Service::Start(loaded.config, files, clock, random, log);
+  if (!service.ok()) {
+    std::cerr << service.status().ToString() << "\n";
+    return 1;
+  }
+  int signal = 0;
+  sigwait(&signals, &signal);
+  return 0;
+}
+
+}  // namespace
+}  // namespace selvage::test
+
+int main(int argc, char** argv) { return selvage::test::Main(argc, argv); }
