@@ -323,8 +323,8 @@ TEST(AdminFromProtoTest, OutOfBounds_NamesTheField) {
   header.set_size(kArtefactSizeMax + 1);
   EXPECT_THAT(FromProto(header), StatusIs(kInvalid, HasSubstr("size is")));
 
-  EXPECT_THAT(CheckName("name", "a b"), StatusIs(kInvalid));
-  EXPECT_THAT(CheckName("name", "-dash.and_dot9"), IsOk());
+  EXPECT_THAT(CheckWireName("name", "a b"), StatusIs(kInvalid));
+  EXPECT_THAT(CheckWireName("name", "-dash.and_dot9"), IsOk());
 }
 
 TEST(TaskToProtoTest, EveryFieldArrives) {
