@@ -31,7 +31,7 @@ struct FleetOptions {
   Duration stagger{};
   // The fleet is done when every device has installed the final model of this
   // task. Empty: never.
-  std::string until_task;
+  std::string until_task = {};
   bool once = false;  // one session per device, then done
 };
 
