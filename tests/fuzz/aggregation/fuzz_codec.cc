@@ -35,7 +35,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Status check = CheckEncoding(codec, counts, bytes);
   SELVAGE_CHECK(check.code() == values.status().code());
 
-  SumLayout layout{.update_count_max = 2};
+  SumLayout layout;
+  layout.update_count_max = 2;
   for (const size_t count : counts) layout.ranges.push_back({.count = count});
   ExactSum encoded_sum = *ExactSum::Create(layout);
   const EncodedUpdate update{.codec = codec, .bytes = bytes, .weight = 3};
