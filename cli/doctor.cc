@@ -1,7 +1,6 @@
 #include "cli/doctor.h"
 
-#include <algorithm>
-#include <cctype>
+#include <nlohmann/json.hpp>
 
 #include "base/version.h"
 #include "cli/text.h"
@@ -109,7 +108,7 @@ Finding CheckBlas(Context& context) {
   if (!context.torch().path()) {
     return Skip("blas", "selvage-torch is not installed here");
   }
-  const auto info = context.torch().Run({"info"});
+  const auto info = context.torch().Run({"info", "-o", "json"});
   if (!info.ok()) {
     return Warn("blas", std::string(info.status().message()),
                 "reinstall selvage-torch and libtorch");
@@ -186,23 +185,25 @@ Finding JudgeVersion(std::string_view ours, std::string_view theirs,
 }
 
 Finding JudgeBlas(const std::string& info) {
-  std::string lower = info;
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) {
-    return static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  });
-  std::string text = "unknown";
-  for (const char* name : {"openblas", "mkl", "blis", "atlas"}) {
-    if (lower.find(name) != std::string::npos) {
-      text = name;
-      break;
-    }
+  const auto json = nlohmann::json::parse(info, nullptr, false);
+  const auto data = json.is_object() ? json.value("data", nlohmann::json())
+                                     : nlohmann::json();
+  if (!data.is_object()) {
+    return Warn("blas", "selvage-torch info does not say",
+                "use the same version of selvage and selvage-torch");
   }
-  if (text == "unknown") {
-    return Warn("blas", "LibTorch uses a reference BLAS here",
+  const std::string library = data.value("blas_library", "");
+  bool fast = data.value("openblas", false);
+  for (const char* name : {"mkl", "blis", "atlas"}) {
+    fast = fast || library.find(name) != std::string::npos;
+  }
+  if (!fast) {
+    return Warn("blas", "LibTorch uses a reference BLAS here: " + library,
                 "training is up to 30 times slower: apt-get install "
                 "libopenblas0-pthread");
   }
-  return Ok("blas", "LibTorch uses " + text);
+  return Ok("blas",
+            "LibTorch " + data.value("libtorch", "") + " with " + library);
 }
 
 std::vector<Finding> RunDoctor(Context& context) {

@@ -25,7 +25,7 @@ Finding JudgeClock(Time ours, Time theirs, Duration round_trip);
 Finding JudgeDisk(uint64_t free_bytes);
 Finding JudgeVersion(std::string_view ours, std::string_view theirs,
                      uint32_t schema_version);
-// `info`: what `selvage-torch info` prints.
+// `info`: what `selvage-torch info -o json` prints.
 Finding JudgeBlas(const std::string& info);
 
 std::vector<Finding> RunDoctor(Context& context);

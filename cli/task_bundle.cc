@@ -173,6 +173,19 @@ Result<TaskBundle> LoadTask(Environment& environment, TorchTool& torch,
       bundle.program,
       LoadProgram(environment, torch, directory, bundle.spec.program));
 
+  if (bundle.spec.initial == "random" && bundle.program.values) {
+    // An archive starts from what is in it: nobody said how its tensors should
+    // start otherwise.
+    bundle.initial = bundle.program.values;
+    const std::string name =
+        Path(bundle.spec.program).replace_extension(".safetensors").string();
+    SELVAGE_ASSIGN_OR_RETURN(
+        bundle.task_file,
+        EditTaskFile(bundle.task_file, bundle.spec.name, {{"initial", name}}));
+    SELVAGE_ASSIGN_OR_RETURN(bundle.spec,
+                             plan::ParseTaskFile(bundle.task_file));
+    return bundle;
+  }
   const std::string& initial = bundle.spec.initial;
   if (!HasSuffix(initial, ".safetensors")) return bundle;
   const Path path = directory / initial;

@@ -71,7 +71,8 @@ struct TaskBundle {
   plan::TaskSpec spec;
   std::string task_file;  // as it will be sent
   ProgramBundle program;
-  // `initial: FILE`, checked against the program's tensors.
+  // `initial: FILE`, checked against the program's tensors; or a bare archive's
+  // own values, when the task file says nothing else.
   std::optional<Path> initial;
 };
 // `settings` change the task file before it is used.

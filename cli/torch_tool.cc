@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "cli/exit_code.h"
 #include "cli/subprocess.h"
 #include "cli/text.h"
 
@@ -64,7 +65,13 @@ Result<std::string> TorchTool::Run(const std::vector<std::string>& arguments) {
     if (text.empty()) {
       text = "ended with exit code " + std::to_string(outcome.exit_code);
     }
-    return InvalidArgument("selvage-torch " + arguments.at(0) + ": " + text);
+    const StatusCode code =
+        outcome.exit_code == static_cast<int>(ExitCode::kPrecondition)
+            ? StatusCode::kFailedPrecondition
+        : outcome.exit_code == static_cast<int>(ExitCode::kUsage)
+            ? StatusCode::kInvalidArgument
+            : StatusCode::kInternal;
+    return Status(code, "selvage-torch " + arguments.at(0) + ": " + text);
   }
   return std::move(outcome.out);
 }

@@ -24,8 +24,10 @@ class TorchTool {
   std::optional<Path> path() const { return path_; }
 
   // `arguments` after the program's name; returns its standard output.
-  // FAILED_PRECONDITION says how to get the tool if it is missing; a failure of
-  // the tool itself is INVALID_ARGUMENT with the tool's message.
+  // FAILED_PRECONDITION says how to get the tool if it is missing, or that a
+  // program did not pass its checks; another failure of the tool is
+  // INVALID_ARGUMENT (it did not like what it was given) or INTERNAL. Both have
+  // the tool's message.
   Result<std::string> Run(const std::vector<std::string>& arguments);
 
  private:

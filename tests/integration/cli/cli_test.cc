@@ -370,7 +370,7 @@ TEST_F(CliTest, Pull_TorchScript_RunsTheToolBesideUs) {
 
   Write("bin/selvage-torch",
         "#!/bin/sh\necho 'selvage-torch: error: no way' >&2; exit 1\n");
-  EXPECT_EQ(Run({"pull", "fashion", "--out", directory_ / "m"}), 2);
+  EXPECT_EQ(Run({"pull", "fashion", "--out", directory_ / "m"}), 1);
   EXPECT_THAT(err_.str(), HasSubstr("selvage-torch export: no way"));
 }
 

@@ -38,8 +38,16 @@ TEST(DoctorTest, JudgeVersion_Skew) {
 }
 
 TEST(DoctorTest, JudgeBlas_Reference_Warns) {
-  EXPECT_EQ(JudgeBlas("blas: OpenBLAS 0.3.21\n").health, Health::kOk);
-  EXPECT_EQ(JudgeBlas("blas: reference\n").health, Health::kWarning);
+  const auto judge = [](const std::string& data) {
+    return JudgeBlas(R"({"schema_version":1,"data":)" + data + "}").health;
+  };
+  EXPECT_EQ(judge(R"({"openblas":true,"blas_library":"libopenblas.so.0"})"),
+            Health::kOk);
+  EXPECT_EQ(judge(R"({"openblas":false,"blas_library":"libmkl_rt.so"})"),
+            Health::kOk);
+  EXPECT_EQ(judge(R"({"openblas":false,"blas_library":"blas/libblas.so.3"})"),
+            Health::kWarning);
+  EXPECT_EQ(JudgeBlas("no JSON").health, Health::kWarning);
 }
 
 TEST(DoctorTest, WorstOf_FirstFailure_Decides) {

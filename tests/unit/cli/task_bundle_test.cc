@@ -86,6 +86,37 @@ TEST_F(TaskBundleTest, LoadTask_BareArchive_NeedsSelvageTorch) {
       StatusIs(StatusCode::kFailedPrecondition, HasSubstr("selvage-torch")));
 }
 
+TEST_F(TaskBundleTest, LoadTask_BareArchive_StartsFromItsOwnValues) {
+  plan::TensorSpec spec;
+  spec.name = "w";
+  spec.shape = {2};
+  plan::Program program;
+  program.kind = plan::ProgramKind::kArchive;
+  program.archive_digest = crypto::Sha256(AsBytes("archive bytes"));
+  program.archive_size_bytes = 13;
+  program.table = *plan::TensorTable::Create({spec});
+  program.inputs = {{"x", plan::DType::kFloat32, {2}}};
+  program.metrics = {"loss"};
+  Write("made/program.json", plan::CanonicalJson(program));
+  Write("made/model.safetensors", "values");
+  const std::string tool = Write(
+      "tool/selvage-torch", "#!/bin/sh\n[ \"$1\" = package ] && cp -r " +
+                                (directory_ / "made").string() + " \"$4\"\n");
+  std::filesystem::permissions(tool, std::filesystem::perms::owner_all);
+  variables_["SELVAGE_TORCH"] = tool;
+  TorchTool torch(environment_);
+  Write("model.pt", "archive bytes");
+  const auto bundle = LoadTask(
+      environment_, torch,
+      Write("t.yaml", "name: x\npopulation: demo\nprogram: model.pt\n"));
+  ASSERT_THAT(bundle, IsOk());
+  EXPECT_EQ(*bundle->program.archive, directory_ / "model.pt");
+  ASSERT_TRUE(bundle->initial.has_value());
+  EXPECT_EQ(Read(*bundle->initial), "values");
+  EXPECT_EQ(plan::ParseTaskFile(bundle->task_file)->initial,
+            "model.safetensors");
+}
+
 TEST_F(TaskBundleTest, LoadProgram_Native_IsDescribedByItsYaml) {
   Write("mlp.yaml", std::string("native: mlp\n") + kTensors);
   const auto bundle =
