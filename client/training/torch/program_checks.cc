@@ -596,6 +596,41 @@ Status CheckArchive(ByteSpan archive) {
   }
 }
 
+Result<std::string> ReadExtraFile(ByteSpan archive, const std::string& name,
+                                  size_t size_max) {
+  SELVAGE_ASSIGN_OR_RETURN(const auto records, ReadArchiveDirectory(archive));
+  const auto found = records.find("extra/" + name);
+  if (found == records.end()) return std::string();
+  if (found->second.size_bytes > size_max) {
+    return InvalidArgument("the archive's " + name + " has " +
+                           std::to_string(found->second.size_bytes) +
+                           " bytes, over " + std::to_string(size_max));
+  }
+  try {
+    caffe2::serialize::PyTorchStreamReader reader(
+        std::make_shared<SpanAdapter>(archive));
+    const auto [data, size] = reader.getRecord("extra/" + name);
+    return std::string(static_cast<const char*>(data.get()), size);
+  } catch (...) {
+    return StatusFromException(StatusCode::kInvalidArgument,
+                               "cannot read the archive's " + name);
+  }
+}
+
+std::set<std::string> OperatorsOf(const torch::jit::Module& module) {
+  std::set<std::string> out;
+  for (const auto& named : module.named_modules()) {
+    for (jit::Function* method : named.value.type()->methods()) {
+      const std::shared_ptr<jit::Graph> graph = GraphOf(*method)->copy();
+      jit::Inline(*graph);
+      ForEachNode(graph->block(), [&](const jit::Node* node) {
+        out.insert(node->kind().toQualString());
+      });
+    }
+  }
+  return out;
+}
+
 Status CheckModule(const torch::jit::Module& module) {
   try {
     SELVAGE_RETURN_IF_ERROR(CheckTree(module));

@@ -34,10 +34,18 @@ Status CheckCode(std::string_view name, const std::string& text, CodeForm form);
 // pickles, code. Runs nothing.
 Status CheckArchive(ByteSpan archive);
 
+// The extra file `name` of an archive that passed CheckArchive(), "" if there
+// is none. INVALID_ARGUMENT if it is larger than `size_max`.
+Result<std::string> ReadExtraFile(ByteSpan archive, const std::string& name,
+                                  size_t size_max);
+
 // Every node of every method of every submodule, calls inlined.
 // PERMISSION_DENIED names operator and method; INVALID_ARGUMENT: grows too
 // large, constants of more than 1 MiB, or an attribute that could hide tensors.
 Status CheckModule(const torch::jit::Module& module);
+
+// The operators of every method, calls inlined. REQUIRES: CheckModule() passed.
+std::set<std::string> OperatorsOf(const torch::jit::Module& module);
 
 struct PreparedMethod {
   std::shared_ptr<torch::jit::Graph> graph;

@@ -434,23 +434,34 @@ Result<plan::TensorTable> TableOf(const std::vector<NamedTensor>& tensors) {
 
 }  // namespace torch_engine
 
+namespace {
+
+namespace engine = torch_engine;
+
+Result<torch::jit::Module> ReadModule(const plan::Program& program,
+                                      ByteSpan archive) {
+  SELVAGE_RETURN_IF_ERROR(program.Validate());
+  switch (program.kind) {
+    case plan::ProgramKind::kSource:
+      return engine::CompileSource(program);
+    case plan::ProgramKind::kArchive:
+      SELVAGE_RETURN_IF_ERROR(engine::CheckDigest(program, archive));
+      return engine::ReadArchive(archive);
+    case plan::ProgramKind::kNative:
+      break;
+  }
+  return FailedPrecondition("native:" + program.native_name +
+                            " is C++ and has no TorchScript form");
+}
+
+}  // namespace
+
 Result<Bytes> ExportTorchScript(const plan::Program& program,
                                 const plan::Checkpoint& values,
                                 ByteSpan archive) {
-  namespace engine = torch_engine;
-  SELVAGE_RETURN_IF_ERROR(program.Validate());
-  if (program.kind == plan::ProgramKind::kNative) {
-    return FailedPrecondition("native:" + program.native_name +
-                              " is C++ and has no TorchScript form");
-  }
-  SELVAGE_RETURN_IF_ERROR(plan::ValidateCheckpoint(program.table, values));
-  const bool is_source = program.kind == plan::ProgramKind::kSource;
-  if (!is_source) {
-    SELVAGE_RETURN_IF_ERROR(engine::CheckDigest(program, archive));
-  }
   SELVAGE_ASSIGN_OR_RETURN(torch::jit::Module module,
-                           is_source ? engine::CompileSource(program)
-                                     : engine::ReadArchive(archive));
+                           ReadModule(program, archive));
+  SELVAGE_RETURN_IF_ERROR(plan::ValidateCheckpoint(program.table, values));
   SELVAGE_RETURN_IF_ERROR(
       engine::BindTensors(program.table, engine::TensorsOf(module)).status());
   try {
@@ -475,8 +486,20 @@ Result<Bytes> ExportTorchScript(const plan::Program& program,
   }
 }
 
+Result<std::vector<std::string>> ListOperators(const plan::Program& program,
+                                               ByteSpan archive) {
+  SELVAGE_ASSIGN_OR_RETURN(const torch::jit::Module module,
+                           ReadModule(program, archive));
+  try {
+    const std::set<std::string> names = engine::OperatorsOf(module);
+    return std::vector<std::string>(names.begin(), names.end());
+  } catch (...) {
+    return engine::StatusFromException(StatusCode::kInternal,
+                                       "cannot list the operators");
+  }
+}
+
 Result<ArchiveContents> InspectArchive(ByteSpan archive) {
-  namespace engine = torch_engine;
   SELVAGE_ASSIGN_OR_RETURN(const torch::jit::Module module,
                            engine::ReadArchive(archive));
   try {
@@ -487,6 +510,9 @@ Result<ArchiveContents> InspectArchive(ByteSpan archive) {
                              engine::BindTensors(out.table, tensors));
     for (auto& named : bound) named.tensor = named.tensor.contiguous();
     out.values = engine::CopyOut(out.table, bound);
+    SELVAGE_ASSIGN_OR_RETURN(out.description,
+                             engine::ReadExtraFile(archive, "selvage.yaml",
+                                                   plan::kProgramFileSizeMax));
     return out;
   } catch (...) {
     return engine::StatusFromException(StatusCode::kInvalidArgument,

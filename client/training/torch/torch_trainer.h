@@ -77,11 +77,19 @@ struct ArchiveContents {
   // Parameters `shared`, buffers `buffer_float` and `buffer_int`.
   plan::TensorTable table;
   plan::Checkpoint values;
+  // The text that its maker put in as the extra file selvage.yaml: inputs,
+  // metrics and roles as a program file has them. "" if there is none.
+  std::string description;
 };
 // What a TorchScript archive holds, after the same checks as Load() (but for
 // the digest, which nobody has stated yet). INVALID_ARGUMENT names a tensor
 // that is neither float32 nor int64, or a name that a table cannot have.
 Result<ArchiveContents> InspectArchive(ByteSpan archive);
+
+// The operators that a source or archive program uses, sorted; errors as
+// Load(), and FAILED_PRECONDITION for a native program.
+Result<std::vector<std::string>> ListOperators(const plan::Program& program,
+                                               ByteSpan archive);
 
 struct TorchEngineInfo {
   std::string version;       // "1.13.1"
