@@ -105,17 +105,18 @@ std::unique_ptr<grpc::ClientContext> CoordinatorUnderTest::AdminContext()
   return context;
 }
 
-Status CoordinatorUnderTest::CreatePopulation() {
+Status CoordinatorUnderTest::CreatePopulation(const std::string& name) {
   v1::CreatePopulationRequest request;
-  request.set_name(kPopulation);
+  request.set_name(name);
   v1::Population answer;
   return FromGrpc(
       admin_->CreatePopulation(AdminContext().get(), request, &answer));
 }
 
-Result<std::string> CoordinatorUnderTest::CreateBundle(uint32_t uses) {
+Result<std::string> CoordinatorUnderTest::CreateBundle(
+    uint32_t uses, const std::string& population) {
   v1::CreateEnrolmentTokenRequest request;
-  request.set_population(kPopulation);
+  request.set_population(population);
   request.set_uses_max(uses);
   v1::CreateEnrolmentTokenResponse answer;
   SELVAGE_RETURN_IF_ERROR(FromGrpc(
@@ -285,14 +286,16 @@ Result<DeviceCredentials> EnrolDevice(const CoordinatorUnderTest& server,
 }
 
 RawDevice::RawDevice(const CoordinatorUnderTest& server,
-                     const DeviceCredentials& credentials)
-    : channel_(DeviceChannel(server, credentials.private_key_pem,
+                     const DeviceCredentials& credentials,
+                     std::string population)
+    : population_(std::move(population)),
+      channel_(DeviceChannel(server, credentials.private_key_pem,
                              credentials.certificate_pem)),
       stub_(v1::DeviceService::NewStub(channel_)) {}
 
 Result<v1::CheckInResponse> RawDevice::CheckIn() {
   v1::CheckInRequest request;
-  request.set_population(kPopulation);
+  request.set_population(population_);
   request.mutable_capabilities()->add_engines("native:one_hot");
   request.mutable_capabilities()->add_codecs("float32");
   request.mutable_capabilities()->add_codecs("float16");

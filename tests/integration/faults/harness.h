@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "plan/checkpoint.h"
 #include "plan/program.h"
+#include "tests/integration/faults/one_hot.h"
 #include "tests/integration/faults/process.h"
 
 namespace selvage::test {
@@ -56,9 +57,10 @@ class CoordinatorUnderTest {
   // With the bearer token and a deadline.
   std::unique_ptr<grpc::ClientContext> AdminContext() const;
 
-  Status CreatePopulation();
+  Status CreatePopulation(const std::string& name = kPopulation);
   // An enrolment bundle for `uses` devices, as JSON.
-  Result<std::string> CreateBundle(uint32_t uses);
+  Result<std::string> CreateBundle(uint32_t uses,
+                                   const std::string& population = kPopulation);
   Result<crypto::Digest> UploadArtefact(ByteSpan bytes);
   // The same request_id every time: repeating it is harmless.
   Result<v1::Task> CreateTask(const std::string& task_file,
@@ -107,7 +109,8 @@ Result<DeviceCredentials> EnrolDevice(const CoordinatorUnderTest& server,
 class RawDevice {
  public:
   RawDevice(const CoordinatorUnderTest& server,
-            const DeviceCredentials& credentials);
+            const DeviceCredentials& credentials,
+            std::string population = kPopulation);
 
   Result<v1::CheckInResponse> CheckIn();
 
@@ -132,6 +135,7 @@ class RawDevice {
   const std::shared_ptr<grpc::Channel>& channel() { return channel_; }
 
  private:
+  const std::string population_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::DeviceService::Stub> stub_;
 };
@@ -139,11 +143,8 @@ class RawDevice {
 // A deadline for anything that should take milliseconds.
 std::unique_ptr<grpc::ClientContext> ShortContext();
 
-// ---- the one-hot oracle (the Janus simulation's idea): device i uploads
-// kOneHotValue in element i of a model that starts at zero, with weight 1. What
-// the committed model holds says who was counted, and how often.
+// ---- the one-hot oracle (one_hot.h)
 
-inline constexpr float kOneHotValue = 0.25F;
 plan::Program OneHotProgram(int64_t elements);
 // Bytes of device `index`'s update: float32, no framing.
 Bytes OneHotUpdate(size_t elements, size_t index, float value = kOneHotValue);

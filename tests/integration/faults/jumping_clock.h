@@ -1,0 +1,26 @@
+// A clock that runs like the machine's, except that whoever would have to wait
+// jumps ahead instead.
+#pragma once
+
+#include <atomic>
+
+#include "base/time.h"
+
+namespace selvage::test {
+
+// Thread-safe.
+class JumpingClock final : public Clock {
+ public:
+  Time Now() override { return clock_.Now() + Duration(ahead_.load()); }
+  // It is at least `t` now.
+  void JumpTo(Time t) {
+    const Duration wait = t - Now();
+    if (wait > Duration::zero()) ahead_ += wait.count();
+  }
+
+ private:
+  SystemClock clock_;
+  std::atomic<int64_t> ahead_{0};  // microseconds
+};
+
+}  // namespace selvage::test
