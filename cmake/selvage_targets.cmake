@@ -29,6 +29,7 @@ function(selvage_library name)
   add_library(selvage::${name} ALIAS selvage_${name})
   set_target_properties(selvage_${name} PROPERTIES
     POSITION_INDEPENDENT_CODE ON EXPORT_NAME ${name})
+  target_compile_features(selvage_${name} PUBLIC cxx_std_20)
   target_include_directories(selvage_${name} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
     $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/selvage>)

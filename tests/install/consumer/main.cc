@@ -15,7 +15,7 @@ int main(int argc, char** argv) {
   selvage::OsRandom random;
   selvage::NullEventSink events;
   selvage::PosixFileSystem files;
-  selvage::client::TorchTrainer trainer({});
+  selvage::client::TorchTrainer trainer;
   selvage::client::ClientOptions options;
   options.state_dir = std::string(argv[1]) + "/state";
   options.cache_dir = std::string(argv[1]) + "/cache";
