@@ -267,6 +267,18 @@ Result<v1::CreateEnrolmentTokenResponse> AdminClient::CreateToken(
 
 Result<std::vector<v1::EnrolmentToken>> AdminClient::ListTokens(
     const std::string& population) {
+  if (population.empty()) {
+    // The service lists one population's at a time.
+    SELVAGE_ASSIGN_OR_RETURN(const std::vector<v1::Population> populations,
+                             ListPopulations());
+    std::vector<v1::EnrolmentToken> out;
+    for (const v1::Population& each : populations) {
+      SELVAGE_ASSIGN_OR_RETURN(const std::vector<v1::EnrolmentToken> tokens,
+                               ListTokens(each.name()));
+      out.insert(out.end(), tokens.begin(), tokens.end());
+    }
+    return out;
+  }
   v1::ListEnrolmentTokensRequest first;
   first.set_population(population);
   return All<v1::EnrolmentToken>(

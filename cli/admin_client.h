@@ -65,6 +65,7 @@ class AdminClient {
 
   Result<v1::CreateEnrolmentTokenResponse> CreateToken(
       const v1::CreateEnrolmentTokenRequest& request);
+  // population empty: those of all.
   Result<std::vector<v1::EnrolmentToken>> ListTokens(
       const std::string& population);
   Result<v1::EnrolmentToken> RevokeToken(const std::string& id);

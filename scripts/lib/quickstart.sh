@@ -27,9 +27,10 @@ stop_child() {
 }
 
 cleanup() {
-  local status=$? pid
+  local status=$? i
   trap - EXIT INT TERM HUP
-  for pid in "${children[@]}"; do stop_child "$pid"; done
+  # The last first: devices before the coordinator that they talk to.
+  for ((i = ${#children[@]} - 1; i >= 0; i--)); do stop_child "${children[i]}"; done
   [ "$interactive" = 0 ] || printf '\r\033[K' >&2
   if [ -n "$work" ] && [ "$keep" = 0 ]; then rm -rf "$work"; fi
   exit "$status"

@@ -280,7 +280,10 @@ TEST_F(CliTest, List_Kinds) {
   EXPECT_THAT(out_.str(), HasSubstr("ABANDONED"));
   ASSERT_EQ(Run({"list", "models", "fashion"}), 0);
   ASSERT_EQ(Run({"model", "list", "fashion"}), 0);
-  ASSERT_EQ(Run({"list", "tokens"}), 0);
+  ASSERT_EQ(Run({"list", "tokens", "-o", "json"}), 0);
+  EXPECT_THAT(Data(), SizeIs(5));  // one of each population
+  ASSERT_EQ(Run({"token", "list", "--population", "a", "-o", "json"}), 0);
+  EXPECT_THAT(Data(), SizeIs(1));
   EXPECT_EQ(Run({"list", "rounds"}), 2);
   EXPECT_EQ(Run({"list", "task"}), 2);
   EXPECT_THAT(err_.str(), HasSubstr("did you mean tasks?"));

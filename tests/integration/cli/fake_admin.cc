@@ -345,6 +345,9 @@ Status FakeAdmin::ListEnrolmentTokens(
     Context* context, const v1::ListEnrolmentTokensRequest* request,
     v1::ListEnrolmentTokensResponse* out) {
   FAKE_ADMIN_ENTER(context)
+  if (request->population().empty()) {
+    return {grpc::StatusCode::INVALID_ARGUMENT, "population is empty"};
+  }
   v1::EnrolmentToken& token = *out->add_tokens();
   token.set_id("t1");
   token.set_population(request->population());
