@@ -451,7 +451,11 @@ Result<std::unique_ptr<engine::Computation>> MakeNative(
     return NotFound("no native architecture " + name + " is registered");
   }
   try {
-    return engine::WrapNative(found->second());
+    std::shared_ptr<NativeArchitecture> architecture = found->second();
+    if (architecture == nullptr) {
+      return Internal("the factory of native:" + name + " made nothing");
+    }
+    return engine::WrapNative(std::move(architecture));
   } catch (...) {
     return engine::StatusFromException(StatusCode::kInternal, "native:" + name);
   }
@@ -486,16 +490,21 @@ Result<std::unique_ptr<TrainableModel>> TorchTrainer::Load(
       program.kind == plan::ProgramKind::kNative
           ? MakeNative(options_.native, program.native_name)
           : engine::LoadTorchScript(program, archive));
-  SELVAGE_ASSIGN_OR_RETURN(
-      std::vector<engine::NamedTensor> tensors,
-      engine::BindTensors(program.table, computation->Tensors()));
-  for (auto& named : tensors) {
-    named.tensor.set_requires_grad(false);
-    named.tensor.zero_();
+  try {
+    SELVAGE_ASSIGN_OR_RETURN(
+        std::vector<engine::NamedTensor> tensors,
+        engine::BindTensors(program.table, computation->Tensors()));
+    for (auto& named : tensors) {
+      named.tensor.set_requires_grad(false);
+      named.tensor.zero_();
+    }
+    return std::unique_ptr<TrainableModel>(std::make_unique<TorchModel>(
+        program, std::move(computation), std::move(tensors),
+        options_.score_time_max));
+  } catch (...) {
+    return engine::StatusFromException(StatusCode::kInternal,
+                                       "loading the program");
   }
-  return std::unique_ptr<TrainableModel>(std::make_unique<TorchModel>(
-      program, std::move(computation), std::move(tensors),
-      options_.score_time_max));
 }
 
 Result<plan::TensorTable> TorchTrainer::NativeTable(
