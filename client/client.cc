@@ -54,6 +54,22 @@ Status CheckCollection(std::string_view collection) {
                          ") is not 1..64 of [a-z0-9_-]");
 }
 
+Status CheckExample(const Example& example) {
+  if (example.inputs.empty() || example.inputs.size() > plan::kInputCountMax) {
+    return InvalidArgument(
+        "an example has " + std::to_string(example.inputs.size()) +
+        " inputs, not 1.." + std::to_string(plan::kInputCountMax));
+  }
+  size_t size = 0;
+  for (const Bytes& input : example.inputs) size += input.size();
+  if (size > kExampleSizeMax) {
+    return InvalidArgument("an example has " + std::to_string(size) +
+                           " bytes, more than " +
+                           std::to_string(kExampleSizeMax));
+  }
+  return OkStatus();
+}
+
 ModelInfo InfoOf(const StoredModel& model, const plan::Program& program) {
   ModelInfo info;
   info.task = model.task;
@@ -151,23 +167,16 @@ class Client::Impl {
                                         [] { return true; }));
   }
 
-  Result<int64_t> AddExample(std::string_view collection,
-                             const Example& example) {
+  Result<std::vector<int64_t>> AddExamples(
+      std::string_view collection, const std::vector<Example>& examples) {
     SELVAGE_RETURN_IF_ERROR(CheckCollection(collection));
-    if (example.inputs.empty() ||
-        example.inputs.size() > plan::kInputCountMax) {
-      return InvalidArgument(
-          "an example has " + std::to_string(example.inputs.size()) +
-          " inputs, not 1.." + std::to_string(plan::kInputCountMax));
+    std::vector<std::vector<Bytes>> rows;
+    rows.reserve(examples.size());
+    for (const Example& example : examples) {
+      SELVAGE_RETURN_IF_ERROR(CheckExample(example));
+      rows.push_back(example.inputs);
     }
-    size_t size = 0;
-    for (const Bytes& input : example.inputs) size += input.size();
-    if (size > kExampleSizeMax) {
-      return InvalidArgument("an example has " + std::to_string(size) +
-                             " bytes, more than " +
-                             std::to_string(kExampleSizeMax));
-    }
-    return store_->AddExample(collection, example.inputs);
+    return store_->AddExamples(collection, rows);
   }
 
   Result<uint64_t> CountExamples(std::string_view collection) {
@@ -365,7 +374,14 @@ Status Client::InstallModel(std::string_view plan_json,
 
 Result<int64_t> Client::AddExample(std::string_view collection,
                                    const Example& example) {
-  return impl_->AddExample(collection, example);
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<int64_t> ids,
+                           impl_->AddExamples(collection, {example}));
+  return ids.front();
+}
+
+Result<std::vector<int64_t>> Client::AddExamples(
+    std::string_view collection, const std::vector<Example>& examples) {
+  return impl_->AddExamples(collection, examples);
 }
 
 Status Client::DeleteExample(int64_t id) {

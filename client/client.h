@@ -127,6 +127,10 @@ class Client {
   // Durable when it returns. Bounds: 16 inputs, 16 MiB an example.
   Result<int64_t> AddExample(std::string_view collection,
                              const Example& example);
+  // The same for many at once, all or none: one sync of the disk instead of
+  // one each. Their ids, in order.
+  Result<std::vector<int64_t>> AddExamples(
+      std::string_view collection, const std::vector<Example>& examples);
   Status DeleteExample(int64_t id);
   Result<uint64_t> CountExamples(std::string_view collection);
 

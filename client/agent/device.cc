@@ -41,14 +41,20 @@ Status ImportExamples(FileSystem& files, const DeviceData& data,
                            client.CountExamples(data.collection));
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<IdxRows> inputs,
                            ReadInputs(files, data, "train"));
-  for (size_t i = static_cast<size_t>(present); i < inputs.front().count; ++i) {
-    client::Example example;
-    for (const IdxRows& input : inputs) {
-      const ByteSpan row = input.Row(i);
-      example.inputs.emplace_back(row.begin(), row.end());
+  // In batches: a sync of the disk each, and little memory.
+  constexpr size_t kBatch = 256;
+  const size_t count = inputs.front().count;
+  for (auto i = static_cast<size_t>(present); i < count;) {
+    std::vector<client::Example> batch;
+    for (; i < count && batch.size() < kBatch; ++i) {
+      client::Example& example = batch.emplace_back();
+      for (const IdxRows& input : inputs) {
+        const ByteSpan row = input.Row(i);
+        example.inputs.emplace_back(row.begin(), row.end());
+      }
     }
     SELVAGE_RETURN_IF_ERROR(
-        client.AddExample(data.collection, example).status());
+        client.AddExamples(data.collection, batch).status());
   }
   return OkStatus();
 }

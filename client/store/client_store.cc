@@ -243,23 +243,31 @@ Status ClientStore::SaveEnrolment(const Enrolment& enrolment) {
 
 // --------------------------------------------------------------- examples
 
-Result<int64_t> ClientStore::AddExample(std::string_view collection,
-                                        std::span<const Bytes> inputs) {
-  std::vector<size_t> sizes;
-  Bytes all;
-  for (const Bytes& input : inputs) {
-    sizes.push_back(input.size());
-    AppendBytes(all, input);
-  }
-  return impl_->Run([&](SQLite::Database& db) -> Result<int64_t> {
-    SQLite::Statement insert(db,
-                             "INSERT INTO example (collection, layout, inputs) "
-                             "VALUES (?, ?, ?)");
-    insert.bind(1, std::string(collection));
-    insert.bind(2, LayoutOf(sizes));
-    Bind(insert, 3, all);
-    insert.exec();
-    return static_cast<int64_t>(db.getLastInsertRowid());
+Result<std::vector<int64_t>> ClientStore::AddExamples(
+    std::string_view collection, std::span<const std::vector<Bytes>> examples) {
+  return impl_->Run([&](SQLite::Database& db) -> Result<std::vector<int64_t>> {
+    std::vector<int64_t> ids;
+    SQLite::Transaction transaction(db);
+    SQLite::Statement insert(
+        db,
+        "INSERT INTO example (collection, layout, inputs) VALUES (?, ?, "
+        "?)");
+    for (const std::vector<Bytes>& inputs : examples) {
+      std::vector<size_t> sizes;
+      Bytes all;
+      for (const Bytes& input : inputs) {
+        sizes.push_back(input.size());
+        AppendBytes(all, input);
+      }
+      insert.reset();
+      insert.bind(1, std::string(collection));
+      insert.bind(2, LayoutOf(sizes));
+      Bind(insert, 3, all);
+      insert.exec();
+      ids.push_back(db.getLastInsertRowid());
+    }
+    transaction.commit();
+    return ids;
   });
 }
 

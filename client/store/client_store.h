@@ -114,8 +114,10 @@ class ClientStore {
   Status SaveEnrolment(const Enrolment& enrolment);
 
   // -- examples
-  Result<int64_t> AddExample(std::string_view collection,
-                             std::span<const Bytes> inputs);
+  // All or none, in one transaction; their ids, in order.
+  Result<std::vector<int64_t>> AddExamples(
+      std::string_view collection,
+      std::span<const std::vector<Bytes>> examples);
   // The bytes are overwritten on disk, also in the log. NOT_FOUND.
   Status DeleteExample(int64_t id);
   Result<uint64_t> CountExamples(std::string_view collection);

@@ -85,13 +85,17 @@ class ClientFixture : public ::testing::Test {
   }
   // `count` examples with the label 6 (every sixteenth: 1) and canary pixels.
   void AddExamples(int count) {
+    std::vector<client::Example> examples;
     for (int i = 0; i < count; ++i) {
       const int64_t label = i % 16 == 15 ? 1 : 6;
       Bytes pixels(kPixelCanary, kPixelCanary + 16);
       Bytes y;
       AppendLe(y, label);
-      ASSERT_THAT(client_->AddExample("numbers", {{pixels, y}}), IsOk());
+      examples.push_back({{pixels, y}});
     }
+    const auto ids = client_->AddExamples("numbers", examples);
+    ASSERT_THAT(ids, IsOk());
+    EXPECT_EQ(ids->size(), examples.size());
   }
   // Waits for its turn on the fake clock.
   client::RunOutcome Run() {

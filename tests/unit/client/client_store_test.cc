@@ -108,9 +108,9 @@ TEST_F(ClientStoreTest, LoadExamples_Order_IsThatOfTheIds) {
   const std::vector<size_t> sizes = {2, 1};
   std::vector<int64_t> ids;
   for (uint8_t i = 0; i < 5; ++i) {
-    const std::vector<Bytes> inputs = {Bytes(2, i),
-                                       Bytes(1, static_cast<uint8_t>(50 + i))};
-    ids.push_back(*store_->AddExample("numbers", inputs));
+    const std::vector<std::vector<Bytes>> one = {
+        {Bytes(2, i), Bytes(1, static_cast<uint8_t>(50 + i))}};
+    ids.push_back(store_->AddExamples("numbers", one)->front());
   }
   ASSERT_THAT(store_->DeleteExample(ids[1]), IsOk());
   EXPECT_THAT(*store_->ExampleIds("numbers", sizes),
@@ -130,10 +130,10 @@ TEST_F(ClientStoreTest, LoadExamples_Order_IsThatOfTheIds) {
 
 TEST_F(ClientStoreTest, AddExample_AfterDeletingTheLast_IdIsNotGivenAgain) {
   Open();
-  const std::vector<Bytes> inputs = {Bytes(1, 1)};
-  const int64_t first = *store_->AddExample("numbers", inputs);
+  const std::vector<std::vector<Bytes>> one = {{Bytes(1, 1)}};
+  const int64_t first = store_->AddExamples("numbers", one)->front();
   ASSERT_THAT(store_->DeleteExample(first), IsOk());
-  EXPECT_GT(*store_->AddExample("numbers", inputs), first);
+  EXPECT_GT(store_->AddExamples("numbers", one)->front(), first);
 }
 
 TEST_F(ClientStoreTest, TakeReport_Unanswered_IsTheSameAgain) {

@@ -551,6 +551,14 @@ TEST_F(ClientTest, AddExample_BadInput_IsRefused) {
   EXPECT_THAT(client_->DeleteExample(77), StatusIs(StatusCode::kNotFound));
 }
 
+TEST_F(ClientTest, AddExamples_OneIsBad_NoneIsAdded) {
+  Open();
+  const std::vector<Example> examples = {{{Bytes(1, 1)}}, {{}}};
+  EXPECT_THAT(client_->AddExamples("numbers", examples),
+              StatusIs(StatusCode::kInvalidArgument));
+  EXPECT_EQ(*client_->CountExamples("numbers"), 0U);
+}
+
 TEST_F(ClientTest, AddExample_OtherShapes_ArePassedOver) {
   Open();
   AddExamples(24);

@@ -269,11 +269,11 @@ class FakeServer::Connection final : public client::Transport {
 
   Result<RetryWindow> Report(
       const std::string& report_id,
-      const std::vector<std::pair<std::string, uint64_t>>& counters) override {
+      const std::vector<std::pair<std::string, uint64_t>>& said) override {
     SELVAGE_RETURN_IF_ERROR(server_.hook("report"));
     Hear(report_id);
-    for (const auto& [name, value] : counters) Hear(name);
-    server_.counters = counters;
+    for (const auto& counter : said) Hear(counter.first);
+    server_.counters = said;
     return RetryWindow{.min = 5s, .max = 10s};
   }
 
