@@ -81,7 +81,7 @@ void Coordinator::Start() {
 
 void Coordinator::Drain() {
   parts_->draining = true;
-  parts_->queue.Post(WakeWork{});
+  parts_->Enqueue(WakeWork{});
 }
 
 bool Coordinator::Drained() {
@@ -230,7 +230,7 @@ Result<TaskInfo> Coordinator::CreateTask(const CreateTaskRequest& request) {
   SELVAGE_ASSIGN_OR_RETURN(TaskAdmin::Created created,
                            parts_->admin.CreateTask(request));
   if (created.definition != nullptr) {
-    parts_->queue.Post(
+    parts_->Enqueue(
         NewTaskWork{std::move(created.row), std::move(created.definition)});
   }
   return std::move(created.info);
@@ -250,7 +250,7 @@ Result<TaskInfo> Coordinator::StopTask(const std::string& name,
                                        const std::string& etag) {
   SELVAGE_ASSIGN_OR_RETURN(TaskAdmin::Stopped stopped,
                            parts_->admin.StopTask(name, request_id, etag));
-  parts_->queue.Post(StoppedTaskWork{stopped.task_id});
+  parts_->Enqueue(StoppedTaskWork{stopped.task_id});
   return std::move(stopped.info);
 }
 
@@ -279,7 +279,7 @@ Result<uint64_t> Coordinator::WatchTask(
     std::function<void(const TaskSnapshot&)> on_change) {
   SELVAGE_ASSIGN_OR_RETURN(const TaskRow row, parts_->deps.store.GetTask(name));
   const uint64_t id = parts_->watchers.Add(row.id, std::move(on_change));
-  parts_->queue.Post(WakeWork{});
+  parts_->Enqueue(WakeWork{});
   return id;
 }
 

@@ -161,7 +161,7 @@ void Coordinator::Parts::CheckIn(const DeviceIdentity& device,
         !driver->Wants(device.device_id)) {
       continue;
     }
-    queue.Post(CheckInWork{driver, device, std::move(answer), std::move(done)});
+    Enqueue(CheckInWork{driver, device, std::move(answer), std::move(done)});
     return;
   }
   for (const ModelOffer& offer : view->offers) {
@@ -212,7 +212,7 @@ Result<RetryWindow> Coordinator::Parts::Abandon(
                      {"device", device.device_id},
                      {"reason", AbandonReasonName(reason)},
                      {"message", message}});
-  queue.Post(GaveUpWork{*round, device.device_id, assignment_id, reason});
+  Enqueue(GaveUpWork{*round, device.device_id, assignment_id, reason});
   return options.pace;
 }
 
@@ -235,11 +235,11 @@ std::shared_ptr<const TaskDefinition> Coordinator::Parts::DefinitionOf(
 RetryWindow Coordinator::Parts::PaceOf(uint64_t) { return options.pace; }
 
 void Coordinator::Parts::Post(const RoundKey& round, RoundEvent event) {
-  queue.Post(EventWork{round, std::move(event)});
+  Enqueue(EventWork{round, std::move(event)});
 }
 
 void Coordinator::Parts::Post(VerifiedUpload upload) {
-  queue.Post(std::move(upload));
+  Enqueue(std::move(upload));
 }
 
 // ------------------------------------------------------------------- worker
@@ -325,15 +325,21 @@ Time Coordinator::Parts::NextDeadline() {
   return next;
 }
 
-void Coordinator::Parts::AnswerEverythingUnavailable() {
+void Coordinator::Parts::AnswerUnavailable(Work& work) {
   const Status status = Unavailable("the coordinator is shutting down");
-  for (Work& work : queue.Take()) {
-    if (auto* check_in = std::get_if<CheckInWork>(&work)) {
-      check_in->done(status);
-    } else if (auto* upload = std::get_if<VerifiedUpload>(&work)) {
-      upload->done(status);
-    }
+  if (auto* check_in = std::get_if<CheckInWork>(&work)) {
+    check_in->done(status);
+  } else if (auto* upload = std::get_if<VerifiedUpload>(&work)) {
+    upload->done(status);
   }
+}
+
+void Coordinator::Parts::Enqueue(Work work) {
+  if (!queue.Post(work)) AnswerUnavailable(work);
+}
+
+void Coordinator::Parts::AnswerEverythingUnavailable() {
+  for (Work& work : queue.Take()) AnswerUnavailable(work);
   for (const auto& driver : catalog.Running()) driver->Shutdown();
 }
 

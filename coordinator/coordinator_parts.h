@@ -31,6 +31,9 @@ struct Coordinator::Parts final : public UploadSink {
   void AnswerEverythingUnavailable();
 
   // -------------------------------------------------------- any RPC thread
+  // To the worker; UNAVAILABLE to whoever waits for it once that has stopped.
+  void Enqueue(Work work);
+  static void AnswerUnavailable(Work& work);
   void CheckIn(const DeviceIdentity& device, const CheckInRequest& request,
                CheckInCallback done);
   OutcomeState OutcomeOf(const std::string& assignment_id,

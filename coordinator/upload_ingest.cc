@@ -228,6 +228,9 @@ Status UploadIngest::Append(uint64_t upload_id, ByteSpan chunk) {
                           std::to_string(staging->header.size_bytes) +
                           " bytes");
       }
+      // At once, and exactly: growing copies, and the holes between half-grown
+      // buffers are what an allocator cannot use again.
+      staging->bytes.reserve(staging->header.size_bytes);
       AppendBytes(staging->bytes, chunk);
       staging->hasher.Update(chunk);
       return OkStatus();

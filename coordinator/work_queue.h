@@ -44,12 +44,15 @@ using Work = std::variant<CheckInWork, EventWork, GaveUpWork, VerifiedUpload,
 // Thread-safe.
 class WorkQueue {
  public:
-  void Post(Work work) {
+  // False, and `work` untouched, once stopped.
+  bool Post(Work& work) {
     {
       std::lock_guard<std::mutex> lock(mu_);
+      if (stopped_) return false;
       items_.push_back(std::move(work));
     }
     wake_.notify_one();
+    return true;
   }
   std::vector<Work> Take() {
     std::lock_guard<std::mutex> lock(mu_);

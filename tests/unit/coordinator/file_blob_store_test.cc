@@ -1,0 +1,143 @@
+#include "coordinator/store/file_blob_store.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/testing/fault_file_system.h"
+#include "tests/testing/status_matchers.h"
+
+namespace selvage::coordinator {
+namespace {
+
+using ::selvage::test::FaultFileSystem;
+using ::selvage::test::IsOk;
+using ::selvage::test::StatusIs;
+
+class FileBlobStoreTest : public ::testing::Test {
+ protected:
+  FileBlobStoreTest() { Open(); }
+  void Open() {
+    auto opened = FileBlobStore::Open(files_, "/blobs");
+    ASSERT_THAT(opened, IsOk());
+    store_ = *std::move(opened);
+  }
+  void Crash() {
+    store_.reset();
+    files_.Crash();
+    Open();
+  }
+  void Overwrite(const Path& path, std::string_view text) {
+    auto file = files_.Create(path, 0600);
+    ASSERT_THAT(file, IsOk());
+    ASSERT_THAT((*file)->Append(AsBytes(text)), IsOk());
+    ASSERT_THAT((*file)->Sync(), IsOk());
+  }
+
+  FaultFileSystem files_;
+  std::unique_ptr<FileBlobStore> store_;
+};
+
+TEST_F(FileBlobStoreTest, Put_SurvivesAPowerCut) {
+  const auto digest = store_->Put(AsBytes("hello"));
+  ASSERT_THAT(digest, IsOk());
+  ASSERT_THAT(store_->PutSealed("p1", AsBytes("sealed")), IsOk());
+  Crash();
+
+  EXPECT_EQ(*store_->Read(*digest, 100), ToBytes("hello"));
+  EXPECT_EQ(*store_->ReadSealed("p1"), ToBytes("sealed"));
+  EXPECT_THAT(*store_->List(), ::testing::ElementsAre(*digest));
+  EXPECT_THAT(*store_->ListSealed(), ::testing::ElementsAre("p1"));
+}
+
+TEST_F(FileBlobStoreTest, Put_Twice_StoresOnce) {
+  const auto first = store_->Put(AsBytes("hello"));
+  const uint64_t before = files_.operations();
+  const auto second = store_->Put(AsBytes("hello"));
+  EXPECT_EQ(*first, *second);
+  EXPECT_EQ(files_.operations(), before);
+}
+
+TEST_F(FileBlobStoreTest, Open_DamagedBytes_IsDataLoss) {
+  const auto digest = store_->Put(AsBytes("hello"));
+  store_.reset();
+  Overwrite(Path("/blobs/artefacts") / digest->ToHex(), "jello");
+  Open();
+
+  EXPECT_THAT(store_->Open(*digest), StatusIs(StatusCode::kDataLoss));
+  EXPECT_THAT(store_->Read(*digest, 100), StatusIs(StatusCode::kDataLoss));
+  // Storing it again heals it.
+  ASSERT_THAT(store_->Put(AsBytes("hello")), IsOk());
+  EXPECT_THAT(store_->Open(*digest), IsOk());
+}
+
+TEST_F(FileBlobStoreTest, Open_ReadsAtOffsets_AndOutlivesRemove) {
+  const auto digest = store_->Put(AsBytes("hello"));
+  const auto reader = store_->Open(*digest);
+  ASSERT_THAT(reader, IsOk());
+  ASSERT_THAT(store_->Remove(*digest), IsOk());
+  Bytes out(10);
+
+  EXPECT_EQ((*reader)->size(), 5u);
+  EXPECT_EQ(*(*reader)->ReadAt(3, out), 2u);
+  EXPECT_EQ(out[0], 'l');
+  EXPECT_THAT(store_->Open(*digest), StatusIs(StatusCode::kNotFound));
+  EXPECT_THAT(store_->Remove(*digest), IsOk());
+}
+
+TEST_F(FileBlobStoreTest, Read_OverTheLimit_IsResourceExhausted) {
+  const auto digest = store_->Put(AsBytes("hello"));
+  EXPECT_THAT(store_->Read(*digest, 4),
+              StatusIs(StatusCode::kResourceExhausted));
+}
+
+TEST_F(FileBlobStoreTest, Writer_Streams_AndChecksTheDigest) {
+  const crypto::Digest digest = crypto::Sha256(AsBytes("hello world"));
+  {
+    const auto writer = store_->NewBlob();
+    ASSERT_THAT(writer, IsOk());
+    ASSERT_THAT((*writer)->Append(AsBytes("hello ")), IsOk());
+    ASSERT_THAT((*writer)->Append(AsBytes("world")), IsOk());
+    EXPECT_THAT((*writer)->Commit(digest), IsOk());
+  }
+  {
+    const auto writer = store_->NewBlob();
+    ASSERT_THAT((*writer)->Append(AsBytes("other")), IsOk());
+    EXPECT_THAT((*writer)->Commit(digest), StatusIs(StatusCode::kDataLoss));
+  }
+  {
+    const auto writer = store_->NewBlob();
+    ASSERT_THAT((*writer)->Append(AsBytes("dropped")), IsOk());
+  }
+  Crash();
+  EXPECT_EQ(*store_->Read(digest, 100), ToBytes("hello world"));
+  EXPECT_EQ(store_->List()->size(), 1u);
+  EXPECT_TRUE(files_.List("/blobs/incoming")->empty());
+}
+
+TEST_F(FileBlobStoreTest, EveryOperation_Failing_LeavesOldOrWhole) {
+  for (uint64_t k = 0; k < 12; ++k) {
+    const std::string text = "content " + std::to_string(k);
+    files_.FailAfter(k, StatusCode::kInternal);
+    const auto digest = store_->Put(AsBytes(text));
+    files_.ClearFaults();
+    Crash();
+    const auto read = store_->Read(crypto::Sha256(AsBytes(text)), 100);
+    if (digest.ok()) {
+      EXPECT_THAT(read, IsOk()) << k;
+    } else if (read.ok()) {
+      EXPECT_EQ(*read, ToBytes(text)) << k;
+    }
+    EXPECT_TRUE(files_.List("/blobs/incoming")->empty()) << k;
+  }
+}
+
+TEST_F(FileBlobStoreTest, DiskFull_IsSaid_AndLeavesNoRubbish) {
+  files_.SetFreeBytes(3);
+  EXPECT_THAT(store_->Put(AsBytes("hello")),
+              StatusIs(StatusCode::kResourceExhausted));
+  EXPECT_EQ(*store_->FreeBytes(), 3u);
+  files_.SetFreeBytes(std::nullopt);
+  EXPECT_THAT(store_->Put(AsBytes("hello")), IsOk());
+}
+
+}  // namespace
+}  // namespace selvage::coordinator
