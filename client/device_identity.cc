@@ -102,8 +102,8 @@ Result<Endpoint> DeviceIdentity::MakeEndpoint(bool as_device) const {
   return endpoint;
 }
 
-Status DeviceIdentity::CheckAnswer(const EnrollAnswer& answer,
-                                   bool renewal) const {
+Status DeviceIdentity::CheckAnswer(const EnrollAnswer& answer, bool renewal,
+                                   Time now) const {
   if (answer.population != options_.population) {
     return DataLoss("enrolled in population " + answer.population + ", not " +
                     options_.population);
@@ -114,6 +114,10 @@ Status DeviceIdentity::CheckAnswer(const EnrollAnswer& answer,
                            crypto::PublicKeyDigest(key_));
   if (certificate.public_key_digest != own) {
     return DataLoss("the certificate that came is for another key");
+  }
+  if (now >= certificate.not_after) {
+    return FailedPrecondition(
+        "the certificate that came has expired: this device needs a new token");
   }
   const std::string uri =
       "selvage://" + options_.population + "/device/" + answer.device_id;
@@ -133,7 +137,7 @@ Status DeviceIdentity::CheckAnswer(const EnrollAnswer& answer,
   return OkStatus();
 }
 
-Status DeviceIdentity::Enroll(Transport& transport, bool renewal) {
+Status DeviceIdentity::Enroll(Transport& transport, bool renewal, Time now) {
   if (!bundle_.has_value()) {
     return FailedPrecondition("there is no enrolment bundle yet");
   }
@@ -148,7 +152,7 @@ Status DeviceIdentity::Enroll(Transport& transport, bool renewal) {
     request.token_secret = bundle_->token_secret;
   }
   SELVAGE_ASSIGN_OR_RETURN(EnrollAnswer answer, transport.Enroll(request));
-  SELVAGE_RETURN_IF_ERROR(CheckAnswer(answer, renewal));
+  SELVAGE_RETURN_IF_ERROR(CheckAnswer(answer, renewal, now));
   Enrolment enrolment;
   enrolment.device_id = answer.device_id;
   enrolment.certificate_pem = std::move(answer.certificate_pem);

@@ -50,15 +50,17 @@ class DeviceIdentity {
   // Gets a certificate and keeps it. A repeated call with the same token and
   // key gets the same certificate, so a lost answer burns nothing. A renewal
   // (over a transport that presents the old certificate) keeps the plan keys.
-  // DATA_LOSS if the answer is not for this device's key and population.
-  Status Enroll(Transport& transport, bool renewal);
+  // DATA_LOSS if the answer is not for this device's key and population;
+  // FAILED_PRECONDITION if the certificate that came is over at `now`: after so
+  // long a silence the device needs a new token.
+  Status Enroll(Transport& transport, bool renewal, Time now);
 
  private:
   DeviceIdentity(IdentityOptions options, ClientStore& store,
                  crypto::PrivateKeyPem key)
       : options_(std::move(options)), store_(store), key_(std::move(key)) {}
 
-  Status CheckAnswer(const EnrollAnswer& answer, bool renewal) const;
+  Status CheckAnswer(const EnrollAnswer& answer, bool renewal, Time now) const;
   Status Use(Enrolment enrolment);
 
   const IdentityOptions options_;

@@ -172,7 +172,8 @@ Result<Transport*> SessionDriver::Connect(bool as_device) {
 SessionEvent SessionDriver::Enroll() {
   Result<Transport*> transport = Connect(/*as_device=*/false);
   if (!transport.ok()) return ActionFailed{transport.status()};
-  const Status status = parts_.identity.Enroll(**transport, /*renewal=*/false);
+  const Status status =
+      parts_.identity.Enroll(**transport, /*renewal=*/false, Now());
   transport_.reset();  // it has no certificate
   if (!status.ok()) return ActionFailed{status};
   parts_.deps.events.Write(LogLevel::kInfo, "enrolled", {});
@@ -183,8 +184,9 @@ void SessionDriver::RenewIfNeeded() {
   if (!parts_.identity.WantsRenewal(Now())) return;
   Result<Transport*> transport = Connect(/*as_device=*/true);
   const Status status =
-      transport.ok() ? parts_.identity.Enroll(**transport, /*renewal=*/true)
-                     : transport.status();
+      transport.ok()
+          ? parts_.identity.Enroll(**transport, /*renewal=*/true, Now())
+          : transport.status();
   if (status.ok()) transport_.reset();  // connect with the new one
   parts_.deps.events.Write(status.ok() ? LogLevel::kInfo : LogLevel::kWarning,
                            "certificate_renewal",

@@ -66,6 +66,7 @@ class ClientFixture : public ::testing::Test {
     options.device_name = "dev-7";
     options.device_class = "test";
     options.app_version = "1";
+    options.sqlite_vfs = vfs_;
     return options;
   }
   client::ClientDependencies Dependencies() {
@@ -124,6 +125,7 @@ class ClientFixture : public ::testing::Test {
   TemporaryDirectory directory_;
   Path state_dir_;
   std::optional<std::string> bundle_;
+  std::string vfs_;  // empty: the real disk
   FakeClock clock_;
   SeededRandom random_{11};
   std::ostringstream log_;

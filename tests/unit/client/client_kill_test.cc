@@ -3,6 +3,7 @@
 // process's later doings are never seen.
 #include <gmock/gmock.h>
 
+#include "tests/testing/fault_vfs.h"
 #include "tests/unit/client/client_fixture.h"
 
 namespace selvage::client {
@@ -112,6 +113,50 @@ TEST_F(ClientKillTest,
     EXPECT_TRUE(client_->Info("digits")->personal_serving);
   }
   EXPECT_GT(died, 10);
+}
+
+// The power fails at every call: SQLite loses whatever it had not synced.
+TEST_F(ClientKillTest, RunOnce_PowerCutAtEveryCall_OneUpdateOfOneContent) {
+  int died = 0;
+  for (int point = 1;; ++point) {
+    SCOPED_TRACE("power cut at call " + std::to_string(point));
+    test::FaultVfs vfs;
+    vfs_ = vfs.name();
+    StartAfresh(point);
+    int calls = 0;
+    bool dead = false;
+    SeededRandom chance(static_cast<uint64_t>(point));
+    const auto step = [&](const std::string&) -> Status {
+      if (dead) return Unavailable("dead");
+      if (++calls < point) return OkStatus();
+      dead = true;
+      vfs.CrashTorn(chance);
+      return Unavailable("dead");
+    };
+    Open();
+    AddExamples(16);
+    server_->Give(server_->NewAssignment());
+    server_->hook = step;
+    trainer_.state.before = step;
+    Run();
+    server_->hook = [](const std::string&) { return OkStatus(); };
+    trainer_.state.before = [](const std::string&) { return OkStatus(); };
+    if (dead) {
+      ++died;
+      Open();
+      next_run_ = Time{};
+      for (int i = 0; i < 6 && server_->updates.empty(); ++i) {
+        Run();
+        WaitForTurn();
+      }
+      EXPECT_EQ(*client_->CountExamples("numbers"), 16U);
+    }
+    EXPECT_EQ(server_->updates.size(), 1U);
+    EXPECT_EQ(server_->conflicts, 0);
+    client_.reset();  // before the disk it is on
+    if (!dead) break;
+  }
+  EXPECT_GT(died, 15);
 }
 
 // A lost answer is not an outcome: the same update is offered again and gets

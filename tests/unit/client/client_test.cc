@@ -436,6 +436,16 @@ TEST_F(ClientTest, RunOnce_CertificateOld_IsRenewedWithoutTheToken) {
   EXPECT_EQ(server_->check_ins.size(), 3U);
 }
 
+TEST_F(ClientTest, RunOnce_SilentTooLong_AsksForANewToken) {
+  Open();
+  Run();
+  clock_.Advance(hours(24 * 100));  // the certificate had 90 days
+  const RunOutcome outcome = Run();
+  EXPECT_EQ(outcome.result, RunResult::kFailed);
+  EXPECT_FALSE(outcome.enrolled);
+  EXPECT_THAT(outcome.reason, HasSubstr("new token"));
+}
+
 TEST_F(ClientTest, Open_KeyFile_IsPrivate) {
   Open();
   for (const char* name : {"device.key", "client.db"}) {
