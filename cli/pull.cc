@@ -19,6 +19,7 @@ struct PulledFiles {
   std::optional<Path> archive;
   Path rounds;
   std::optional<Path> torchscript;
+  bool native = false;  // the program has no TorchScript form
 };
 
 Status Download(AdminClient& admin, FileSystem& files,
@@ -53,6 +54,7 @@ Status DownloadProgram(AdminClient& admin, FileSystem& files,
                            ReadFile(files, pulled.program, kProgramJsonMax));
   SELVAGE_ASSIGN_OR_RETURN(const plan::Program program,
                            plan::ParseProgram(AsText(json)));
+  pulled.native = program.kind == plan::ProgramKind::kNative;
   if (program.kind != plan::ProgramKind::kArchive) return OkStatus();
   pulled.archive = directory / "archive.pt";
   return admin.DownloadArtifact(program.archive_digest, files, *pulled.archive);
@@ -61,6 +63,11 @@ Status DownloadProgram(AdminClient& admin, FileSystem& files,
 Status ExportTorchScript(Context& context, const PullOptions& options,
                          PulledFiles& pulled) {
   if (options.torchscript == TorchScriptExport::kNever) return OkStatus();
+  if (options.torchscript == TorchScriptExport::kAuto && pulled.native) {
+    context.output().Message(
+        "no model.pt: a native program has no TorchScript form");
+    return OkStatus();
+  }
   if (options.torchscript == TorchScriptExport::kAuto &&
       !context.torch().path()) {
     context.output().Warning(
