@@ -1,0 +1,246 @@
+// selvage-coordinator and selvage-device as they are shipped: a fleet of
+// devices, each with its own key, certificate, store and connection, learns.
+#include <bit>
+#include <cmath>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "client/training/torch/lenet5.h"
+#include "client/training/torch/torch_trainer.h"
+#include "tests/integration/faults/harness.h"
+
+namespace selvage::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kDevices = 4;
+constexpr int kExamples = 40;
+
+void AppendBigEndian(Bytes& out, uint32_t value) {
+  for (const int shift : {24, 16, 8, 0}) {
+    out.push_back(static_cast<uint8_t>(value >> shift));
+  }
+}
+// An IDX file: `type` 8 for bytes, 13 for big-endian float32.
+void WriteIdx(const Path& path, uint8_t type,
+              const std::vector<uint32_t>& dimensions, ByteSpan values) {
+  Bytes bytes = {0, 0, type, static_cast<uint8_t>(dimensions.size())};
+  for (const uint32_t size : dimensions) AppendBigEndian(bytes, size);
+  AppendBytes(bytes, values);
+  std::ofstream(path, std::ios::binary) << AsText(bytes);
+}
+Bytes BigEndianFloats(const std::vector<float>& values) {
+  Bytes out;
+  for (const float value : values) {
+    AppendBigEndian(out, std::bit_cast<uint32_t>(value));
+  }
+  return out;
+}
+
+float Unit(RandomSource& random) {
+  return static_cast<float>(UniformUnit(random) * 2 - 1);
+}
+
+// y = sin(x0 + 2 x1) - x2 x3, on another part of the plane for every device.
+void WriteRegressionExamples(const Path& folder, uint64_t seed) {
+  fs::create_directories(folder);
+  SeededRandom random(seed);
+  std::vector<float> x;
+  std::vector<float> y;
+  const float shift = 0.2F * static_cast<float>(seed);
+  for (int i = 0; i < kExamples; ++i) {
+    const float a = Unit(random) + shift;
+    const float b = Unit(random);
+    const float c = Unit(random);
+    const float d = Unit(random);
+    x.insert(x.end(), {a, b, c, d});
+    y.push_back(std::sin(a + 2 * b) - c * d);
+  }
+  WriteIdx(folder / "train-x.idx", 13, {kExamples, 4}, BigEndianFloats(x));
+  // Of rank 2: in rank 1 the format has class labels.
+  WriteIdx(folder / "train-y.idx", 13, {kExamples, 1}, BigEndianFloats(y));
+}
+
+// Bars at the place that the label says.
+void WriteImageExamples(const Path& folder, uint64_t seed) {
+  fs::create_directories(folder);
+  SeededRandom random(seed);
+  Bytes x(kExamples * 784);
+  random.Fill(x);
+  Bytes y;
+  for (size_t i = 0; i < kExamples; ++i) {
+    const auto label = static_cast<uint8_t>(i % 10);
+    y.push_back(label);
+    for (size_t p = 0; p < 784; ++p) {
+      uint8_t& pixel = x[i * 784 + p];
+      pixel = p / 56 == label ? 255 : pixel % 64;
+    }
+  }
+  WriteIdx(folder / "train-x.idx", 8, {kExamples, 28, 28}, x);
+  WriteIdx(folder / "train-y.idx", 8, {kExamples}, y);
+}
+
+class FleetTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    root = FreshDirectory();
+    CoordinatorUnderTest::Options options;
+    options.flags = {"--pace-retry-min", "20ms", "--pace-retry-max", "50ms"};
+    server = std::make_unique<CoordinatorUnderTest>(root / "data", options);
+    ASSERT_TRUE(server->serving()) << server->process().output();
+    ASSERT_TRUE(server->CreatePopulation().ok());
+    std::ofstream(root / "bundle.json") << Take(server->CreateBundle(kDevices));
+  }
+  void TearDown() override {
+    server = nullptr;
+    fs::remove_all(root);
+  }
+
+  void WriteExamples(void (*write)(const Path&, uint64_t)) {
+    for (int i = 0; i < kDevices; ++i) {
+      write(root / "examples" / ("device-00" + std::to_string(i)),
+            static_cast<uint64_t>(i));
+    }
+  }
+
+  // The fleet's sessions until every device has the task's final model.
+  void RunFleet(const std::string& task) {
+    ChildProcess fleet(
+        {SELVAGE_DEVICE, "--fleet", (root / "fleet").string(), "--devices",
+         std::to_string(kDevices), "--name-prefix", "device-", "--population",
+         kPopulation, "--bundle", (root / "bundle.json").string(), "--examples",
+         (root / "examples").string(), "--until-task", task, "--log-level",
+         "info"},
+        {{"OPENBLAS_NUM_THREADS", "1"}});
+    ASSERT_EQ(fleet.WaitForExit(std::chrono::minutes(2)), 0) << fleet.output();
+  }
+
+  static plan::ProgramFile ReadProgram(const Path& file) {
+    return Take(plan::ParseProgramFile(
+                    ReadText(file),
+                    [&file](const std::string& name) -> Result<std::string> {
+                      return ReadText(file.parent_path() / name);
+                    }),
+                "program file");
+  }
+
+  void ExpectCommitted(const std::string& task, size_t rounds) {
+    const std::vector<v1::Round> all = Take(server->ListRounds(task));
+    ASSERT_EQ(all.size(), rounds);
+    for (const v1::Round& round : all) {
+      EXPECT_EQ(round.state(), v1::Round::COMMITTED) << round.reason();
+      EXPECT_EQ(round.funnel().accepted(), uint64_t{kDevices});
+    }
+  }
+
+  Path root;
+  std::unique_ptr<CoordinatorUnderTest> server;
+};
+
+std::string TaskFile(const std::string& name, const std::string& program,
+                     const std::string& initial, int rounds) {
+  return "name: " + name + "\npopulation: demo\nprogram: " + program +
+         "\ninitial: " + initial + R"(
+seed: 1
+train: {local_epochs: 3, batch_size: 8, optimizer: {name: sgd, lr: 0.05}}
+strategy: {name: fedavg, cohort: 4, over_selection: 1, round_deadline: 60s, num_rounds: )" +
+         std::to_string(rounds) + "}\n";
+}
+
+double FirstMetric(const v1::Round& round) {
+  return round.metrics_size() > 0 ? round.metrics(0).mean() : NAN;
+}
+
+TEST_F(FleetTest, Regression_LossFallsAndOthersStartFromIt) {
+  WriteExamples(WriteRegressionExamples);
+  const plan::Program program =
+      ReadProgram(Path(SELVAGE_EXAMPLES) / "regression" / "model.yaml").program;
+  Take(server->CreateTask(TaskFile("regression", "model.yaml", "random", 6),
+                          program),
+       "create task");
+  RunFleet("regression");
+  if (HasFatalFailure()) return;
+  ExpectCommitted("regression", 6);
+  const std::vector<v1::Round> rounds = Take(server->ListRounds("regression"));
+  const double first = FirstMetric(rounds.front());
+  EXPECT_LT(FirstMetric(rounds.back()), 0.8 * first);
+  const v1::ServerInfo info = Take(server->Info());
+  EXPECT_EQ(info.certificates_issued(), uint64_t{kDevices});
+  EXPECT_GE(info.tls_connections(), uint64_t{kDevices});
+
+  // Warm starts: from the task's version, and from a file.
+  const plan::Checkpoint model =
+      Take(server->LatestModel("regression", program.table));
+  const crypto::Digest file = Take(
+      server->UploadArtefact(plan::WriteSafetensors(program.table, model, {})));
+  Take(server->CreateTask(
+           TaskFile("from-file", "model.yaml", "model.safetensors", 1), program,
+           file),
+       "from a file");
+  EXPECT_EQ(Take(server->LatestModel("from-file", program.table)), model);
+  v1::StopTaskRequest stop;
+  stop.set_name("from-file");
+  v1::Task stopped;
+  ASSERT_TRUE(server->admin()
+                  .StopTask(server->AdminContext().get(), stop, &stopped)
+                  .ok());
+  Take(server->CreateTask(TaskFile("warm", "model.yaml", "regression@6", 1),
+                          program),
+       "from a task");
+  EXPECT_EQ(Take(server->LatestModel("warm", program.table)), model);
+  // The same devices, from the state they kept.
+  RunFleet("warm");
+  if (HasFatalFailure()) return;
+  ExpectCommitted("warm", 1);
+  EXPECT_LT(FirstMetric(Take(server->GetRound("warm", 1))), 0.8 * first);
+  EXPECT_NE(Take(server->LatestModel("warm", program.table)), model);
+}
+
+TEST_F(FleetTest, NativeArchitecture_TrainsARound) {
+  WriteExamples(WriteImageExamples);
+  plan::Program program;
+  program.kind = plan::ProgramKind::kNative;
+  program.native_name = "lenet5";
+  program.table = Take(
+      client::TorchTrainer({.native = {{"lenet5", client::LeNet5Factory()}}})
+          .NativeTable("lenet5"));
+  program.inputs = {{"x", plan::DType::kUint8, {1, 28, 28}},
+                    {"y", plan::DType::kInt64, {}}};
+  program.metrics = {"accuracy", "loss"};
+  Take(server->CreateTask(TaskFile("native", "native:lenet5", "random", 1),
+                          program),
+       "create task");
+  RunFleet("native");
+  if (!HasFatalFailure()) ExpectCommitted("native", 1);
+}
+
+TEST_F(FleetTest, ArchiveFromPython_TrainsARound) {
+  const Path archive = root / "model.pt";
+  const std::string command = "/usr/bin/python3 " SELVAGE_EXAMPLES
+                              "/archive/make_archive.py " +
+                              archive.string() + " 2>/dev/null";
+  if (std::system(command.c_str()) != 0) {
+    GTEST_SKIP() << "python3-torch, which makes the archive, is not installed";
+  }
+  WriteExamples(WriteImageExamples);
+  const std::string bytes = ReadText(archive);
+  plan::Program program =
+      ReadProgram(Path(SELVAGE_EXAMPLES) / "archive" / "model.yaml").program;
+  program.archive_digest = Take(server->UploadArtefact(AsBytes(bytes)));
+  program.archive_size_bytes = bytes.size();
+  Take(
+      server->CreateTask(TaskFile("archive", "model.pt", "random", 1), program),
+      "create task");
+  RunFleet("archive");
+  if (!HasFatalFailure()) ExpectCommitted("archive", 1);
+}
+
+}  // namespace
+}  // namespace selvage::test
