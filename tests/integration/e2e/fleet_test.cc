@@ -80,7 +80,7 @@ void WriteImageExamples(const Path& folder, uint64_t seed) {
     y.push_back(label);
     for (size_t p = 0; p < 784; ++p) {
       uint8_t& pixel = x[i * 784 + p];
-      pixel = p / 56 == label ? 255 : pixel % 64;
+      pixel = static_cast<uint8_t>(p / 56 == label ? 255 : pixel % 64);
     }
   }
   WriteIdx(folder / "train-x.idx", 8, {kExamples, 28, 28}, x);
