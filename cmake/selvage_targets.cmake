@@ -77,12 +77,21 @@ function(selvage_fuzz name)
     target_link_options(${name} PRIVATE -fsanitize=fuzzer)
     set(scratch ${CMAKE_CURRENT_BINARY_DIR}/${name}_corpus)
     file(MAKE_DIRECTORY ${scratch})
+    # Short runs start from one seed, so that a change is judged by what it
+    # changes; the long ones draw theirs.
+    set(seed 0)
+    if(SELVAGE_FUZZ_SECONDS LESS 120)
+      set(seed 1)
+    endif()
     add_test(NAME ${name} COMMAND ${name} -max_total_time=${SELVAGE_FUZZ_SECONDS}
-      -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 ${scratch} ${corpus})
+      -seed=${seed} -rss_limit_mb=2048 -timeout=10 -verbosity=0 -print_final_stats=1
+      -artifact_prefix=${scratch}. ${scratch} ${corpus})
   else()
     target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/fuzz/replay_main.cc)
     add_test(NAME ${name} COMMAND ${name} ${corpus})
   endif()
   add_dependencies(fuzzers ${name})
-  set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT 300)
+  math(EXPR timeout "${SELVAGE_FUZZ_SECONDS} + 120")
+  set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT ${timeout}
+    ENVIRONMENT "UBSAN_OPTIONS=print_stacktrace=1")
 endfunction()

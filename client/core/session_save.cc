@@ -10,6 +10,7 @@ namespace {
 constexpr uint32_t kMagic = 0x53534c53;  // "SLSS"
 constexpr uint16_t kVersion = 1;
 constexpr size_t kStringSizeMax = 4096;
+constexpr Time kTimeMax = FromMicros(int64_t{1} << 61);  // about 73,000 years
 
 void Put(Bytes& out, ByteSpan bytes) {
   AppendLe(out, static_cast<uint32_t>(bytes.size()));
@@ -74,7 +75,14 @@ class Fields {
     window.max = Duration(Number<int64_t>(what));
     return window;
   }
-  Time When(std::string_view what) { return FromMicros(Number<int64_t>(what)); }
+  // No clock shows a time outside these, and their differences fit.
+  Time When(std::string_view what) {
+    const Time time = FromMicros(Number<int64_t>(what));
+    const bool possible =
+        (time >= Time{} && time <= kTimeMax) || time == kNever;
+    if (!possible) Fail(what);
+    return possible ? time : Time{};
+  }
   void Fail(std::string_view what) {
     if (status_.ok()) status_ = DataLoss(std::string(what) + " is impossible");
   }

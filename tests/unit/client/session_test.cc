@@ -517,5 +517,15 @@ TEST_F(SessionTest, Restore_EveryBitFlip_IsRefusedOrCanonical) {
   }
 }
 
+TEST_F(SessionTest, Restore_TimeNoClockShows_IsRefused) {
+  ReachUploading();
+  Bytes saved = session_.Save();
+  Bytes never;
+  AppendLe(never, int64_t{-9'221'672'037'242'568'447});
+  // next_run follows the magic, the version and the state.
+  std::copy(never.begin(), never.end(), saved.begin() + 4 + 2 + 1);
+  EXPECT_THAT(Session::Restore(saved), StatusIs(StatusCode::kDataLoss));
+}
+
 }  // namespace
 }  // namespace selvage::client
