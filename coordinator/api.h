@@ -139,6 +139,8 @@ struct UploadTicket {
   uint64_t upload_id = 0;
   uint64_t offset = 0;
 };
+using BegunUpload = std::variant<Receipt, UploadTicket>;
+using BeginUploadCallback = std::function<void(Result<BegunUpload>)>;
 
 enum class AbandonReason {
   kUnspecified = 0,
@@ -185,10 +187,12 @@ class DeviceApi {
       const DeviceIdentity& device, const crypto::Digest& digest) = 0;
 
   // A Receipt if the answer is known before a byte was sent (a repeat, a late
-  // or invalid header). RESOURCE_EXHAUSTED: too many bytes in flight, come
-  // back.
-  virtual Result<std::variant<Receipt, UploadTicket>> BeginUpload(
-      const DeviceIdentity& device, const UploadHeader& header) = 0;
+  // or invalid header). `done` comes at once, or from another thread when there
+  // is room for the upload. RESOURCE_EXHAUSTED: too many bytes in flight for
+  // too long, come back.
+  virtual void BeginUpload(const DeviceIdentity& device,
+                           const UploadHeader& header,
+                           BeginUploadCallback done) = 0;
   // OUT_OF_RANGE beyond the announced size; ABORTED if a newer stream for the
   // same assignment took over; NOT_FOUND if the staging expired.
   virtual Status AppendUpload(uint64_t upload_id, ByteSpan chunk) = 0;

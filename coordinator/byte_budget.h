@@ -31,6 +31,7 @@ class ByteBudget {
     ~Share() { Release(); }
 
     bool empty() const { return used_ == nullptr; }
+    uint64_t bytes() const { return bytes_; }
 
    private:
     friend class ByteBudget;

@@ -81,7 +81,7 @@ void Coordinator::Start() {
 
 void Coordinator::Drain() {
   parts_->draining = true;
-  parts_->Enqueue(WakeWork{});
+  parts_->Wake();
 }
 
 bool Coordinator::Drained() {
@@ -120,13 +120,16 @@ Result<std::unique_ptr<ArtefactReader>> Coordinator::OpenArtefact(
   return parts_->deps.blobs.Open(digest);
 }
 
-Result<std::variant<Receipt, UploadTicket>> Coordinator::BeginUpload(
-    const DeviceIdentity& device, const UploadHeader& header) {
+void Coordinator::BeginUpload(const DeviceIdentity& device,
+                              const UploadHeader& header,
+                              BeginUploadCallback done) {
   if (!parts_->enrolment.IsEnrolled(device)) {
-    return PermissionDenied("device " + device.device_id + " is not enrolled");
+    done(PermissionDenied("device " + device.device_id + " is not enrolled"));
+  } else if (parts_->draining) {
+    done(Unavailable("the coordinator is draining"));
+  } else {
+    parts_->ingest.Begin(device, header, std::move(done));
   }
-  if (parts_->draining) return Unavailable("the coordinator is draining");
-  return parts_->ingest.Begin(device, header);
 }
 
 Status Coordinator::AppendUpload(uint64_t upload_id, ByteSpan chunk) {
@@ -279,7 +282,7 @@ Result<uint64_t> Coordinator::WatchTask(
     std::function<void(const TaskSnapshot&)> on_change) {
   SELVAGE_ASSIGN_OR_RETURN(const TaskRow row, parts_->deps.store.GetTask(name));
   const uint64_t id = parts_->watchers.Add(row.id, std::move(on_change));
-  parts_->Enqueue(WakeWork{});
+  parts_->Wake();
   return id;
 }
 

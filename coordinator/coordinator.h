@@ -65,8 +65,8 @@ class Coordinator final : public DeviceApi, public AdminApi {
                std::function<void(Result<CheckInAnswer>)> done) override;
   Result<std::unique_ptr<ArtefactReader>> OpenArtefact(
       const DeviceIdentity& device, const crypto::Digest& digest) override;
-  Result<std::variant<Receipt, UploadTicket>> BeginUpload(
-      const DeviceIdentity& device, const UploadHeader& header) override;
+  void BeginUpload(const DeviceIdentity& device, const UploadHeader& header,
+                   BeginUploadCallback done) override;
   Status AppendUpload(uint64_t upload_id, ByteSpan chunk) override;
   void FinishUpload(uint64_t upload_id,
                     std::function<void(Result<Receipt>)> done) override;

@@ -238,6 +238,8 @@ void Coordinator::Parts::Post(const RoundKey& round, RoundEvent event) {
   Enqueue(EventWork{round, std::move(event)});
 }
 
+void Coordinator::Parts::Wake() { Enqueue(WakeWork{}); }
+
 void Coordinator::Parts::Post(VerifiedUpload upload) {
   Enqueue(std::move(upload));
 }
@@ -288,7 +290,9 @@ void Coordinator::Parts::Poll() {
     if (driver->TakeChanged()) changed.insert(driver->task_id());
     if (driver->ended()) Retire(driver);
   }
-  ingest.Expire(now);
+  if (draining)
+    ingest.RefuseWaiting(Unavailable("the coordinator is draining"));
+  ingest.Advance(now);
   PruneIfDue(now);
   watchers.Notify(std::exchange(changed, {}));
   busy = false;
@@ -339,6 +343,7 @@ void Coordinator::Parts::Enqueue(Work work) {
 }
 
 void Coordinator::Parts::AnswerEverythingUnavailable() {
+  ingest.RefuseWaiting(Unavailable("the coordinator is shutting down"));
   for (Work& work : queue.Take()) AnswerUnavailable(work);
   for (const auto& driver : catalog.Running()) driver->Shutdown();
 }

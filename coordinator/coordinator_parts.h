@@ -49,6 +49,7 @@ struct Coordinator::Parts final : public UploadSink {
   RetryWindow PaceOf(uint64_t task_id) override;
   void Post(const RoundKey& round, RoundEvent event) override;
   void Post(VerifiedUpload upload) override;
+  void Wake() override;
 
   // ---------------------------------------------------------------- worker
   void Handle(Work& work);

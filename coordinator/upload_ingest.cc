@@ -107,9 +107,82 @@ Result<Receipt> UploadIngest::Refuse(const RoundKey& round,
   return *SettledAnswer(record, header.digest, sink_.PaceOf(round.task_id));
 }
 
-Result<std::variant<Receipt, UploadTicket>> UploadIngest::Begin(
-    const DeviceIdentity& device, const UploadHeader& header) {
-  using Answer = std::variant<Receipt, UploadTicket>;
+void UploadIngest::Begin(const DeviceIdentity& device,
+                         const UploadHeader& header, BeginUploadCallback done) {
+  Result<std::optional<BegunUpload>> begun =
+      TryBegin(device, header, Line::kJoins);
+  if (!begun.ok()) {
+    done(begun.status());
+  } else if (begun->has_value()) {
+    done(**std::move(begun));
+  } else {
+    Wait(device, header, std::move(done));
+  }
+}
+
+void UploadIngest::Wait(const DeviceIdentity& device,
+                        const UploadHeader& header, BeginUploadCallback done) {
+  const Time expires = store_.Now() + limits_.wait_max;
+  Status refusal;
+  {
+    MutexLock lock(mu_);
+    if (line_closed_.has_value()) {
+      refusal = *line_closed_;
+    } else if (waiting_.size() >= limits_.waiting_max) {
+      refusal = ResourceExhausted(std::to_string(waiting_.size()) +
+                                  " uploads wait for room, the limit is " +
+                                  std::to_string(limits_.waiting_max));
+    } else {
+      waiting_.push_back({device, header, std::move(done), expires});
+    }
+  }
+  if (refusal.ok()) {
+    // Room may have come free in between, and the line has a deadline.
+    sink_.Wake();
+  } else {
+    done(refusal);
+  }
+}
+
+void UploadIngest::AdmitWaiting(Time now) {
+  for (;;) {
+    std::list<Waiting>::iterator first;
+    {
+      MutexLock lock(mu_);
+      if (waiting_.empty()) return;
+      first = waiting_.begin();  // stays: only this thread removes
+    }
+    Result<std::optional<BegunUpload>> begun =
+        TryBegin(first->device, first->header, Line::kHeads);
+    if (begun.ok() && !begun->has_value()) {
+      if (now < first->expires) return;
+      begun = ResourceExhausted(
+          "uploads in flight hold " + std::to_string(budget_.used()) +
+          " bytes, the limit is " + std::to_string(limits_.bytes_max));
+    }
+    std::list<Waiting> done;
+    {
+      MutexLock lock(mu_);
+      done.splice(done.begin(), waiting_, first);
+    }
+    done.front().done(begun.ok() ? Result<BegunUpload>(**std::move(begun))
+                                 : Result<BegunUpload>(begun.status()));
+  }
+}
+
+void UploadIngest::RefuseWaiting(const Status& status) {
+  std::list<Waiting> refused;
+  {
+    MutexLock lock(mu_);
+    line_closed_ = status;
+    refused.swap(waiting_);
+  }
+  for (Waiting& waiting : refused) waiting.done(status);
+}
+
+Result<std::optional<BegunUpload>> UploadIngest::TryBegin(
+    const DeviceIdentity& device, const UploadHeader& header, Line line) {
+  using Answer = std::optional<BegunUpload>;
   const std::optional<RoundKey> round =
       tickets_.RoundOf(header.assignment_id, device);
   if (!round.has_value() ||
@@ -149,8 +222,9 @@ Result<std::variant<Receipt, UploadTicket>> UploadIngest::Begin(
   }
   if (const std::optional<Receipt> refusal = CheckHeader(*definition, header)) {
     SELVAGE_ASSIGN_OR_RETURN(
-        Receipt receipt, Refuse(*round, device.device_id, header, *refusal));
-    return Answer(std::move(receipt));
+        const Receipt receipt,
+        Refuse(*round, device.device_id, header, *refusal));
+    return Answer(receipt);
   }
 
   UploadTicket ticket;
@@ -173,12 +247,10 @@ Result<std::variant<Receipt, UploadTicket>> UploadIngest::Begin(
       }
     }
     if (ticket.upload_id == 0) {
-      ByteBudget::Share share = budget_.Take(header.size_bytes);
-      if (share.empty()) {
-        return ResourceExhausted(
-            "uploads in flight hold " + std::to_string(budget_.used()) +
-            " bytes, the limit is " + std::to_string(limits_.bytes_max));
-      }
+      if (line == Line::kJoins && !waiting_.empty()) return Answer();
+      ByteBudget::Share share = budget_.Take(
+          header.size_bytes + std::min(header.size_bytes, kTransportBytesMax));
+      if (share.empty()) return Answer();
       auto staging = std::make_shared<Staging>();
       staging->header = header;
       staging->round = *round;
@@ -319,6 +391,11 @@ void UploadIngest::Drop(uint64_t upload_id) {
   sink_.Post(staging->round, UploadBroke{staging->device_id});
 }
 
+void UploadIngest::Advance(Time now) {
+  Expire(now);
+  AdmitWaiting(now);
+}
+
 void UploadIngest::Expire(Time now) {
   MutexLock lock(mu_);
   for (auto it = entries_.begin(); it != entries_.end();) {
@@ -333,7 +410,7 @@ void UploadIngest::Expire(Time now) {
 
 Time UploadIngest::NextDeadline() {
   MutexLock lock(mu_);
-  Time next = kNever;
+  Time next = waiting_.empty() ? kNever : waiting_.front().expires;
   for (const auto& [id, entry] : entries_) {
     if (!entry.active) next = std::min(next, entry.expires);
   }
@@ -355,9 +432,9 @@ bool UploadIngest::Idle() {
   // for its commit.
   uint64_t left_behind = 0;
   for (const auto& [id, entry] : entries_) {
-    if (!entry.active) left_behind += entry.staging->header.size_bytes;
+    if (!entry.active) left_behind += entry.staging->share.bytes();
   }
-  return budget_.used() == left_behind;
+  return waiting_.empty() && budget_.used() == left_behind;
 }
 
 }  // namespace selvage::coordinator

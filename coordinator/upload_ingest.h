@@ -1,14 +1,17 @@
 // Uploads from header to verified update: everything that needs no decision of
 // the round. Bytes are staged in memory, admitted by a budget, and survive a
-// broken stream for a while.
+// broken stream for a while. What does not fit waits in line, first come first
+// served: the stream is there, its bytes are not read yet.
 //
-// Runs on the RPC threads; what it finds out goes to the driver through the
-// sink.
+// Runs on the RPC threads, except where it says worker; what it finds out goes
+// to the driver through the sink.
 #pragma once
 
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -39,6 +42,8 @@ class UploadSink {
   virtual RetryWindow PaceOf(uint64_t task_id) = 0;
   virtual void Post(const RoundKey& round, RoundEvent event) = 0;
   virtual void Post(VerifiedUpload upload) = 0;
+  // Makes the worker call Advance() soon.
+  virtual void Wake() = 0;
 };
 
 class UploadIngest {
@@ -46,7 +51,13 @@ class UploadIngest {
   struct Limits {
     uint64_t bytes_max = uint64_t{256} << 20;
     Duration staging_ttl = std::chrono::seconds(60);
+    // Uploads in line for room, and how long they stay there.
+    size_t waiting_max = 1000;
+    Duration wait_max = std::chrono::seconds(10);
   };
+  // What the transport holds of an upload that is arriving, at most: the chunk
+  // that was read and what the flow control lets in ahead of it.
+  static constexpr uint64_t kTransportBytesMax = 1 << 20;
   // All must outlive this.
   UploadIngest(const Limits& limits, Store& store, const Tickets& tickets,
                UploadSink& sink)
@@ -57,19 +68,23 @@ class UploadIngest {
         budget_(limits.bytes_max) {}
 
   // As in DeviceApi. Thread-safe.
-  Result<std::variant<Receipt, UploadTicket>> Begin(
-      const DeviceIdentity& device, const UploadHeader& header);
+  void Begin(const DeviceIdentity& device, const UploadHeader& header,
+             BeginUploadCallback done);
   Status Append(uint64_t upload_id, ByteSpan chunk);
   void Finish(uint64_t upload_id, ReceiptCallback done);
   void Drop(uint64_t upload_id);
 
-  // Forgets what broken streams left behind longer than staging_ttl ago.
-  void Expire(Time now);
-  // When Expire() has something to do; kNever.
+  // Worker: forgets what broken streams left behind longer than staging_ttl
+  // ago, and lets in from the line what fits now. Whoever frees room wakes the
+  // worker.
+  void Advance(Time now);
+  // When Advance() has something to do by itself; kNever.
   Time NextDeadline();
+  // Worker: ends the line, also for those who come later.
+  void RefuseWaiting(const Status& status);
   // Streams of a task whose bytes are still arriving.
   size_t ActiveStreams(uint64_t task_id);
-  // Nothing is arriving and nothing verified waits for its answer.
+  // Nothing waits or is arriving and nothing verified waits for its answer.
   bool Idle();
 
  private:
@@ -91,6 +106,13 @@ class UploadIngest {
     bool active = true;
     Time expires{};  // unless active
   };
+  struct Waiting {
+    DeviceIdentity device;
+    UploadHeader header;
+    BeginUploadCallback done;
+    Time expires{};
+  };
+  enum class Line { kJoins, kHeads };
 
   // OK, or why the header cannot be what the plan asks for.
   static std::optional<Receipt> CheckHeader(const TaskDefinition& definition,
@@ -99,6 +121,15 @@ class UploadIngest {
   static std::optional<Receipt> CheckBytes(const TaskDefinition& definition,
                                            const UploadHeader& header,
                                            ByteSpan bytes);
+  // Begin()'s answer; nullopt: there is no room. Whoever joins the line never
+  // overtakes it.
+  Result<std::optional<BegunUpload>> TryBegin(const DeviceIdentity& device,
+                                              const UploadHeader& header,
+                                              Line line) SELVAGE_EXCLUDES(mu_);
+  void Wait(const DeviceIdentity& device, const UploadHeader& header,
+            BeginUploadCallback done) SELVAGE_EXCLUDES(mu_);
+  void Expire(Time now) SELVAGE_EXCLUDES(mu_);
+  void AdmitWaiting(Time now) SELVAGE_EXCLUDES(mu_);
   // Makes a refusal durable, so that a repeat gets the same answer, and frees
   // the slot. Returns what is recorded for the assignment.
   Result<Receipt> Refuse(const RoundKey& round, const std::string& device_id,
@@ -116,6 +147,9 @@ class UploadIngest {
   std::map<std::string, Entry> entries_ SELVAGE_GUARDED_BY(mu_);
   std::map<uint64_t, std::string> streams_ SELVAGE_GUARDED_BY(mu_);
   uint64_t next_upload_id_ SELVAGE_GUARDED_BY(mu_) = 1;
+  // Only the worker takes from it.
+  std::list<Waiting> waiting_ SELVAGE_GUARDED_BY(mu_);
+  std::optional<Status> line_closed_ SELVAGE_GUARDED_BY(mu_);
 };
 
 }  // namespace selvage::coordinator

@@ -37,7 +37,7 @@ struct NewTaskWork {
 struct StoppedTaskWork {
   uint64_t task_id = 0;
 };
-struct WakeWork {};  // look at the watchers
+struct WakeWork {};  // look at the watchers, the line of uploads, draining
 using Work = std::variant<CheckInWork, EventWork, GaveUpWork, VerifiedUpload,
                           NewTaskWork, StoppedTaskWork, WakeWork>;
 

@@ -33,7 +33,8 @@ grpc::ServerUnaryReactor* FinishedReactor(grpc::CallbackServerContext* context,
 
 // One upload: header, Resume or Receipt, chunks, Receipt. Reads come one after
 // another, so what they touch needs no lock; the receipt comes from a thread of
-// the coordinator's and may meet the Resume still being written.
+// the coordinator's and may meet the Resume still being written. So may the
+// ticket, but nothing is being read then.
 class UploadReactor final
     : public grpc::ServerBidiReactor<v1::UploadRequest, v1::UploadResponse> {
  public:
@@ -94,15 +95,25 @@ class UploadReactor final
     }
     SELVAGE_ASSIGN_OR_RETURN(const UploadHeader header,
                              FromProto(request_.header()));
-    Result<std::variant<Receipt, UploadTicket>> begun =
-        api_.BeginUpload(*device_, header);
-    if (!begun.ok()) return begun.status();
+    size_ = header.size_bytes;
+    // Nothing is read before there is room: the device's chunks wait in its
+    // own memory, held back by flow control.
+    api_.BeginUpload(*device_, header,
+                     [this](const Result<BegunUpload>& b) { OnBegun(b); });
+    return OkStatus();
+  }
+
+  void OnBegun(const Result<BegunUpload>& begun) {
+    if (!begun.ok()) {
+      End(begun.status());
+      return;
+    }
     if (const auto* receipt = std::get_if<Receipt>(&*begun)) {
       End(*receipt);
-      return OkStatus();
+      return;
     }
+    watchdog_->Progress();
     ticket_ = std::get<UploadTicket>(*begun);
-    size_ = header.size_bytes;
     received_ = ticket_->offset;
     resume_.mutable_resume()->set_offset(received_);
     {
@@ -111,7 +122,6 @@ class UploadReactor final
     }
     StartWrite(&resume_);
     ReadOrFinish();
-    return OkStatus();
   }
 
   Status OnChunk() {

@@ -18,7 +18,7 @@ struct DeviceServiceOptions {
   Duration chunk_timeout = std::chrono::seconds(30);
   // ... and any stream after this many of them.
   int chunk_timeouts_max = 20;
-  size_t fetch_chunk_size = size_t{512} << 10;  // at most kChunkSizeMax
+  size_t fetch_chunk_size = size_t{256} << 10;  // at most kChunkSizeMax
   // Sent as trailing metadata (kRetryMinKey, kRetryMaxKey; milliseconds) with
   // RESOURCE_EXHAUSTED and UNAVAILABLE: even a refusal says when to come back.
   RetryWindow busy_retry = {std::chrono::seconds(2), std::chrono::seconds(10)};

@@ -24,6 +24,7 @@ namespace tls = grpc::experimental;
 
 constexpr int kConcurrentStreamsMax = 100;  // per connection
 constexpr int kMetadataSizeMax = 16 << 10;
+constexpr int kLookaheadBytes = 256 << 10;
 constexpr int kHandshakeTimeoutMs = 10'000;
 constexpr int kIdleConnectionMs = 120'000;
 // Balancers in front of us balance connections, not calls.
@@ -89,6 +90,12 @@ void SetLimits(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
                              kHandshakeTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // Ahead of what is being read a stream may send this much. The probe would
+  // grow it to megabytes a stream, outside of any budget; a chunk that is being
+  // read opens the window for itself, so long ways lose nothing.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES,
+                             kLookaheadBytes);
 }
 
 Status CheckPlaintext(const std::string& address) {

@@ -357,8 +357,8 @@ std::vector<Setting> Settings() {
       CountSetting("limits.connections", "connections on the device port", 1,
                    1'000'000, &Config::connections_max),
       BytesSetting("limits.upload_bytes",
-                   "announced bytes of uploads in flight; above it devices are "
-                   "told to come back",
+                   "memory for uploads in flight; what does not fit waits in "
+                   "line",
                    uint64_t{1} << 20, uint64_t{1} << 40,
                    &Config::upload_bytes_max),
       BytesSetting("limits.artefact_bytes",

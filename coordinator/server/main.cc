@@ -59,12 +59,12 @@ std::optional<std::string> Variable(const std::string& name) {
   return value == nullptr ? std::nullopt : std::optional<std::string>(value);
 }
 
-// Large buffers come and go with every upload: keep them, instead of giving
-// them back to the kernel and faulting them in again (docs/benchmarks.md).
-void KeepLargeBuffers() {
-  mallopt(M_MMAP_THRESHOLD, 64 << 20);
-  mallopt(M_TRIM_THRESHOLD, 256 << 20);
-  mallopt(M_TOP_PAD, 16 << 20);
+// Uploads and models go back to the kernel when they are done with, and small
+// things come from few arenas: what the allocator keeps for later counts against
+// the machine's memory as well (B4 in docs/benchmarks.md).
+void KeepLittle() {
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  mallopt(M_ARENA_MAX, 2);
 }
 
 int ExitCodeOf(const Status& status) {
@@ -113,7 +113,7 @@ int Serve(const Config& config, const sigset_t& signals) {
 }
 
 int Main(int argc, char** argv) {
-  KeepLargeBuffers();
+  KeepLittle();
   // Whatever is created here is the owner's alone, the database included.
   umask(0077);
   // gRPC's own lines would let strangers fill the log; what matters is said by

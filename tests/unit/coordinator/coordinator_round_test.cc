@@ -382,16 +382,14 @@ TEST_P(CoordinatorRoundTest, Upload_BrokenStream_ResumesWhereItStopped) {
   const Bytes bytes = world.OneHot(1, 0);
   const UploadHeader header = world.Header(assigned.at(0), bytes);
   Coordinator& coordinator = world.coordinator();
-  const auto first =
-      std::get<UploadTicket>(*coordinator.BeginUpload(world.Device(0), header));
+  const auto first = std::get<UploadTicket>(*world.Begin(0, header));
   ASSERT_THAT(
       coordinator.AppendUpload(first.upload_id, ByteSpan(bytes).first(10)),
       IsOk());
   coordinator.DropUpload(first.upload_id);
   world.Turn(seconds(59));
 
-  const auto second =
-      std::get<UploadTicket>(*coordinator.BeginUpload(world.Device(0), header));
+  const auto second = std::get<UploadTicket>(*world.Begin(0, header));
 
   EXPECT_EQ(second.offset, 10u);
   EXPECT_THAT(coordinator.AppendUpload(first.upload_id, bytes),
@@ -402,34 +400,8 @@ TEST_P(CoordinatorRoundTest, Upload_BrokenStream_ResumesWhereItStopped) {
               StatusIs(StatusCode::kOutOfRange));
   coordinator.DropUpload(second.upload_id);
   world.Turn(seconds(61));
-  const auto third =
-      std::get<UploadTicket>(*coordinator.BeginUpload(world.Device(0), header));
+  const auto third = std::get<UploadTicket>(*world.Begin(0, header));
   EXPECT_EQ(third.offset, 0u);  // the staging expired
-}
-
-TEST_P(CoordinatorRoundTest, Upload_OverTheBudget_IsResourceExhausted) {
-  WorldOptions options;
-  options.strategy = kAllFour;
-  options.options.upload_bytes_max = 100;  // two updates of 48 bytes
-  World& world = Start(std::move(options));
-  std::map<int, Assignment> assigned = world.DrawRound();
-  std::vector<UploadTicket> tickets;
-  for (int i = 0; i < 2; ++i) {
-    const Bytes bytes = world.OneHot(1, i);
-    tickets.push_back(std::get<UploadTicket>(*world.coordinator().BeginUpload(
-        world.Device(i), world.Header(assigned.at(i), bytes))));
-  }
-  const Bytes bytes = world.OneHot(1, 2);
-
-  const auto third = world.coordinator().BeginUpload(
-      world.Device(2), world.Header(assigned.at(2), bytes));
-
-  EXPECT_THAT(third, StatusIs(StatusCode::kResourceExhausted));
-  for (const UploadTicket& ticket : tickets) {
-    world.coordinator().DropUpload(ticket.upload_id);
-  }
-  world.Turn(seconds(61));
-  EXPECT_EQ(world.Upload(2, assigned.at(2)).status, ReceiptStatus::kAccepted);
 }
 
 TEST_P(CoordinatorRoundTest, Upload_AfterTheRound_IsLateAndInTheFunnel) {
@@ -458,9 +430,7 @@ TEST_P(CoordinatorRoundTest,
   World& world = Start(kAllFour);
   std::map<int, Assignment> assigned = world.DrawRound();
   const Bytes slow = world.OneHot(1, 3);
-  ASSERT_THAT(world.coordinator().BeginUpload(
-                  world.Device(3), world.Header(assigned.at(3), slow)),
-              IsOk());
+  ASSERT_THAT(world.Begin(3, world.Header(assigned.at(3), slow)), IsOk());
 
   const World::Answer answer = world.SendOneHot(0, assigned.at(0));
   world.Turn(milliseconds(499));
@@ -665,13 +635,12 @@ TEST_P(CoordinatorRoundTest, Drain_FinishesWhatRunsAndTakesNothingNew) {
   std::map<int, Assignment> assigned = world.DrawRound();
   const Bytes bytes = world.OneHot(1, 0);
   Coordinator& coordinator = world.coordinator();
-  const auto ticket = std::get<UploadTicket>(*coordinator.BeginUpload(
-      world.Device(0), world.Header(assigned.at(0), bytes)));
+  const auto ticket = std::get<UploadTicket>(
+      *world.Begin(0, world.Header(assigned.at(0), bytes)));
 
   coordinator.Drain();
 
-  EXPECT_THAT(coordinator.BeginUpload(world.Device(1),
-                                      world.Header(assigned.at(1), bytes)),
+  EXPECT_THAT(world.Begin(1, world.Header(assigned.at(1), bytes)),
               StatusIs(StatusCode::kUnavailable));
   EXPECT_TRUE(
       std::holds_alternative<std::monostate>((**world.CheckIn(1))->work));

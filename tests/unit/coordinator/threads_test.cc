@@ -73,7 +73,7 @@ class ThreadsTest : public ::testing::Test {
     const Bytes bytes = world_->OneHot(work.round, device);
     const UploadHeader header = world_->Header(work, bytes);
     for (int copy = 0; copy < 2; ++copy) {  // everyone sends twice
-      const auto begun = api.BeginUpload(world_->Device(device), header);
+      const auto begun = world_->Begin(device, header);
       if (!begun.ok()) return;
       const auto* ticket = std::get_if<UploadTicket>(&*begun);
       if (ticket == nullptr) {

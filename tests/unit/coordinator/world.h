@@ -14,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include "aggregation/codec/codec.h"
+#include "base/check.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/random.h"
@@ -307,11 +308,20 @@ class World {
                       *aggregation::MakeMetric(3.0, 2)};
     return header;
   }
+  // The answer, which must come at once.
+  Result<BegunUpload> Begin(int device, const UploadHeader& header) {
+    std::optional<Result<BegunUpload>> begun;
+    coordinator().BeginUpload(
+        Device(device), header,
+        [&](Result<BegunUpload> answer) { begun = std::move(answer); });
+    SELVAGE_CHECK(begun.has_value());
+    return *std::move(begun);
+  }
   using Answer = std::shared_ptr<std::optional<Result<Receipt>>>;
   // The whole upload; the answer comes with a Poll(), or at once.
   Answer Send(int device, const UploadHeader& header, const Bytes& bytes) {
     auto answer = std::make_shared<std::optional<Result<Receipt>>>();
-    const auto begun = coordinator().BeginUpload(Device(device), header);
+    const auto begun = Begin(device, header);
     if (!begun.ok()) {
       *answer = begun.status();
       return answer;

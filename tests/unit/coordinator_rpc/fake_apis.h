@@ -66,17 +66,22 @@ class FakeDeviceApi final : public DeviceApi {
         std::make_unique<BytesReader>(it->second));
   }
 
-  Result<std::variant<Receipt, UploadTicket>> BeginUpload(
-      const DeviceIdentity& device, const UploadHeader& header) override {
-    const MutexLock lock(mu_);
-    last_device = device;
-    last_header = header;
-    if (!begin_status.ok()) return begin_status;
-    if (early_receipt.has_value()) {
-      return std::variant<Receipt, UploadTicket>(*early_receipt);
+  void BeginUpload(const DeviceIdentity& device, const UploadHeader& header,
+                   BeginUploadCallback done) override {
+    Result<BegunUpload> begun = Internal("unset");
+    {
+      const MutexLock lock(mu_);
+      last_device = device;
+      last_header = header;
+      if (!begin_status.ok()) {
+        begun = begin_status;
+      } else if (early_receipt.has_value()) {
+        begun = BegunUpload(*early_receipt);
+      } else {
+        begun = BegunUpload(UploadTicket{++next_upload_id, staged.size()});
+      }
     }
-    return std::variant<Receipt, UploadTicket>(
-        UploadTicket{++next_upload_id, staged.size()});
+    done(std::move(begun));
   }
 
   Status AppendUpload(uint64_t upload_id, ByteSpan chunk) override {
