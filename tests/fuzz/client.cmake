@@ -7,3 +7,9 @@ selvage_fuzz(fuzz_enrolment_bundle
 selvage_fuzz(fuzz_idx
   SRCS ${CMAKE_CURRENT_LIST_DIR}/client/fuzz_idx.cc
   DEPS selvage::client_agent)
+selvage_fuzz(fuzz_archive_scan
+  SRCS ${CMAKE_CURRENT_LIST_DIR}/client/fuzz_archive_scan.cc
+  DEPS selvage::client_archive_scan)
+selvage_fuzz(fuzz_pickle_scan
+  SRCS ${CMAKE_CURRENT_LIST_DIR}/client/fuzz_pickle_scan.cc
+  DEPS selvage::client_archive_scan)
