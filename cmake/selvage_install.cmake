@@ -9,7 +9,7 @@ foreach(program selvage selvage-coordinator selvage-device selvage-torch)
   endif()
 endforeach()
 foreach(library base crypto plan aggregation proto client_core client_store
-    client_rpc client client_training_torch)
+    client_rpc client client_archive_scan client_training_torch)
   if(TARGET selvage_${library})
     install(TARGETS selvage_${library} EXPORT selvage-targets
       ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
