@@ -15,22 +15,35 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/cpu_clock.h"
 #include "base/file_system.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "base/time.h"
+#include "client/core/conditions.h"
+#include "client/core/privacy_floor.h"
 #include "client/core/run_result.h"
 #include "client/core/trainer.h"
 #include "client/core/transport.h"
+#include "client/data.h"
 
 namespace selvage::client {
+
+// What sessions may use in a UTC day, counted durably whatever the clock does
+// (client/core/usage_ledger.h). 0: no limit.
+struct DailyLimits {
+  uint64_t metered_bytes = 0;    // while the host says that the network costs
+  uint64_t unmetered_bytes = 0;  // while it does not
+  Duration cpu{};                // processor time
+};
 
 struct ClientOptions {
   Path state_dir;  // created 0700; holds keys, examples, model slots, outbox
@@ -44,6 +57,46 @@ struct ClientOptions {
   std::string app_version;
   bool allow_insecure_loopback = false;
   std::string sqlite_vfs;  // for tests that fail the disk; empty: SQLite's own
+  // Of the whole store, models included. When examples do not fit, the oldest
+  // of all collections go.
+  uint64_t store_bytes_max = uint64_t{1} << 30;
+  // Of a DataSource: what comes after so many examples of a collection, or so
+  // many bytes of inputs, is not read.
+  uint64_t source_count_max = 1'000'000;
+  uint64_t source_bytes_max = uint64_t{256} << 20;
+  PrivacyFloor floor;
+  DailyLimits daily;
+  // Training whose estimate (client/core/memory_estimate.h) is above this is
+  // refused; 0: any.
+  uint64_t memory_bytes_max = 0;
+  int threads_max = 0;  // of one operator while training; 0: the engine's own
+};
+
+// Asked once per session and task before the examples of `collection` are used.
+struct ConsentRequest {
+  std::string task;
+  std::string collection;
+  // True: to make an update that is sent. False: to fine-tune the model that
+  // stays here.
+  bool upload = false;
+};
+
+enum class Phase {
+  kEnrolling,
+  kCheckingIn,
+  kFetching,
+  kTraining,
+  kUploading,
+  kPersonalizing
+};
+std::string_view PhaseName(Phase phase);  // "enrolling", ...
+
+struct Progress {
+  Phase phase = Phase::kCheckingIn;
+  std::string task;  // empty before there is work
+  // Training steps begun, of how many; 0 and 0 in phases that do not count.
+  uint64_t step = 0;
+  uint64_t steps = 0;
 };
 
 // All must outlive the client.
@@ -54,15 +107,26 @@ struct ClientDependencies {
   FileSystem& files;
   Trainer& trainer;
   TransportFactory transport;  // client/rpc's GrpcTransport in production
-};
-
-// One example: the program's inputs in order, each InputSpec::SizeBytes() long.
-struct Example {
-  std::vector<Bytes> inputs;
+  // nullptr: the storage key is a 0600 file in the state directory, which keeps
+  // out nobody who can read that directory (docs/privacy.md).
+  StorageKeySource* storage_key = nullptr;
+  // nullptr: what is trained on is what AddExample() stored. Otherwise it is
+  // what the host's source gives, and nothing else.
+  DataSource* data_source = nullptr;
+  // The host's callbacks; each may be empty. They are called by the thread that
+  // is in RunOnce() or TrainLocally(), often (conditions: before every training
+  // step and between chunks), and must not call the client.
+  std::function<Conditions()> conditions = {};  // empty: nothing ever holds back
+  std::function<bool(const ConsentRequest&)> consent = {};  // empty: yes
+  std::function<void(const Progress&)> progress = {};
+  CpuClock* cpu = nullptr;  // nullptr: the system's
 };
 
 struct RunBudget {
   Duration time = std::chrono::minutes(10);
+  uint64_t bytes = 0;  // sent and received together; 0: no limit
+  // kChargingOnly: nothing happens, and nothing goes on, off the charger.
+  EnergyClass energy = EnergyClass::kAny;
 };
 
 // Thread-safe: Cancel() from any thread stops a call within one training step.
@@ -75,6 +139,18 @@ class CancelToken {
   std::atomic<bool> cancelled_{false};
 };
 
+// What one session used.
+struct RunUsage {
+  // Of artefacts, updates and messages, without what TLS and HTTP/2 add.
+  uint64_t bytes_sent = 0;
+  uint64_t bytes_received = 0;
+  // Of the calling thread, and of the whole process while it trained with
+  // several threads.
+  Duration cpu{};
+  uint64_t memory_peak_bytes = 0;      // of the process since it started
+  uint64_t memory_estimate_bytes = 0;  // of the training; 0: there was none
+};
+
 struct RunOutcome {
   RunResult result = RunResult::kNothingToDo;
   std::string reason;  // for people; empty when there is nothing to add
@@ -85,6 +161,7 @@ struct RunOutcome {
   // turn.
   Time next_run{};
   bool enrolled = false;
+  RunUsage usage;
 };
 
 enum class Slot { kServing, kGlobal, kPersonal, kAlone };
@@ -99,7 +176,14 @@ struct ModelInfo {
   // or the hold-out does not exist.
   std::vector<double> global_scores;
   std::vector<double> personal_scores;
+  // Of local-only training, where the plan asks for that baseline; on the same
+  // hold-out, by a model that did not see it.
+  std::vector<double> alone_scores;
   uint64_t holdout_count = 0;
+  // After repeated crashes the device trains nothing until then; what serves
+  // goes on, and new global models are still installed.
+  bool training_paused = false;
+  Time paused_until{};
 };
 
 struct LocalOutcome {
@@ -112,8 +196,12 @@ struct LocalOutcome {
 class Client {
  public:
   // Creates or opens the state directory; never touches the network.
-  // FAILED_PRECONDITION: another process has it open, or it belongs to another
-  // population. DATA_LOSS: the store is damaged. INVALID_ARGUMENT: options.
+  // FAILED_PRECONDITION: another process has it open, it belongs to another
+  // population, a newer version made it, or the storage key is missing or not
+  // the one it was sealed with. INVALID_ARGUMENT: options. A damaged store is
+  // no error: it is set aside (client.db.damaged-N, the last two are kept) with
+  // an event, and a new one is made; the device's key survives, so enrolling
+  // again gives the same identity.
   static Result<std::unique_ptr<Client>> Open(ClientOptions options,
                                               ClientDependencies dependencies);
   ~Client();
@@ -124,7 +212,19 @@ class Client {
   Status InstallModel(std::string_view plan_json, std::string_view program_json,
                       ByteSpan archive, ByteSpan safetensors);
 
+  // Says what the examples of a collection look like and how many are kept.
+  // Durable; a later call replaces the declaration, and its bounds apply at
+  // once. Examples that were stored under another schema stay until they expire
+  // or are evicted; no program sees them whose inputs they do not fit.
+  // INVALID_ARGUMENT: a name, shape or bound, or a schema that `bytes_max`
+  // could not hold one example of.
+  Status DeclareCollection(std::string_view name,
+                           const CollectionOptions& options);
+
   // Durable when it returns. Bounds: 16 inputs, 16 MiB an example.
+  // INVALID_ARGUMENT names collection, tensor, value and bound if the example
+  // does not fit the collection's schema. RESOURCE_EXHAUSTED if it does not fit
+  // the collection's bytes_max, or the store even without all other examples.
   Result<int64_t> AddExample(std::string_view collection,
                              const Example& example);
   // The same for many at once, all or none: one sync of the disk instead of
@@ -157,6 +257,19 @@ class Client {
   // FAILED_PRECONDITION if no model of `task` is installed.
   Result<ModelInfo> Info(std::string_view task);
   Result<std::vector<std::string>> Tasks();
+
+  // What waits to be sent; at most one in this version.
+  Result<std::vector<OutboxItem>> InspectOutbox();
+  // What became of this device's updates, newest first; the last kAuditMax
+  // entries are kept. Written together with what they tell of.
+  Result<std::vector<AuditEntry>> Audit(size_t count_max);
+  // Deletes what was learned from the owner: all examples, personal and alone
+  // slots, personal tensors, queued updates, damaged stores set aside. Global
+  // models serve at once. Open work is given back to the coordinator at the
+  // next session; what was accepted before cannot be taken back. Enrolment,
+  // declared collections and counters stay. All or nothing, and overwritten on
+  // the disk, as far as the disk overwrites.
+  Status ForgetMe(const ForgetOptions& options = {});
   std::string device_id() const;  // empty before enrolment
 
   // Idempotent; the destructor calls it.

@@ -19,4 +19,16 @@ enum class RunResult : uint8_t {
 // "NOTHING_TO_DO", "CONTRIBUTED", ...
 std::string_view RunResultName(RunResult result);
 
+// What became of an update, for the device's own audit.
+enum class AuditResult : uint8_t {
+  kRecorded = 0,   // trained and put into the outbox; nothing was sent yet
+  kAccepted = 1,   // the coordinator has it
+  kLate = 2,       // the coordinator threw it away: the round was over
+  kRejected = 3,   // the coordinator threw it away
+  kWithdrawn = 4,  // dropped here without an answer: forgotten, expired or
+                   // given up; if an answer was lost, the coordinator has it
+};
+// "recorded", "accepted", ...
+std::string_view AuditResultName(AuditResult result);
+
 }  // namespace selvage::client

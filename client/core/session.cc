@@ -110,6 +110,22 @@ std::string_view RunResultName(RunResult result) {
   return "UNKNOWN";
 }
 
+std::string_view AuditResultName(AuditResult result) {
+  switch (result) {
+    case AuditResult::kRecorded:
+      return "recorded";
+    case AuditResult::kAccepted:
+      return "accepted";
+    case AuditResult::kLate:
+      return "late";
+    case AuditResult::kRejected:
+      return "rejected";
+    case AuditResult::kWithdrawn:
+      return "withdrawn";
+  }
+  return "unknown";
+}
+
 std::string_view SessionStateName(SessionState state) {
   switch (state) {
     case SessionState::kIdle:
