@@ -33,7 +33,7 @@
 #include "client/core/run_result.h"
 #include "client/core/trainer.h"
 #include "client/core/transport.h"
-#include "client/data.h"
+#include "client/core/host_data.h"
 
 namespace selvage::client {
 
