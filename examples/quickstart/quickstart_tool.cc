@@ -145,7 +145,11 @@ int Main(int argc, char** argv) {
                    "hold the accuracies to the targets of whole runs");
   verify->callback([&] { status = RunCheck(check); });
 
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
   if (!status.ok()) {
     std::cerr << "selvage-quickstart-tool: " << status.message() << '\n';
     return 1;

@@ -163,9 +163,10 @@ std::string SummaryTable(const Findings& f) {
              "that model, finished by each device");
   char line[160];
   std::snprintf(line, sizeof line,
-                "%zu newcomers that never took part: %.1f before, %.1f after "
+                "%zu newcomer%s that never took part: %.1f before, %.1f after "
                 "personalising\n",
-                f.newcomers.size(), Mean(f.newcomers, &DeviceScore::global),
+                f.newcomers.size(), f.newcomers.size() == 1 ? "" : "s",
+                Mean(f.newcomers, &DeviceScore::global),
                 Mean(f.newcomers, &DeviceScore::personal));
   out += line;
   std::snprintf(line, sizeof line,

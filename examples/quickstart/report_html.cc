@@ -56,6 +56,7 @@ th, td { padding: .25rem 1rem .25rem 0; text-align: right;
 th { color: var(--soft); }
 th:first-child, td:first-child { text-align: left; }
 .scroll { overflow-x: auto; }
+.scroll svg { min-width: 40rem; }
 summary { cursor: pointer; color: var(--soft); margin-top: 1rem; }
 code { font-size: .92em; overflow-wrap: anywhere; }
 </style>
@@ -132,6 +133,7 @@ std::string SpreadText(const Spread& spread) {
 
 Spread Of(const std::vector<DeviceScore>& scores, double DeviceScore::*member) {
   std::vector<double> values;
+  values.reserve(scores.size());
   for (const DeviceScore& score : scores) values.push_back(score.*member);
   return SpreadOf(values);
 }
@@ -156,10 +158,13 @@ std::string LearningCurve(const std::vector<RoundPoint>& history) {
   const Axis x{static_cast<double>(points.front().round),
                static_cast<double>(points.back().round), 44, kWidth - 16};
   std::string svg = Format(
-      "<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"Accuracy of "
-      "the global model by round\">\n",
-      kWidth, kHeight);
-  for (double value = y.low; value <= y.high; value += 10) {
+      "<div class=\"scroll\"><svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" "
+      "aria-label=\"Accuracy of the global model by round\">\n"
+      "<text x=\"0\" y=\"%.0f\">round</text>\n",
+      kWidth, kHeight, kHeight - 14);
+  for (int tick = 0; tick <= 100; tick += 10) {
+    const double value = tick;
+    if (value < y.low || value > y.high) continue;
     svg += Format(
         "<line class=\"grid\" x1=\"44\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\"/>"
         "<text x=\"36\" y=\"%.1f\" text-anchor=\"end\">%.0f</text>\n",
@@ -179,7 +184,7 @@ std::string LearningCurve(const std::vector<RoundPoint>& history) {
   for (const RoundPoint& point : points) {
     const double at = x.At(static_cast<double>(point.round));
     upper += Format("%.1f,%.1f ", at, y.At(point.p90));
-    lower = Format("%.1f,%.1f ", at, y.At(point.p10)) + lower;
+    lower.insert(0, Format("%.1f,%.1f ", at, y.At(point.p10)));
     line += Format("%.1f,%.1f ", at, y.At(point.accuracy));
     marks += Format(
         "<circle class=\"point\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"><title>round "
@@ -189,7 +194,7 @@ std::string LearningCurve(const std::vector<RoundPoint>& history) {
   }
   return svg + "<polygon class=\"band\" points=\"" + upper + lower +
          "\"/>\n<polyline class=\"curve\" points=\"" + line + "\"/>\n" + marks +
-         "</svg>\n";
+         "</svg></div>\n";
 }
 
 // One line per device: where alone, global and personal stand.
@@ -209,10 +214,13 @@ std::string Dumbbells(std::vector<DeviceScore> scores, const char* label) {
   }
   const Axis x = PercentAxis(least, most, kLeft, kWidth - 16);
   const double height = kRow * static_cast<double>(scores.size()) + 34;
-  std::string svg =
-      Format("<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"%s\">\n",
-             kWidth, height, label);
-  for (double value = x.low; value <= x.high; value += 10) {
+  std::string svg = Format(
+      "<div class=\"scroll\"><svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" "
+      "aria-label=\"%s\">\n",
+      kWidth, height, label);
+  for (int tick = 0; tick <= 100; tick += 10) {
+    const double value = tick;
+    if (value < x.low || value > x.high) continue;
     svg += Format(
         "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"4\" y2=\"%.0f\"/>"
         "<text x=\"%.1f\" y=\"%.0f\" text-anchor=\"middle\">%.0f</text>\n",
@@ -234,7 +242,7 @@ std::string Dumbbells(std::vector<DeviceScore> scores, const char* label) {
         x.At(s.alone), y, x.At(s.global), y, x.At(s.personal), y);
     y += kRow;
   }
-  return svg + "</svg>\n";
+  return svg + "</svg></div>\n";
 }
 
 constexpr const char* kLegend =

@@ -71,7 +71,7 @@ TEST(ReportTest, SummaryTable_IsPlainText) {
   EXPECT_THAT(
       SummaryTable(Example()),
       AllOf(HasSubstr("  personal     90.0     82.0    80.0"),
-            HasSubstr("70.0 before, 84.0 after"),
+            HasSubstr("1 newcomer that never took part: 70.0 before, 84.0"),
             HasSubstr("1.0 MB up, 2.0 MB down"), Not(HasSubstr("\x1b"))));
 }
 
@@ -85,6 +85,8 @@ TEST(ReportTest, ReportHtml_NeedsNothingElse) {
       html, AllOf(HasSubstr("<polyline class=\"curve\""),
                   HasSubstr("device-002: alone 90, global 95"),
                   HasSubstr("newcomer-000"), HasSubstr("out/&lt;model&gt;.pt"),
+                  // A narrow screen scrolls the drawings, not the page.
+                  HasSubstr("<div class=\"scroll\"><svg"),
                   HasSubstr("prefers-color-scheme: dark")));
 }
 
