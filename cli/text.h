@@ -50,8 +50,9 @@ std::string FormatNumber(double value);
 // 250ms, 90s, 5m, 2h, 1d. INVALID_ARGUMENT names the text.
 Result<Duration> ParseDuration(std::string_view text);
 
-// The candidate with the smallest edit distance, "" if none is within a third
-// of the word's length (at least 1, at most 3).
+// The candidate with the smallest edit distance (two neighbours exchanged are
+// one edit), "" if none is within a third of the word's length (at least 1, at
+// most 3).
 std::string Nearest(std::string_view word,
                     std::span<const std::string> candidates);
 

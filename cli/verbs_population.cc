@@ -73,12 +73,13 @@ Result<ExitCode> CreateToken(Context& context, const TokenOptions& options) {
                                : "token " + answer.token().id() + " is in " +
                                      options.out + "\n";
   });
-  context.output().Message("token " + answer.token().id() + " enrols " +
-                           std::to_string(answer.token().uses_max()) +
-                           " device(s) of " + answer.token().population() +
-                           " until " +
-                           FormatMicros(answer.token().expires_micros()) +
-                           "; it is shown this once: keep it secret");
+  context.output().Message(
+      "token " + answer.token().id() + " enrols " +
+      std::to_string(answer.token().uses_max()) + " device(s) of " +
+      answer.token().population() + " until " +
+      FormatMicros(answer.token().expires_micros()) +
+      (options.out.empty() ? "; it is shown this once: keep it secret"
+                           : "; there is no other copy: keep it secret"));
   return ExitCode::kOk;
 }
 

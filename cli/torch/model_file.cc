@@ -11,10 +11,18 @@
 namespace selvage::cli {
 namespace {
 
-Result<Bytes> ReadArchive(FileSystem& files, const Path& path) {
-  auto bytes = ReadFile(files, path, plan::kArchiveSizeMax);
-  if (!bytes.ok()) return bytes.status().WithContext(path.string());
+// A file that the user names must exist: anything else is their mistake.
+Result<Bytes> ReadGiven(FileSystem& files, const Path& path,
+                        uint64_t size_max) {
+  auto bytes = ReadFile(files, path, size_max);
+  if (!bytes.ok()) {
+    return InvalidArgument(std::string(bytes.status().message()));
+  }
   return bytes;
+}
+
+Result<Bytes> ReadArchive(FileSystem& files, const Path& path) {
+  return ReadGiven(files, path, plan::kArchiveSizeMax);
 }
 
 void Describe(const Bytes& archive, plan::Program& program) {
@@ -24,15 +32,15 @@ void Describe(const Bytes& archive, plan::Program& program) {
 
 Result<ModelFile> ReadYaml(FileSystem& files, const Path& path) {
   SELVAGE_ASSIGN_OR_RETURN(const Bytes yaml,
-                           ReadFile(files, path, plan::kProgramFileSizeMax));
+                           ReadGiven(files, path, plan::kProgramFileSizeMax));
   const Path directory = path.parent_path();
   SELVAGE_ASSIGN_OR_RETURN(
       plan::ProgramFile file,
       plan::ParseProgramFile(
           AsText(yaml), [&](const std::string& name) -> Result<std::string> {
-            SELVAGE_ASSIGN_OR_RETURN(
-                const Bytes text,
-                ReadFile(files, directory / name, plan::kProgramSourceSizeMax));
+            SELVAGE_ASSIGN_OR_RETURN(const Bytes text,
+                                     ReadGiven(files, directory / name,
+                                               plan::kProgramSourceSizeMax));
             return ToString(text);
           }));
   ModelFile out;
@@ -49,7 +57,7 @@ Result<ModelFile> ReadYaml(FileSystem& files, const Path& path) {
 Result<ModelFile> ReadDocument(FileSystem& files, const Path& path,
                                const std::optional<Path>& archive) {
   SELVAGE_ASSIGN_OR_RETURN(const Bytes json,
-                           ReadFile(files, path, plan::kProgramJsonSizeMax));
+                           ReadGiven(files, path, plan::kProgramJsonSizeMax));
   ModelFile out;
   SELVAGE_ASSIGN_OR_RETURN(out.program, plan::ParseProgram(AsText(json)));
   const bool wanted = out.program.kind == plan::ProgramKind::kArchive;

@@ -115,7 +115,9 @@ TEST(ParseDurationTest, ParseDuration_Anything_ElseIsRefused) {
 TEST(NearestTest, Nearest_Typo_FindsTheWord) {
   const std::vector<std::string> words = {"run", "list", "show", "watch"};
   EXPECT_EQ(Nearest("lst", words), "list");
-  EXPECT_EQ(Nearest("wacth", words), "");
+  EXPECT_EQ(Nearest("wacth", words), "watch");
+  EXPECT_EQ(Nearest("lsit", words), "list");
+  EXPECT_EQ(Nearest("tsil", words), "");
   EXPECT_EQ(Nearest("wtch", words), "watch");
   EXPECT_EQ(Nearest("frobnicate", words), "");
 }

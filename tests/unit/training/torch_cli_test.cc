@@ -185,7 +185,7 @@ TEST_F(TorchCliTest, Run_Mistakes_SayWhatIsWrong) {
   EXPECT_EQ(Run({}), ExitCode::kUsage);
   EXPECT_EQ(Run({"pack"}), ExitCode::kUsage);
   EXPECT_EQ(Run({"package", "model.yaml"}), ExitCode::kUsage);
-  EXPECT_EQ(Run({"check", In("nothing.yaml")}), ExitCode::kNotFound);
+  EXPECT_EQ(Run({"check", In("nothing.yaml")}), ExitCode::kUsage);
   EXPECT_THAT(err_.str(), HasSubstr("nothing.yaml"));
   EXPECT_EQ(Run({"check", In("model.onnx")}), ExitCode::kUsage);
   EXPECT_EQ(Run({"package", Example("fashion/model.yaml"), "--out", In("p"),
