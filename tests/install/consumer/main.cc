@@ -1,5 +1,5 @@
-// What an app outside the tree does: open a client, keep an example, ask for its
-// models. No network.
+// What an app outside the tree does: open a client, keep an example, ask for
+// its models. No network.
 #include <iostream>
 
 #include "base/file_system.h"
@@ -21,16 +21,16 @@ int main(int argc, char** argv) {
   options.cache_dir = std::string(argv[1]) + "/cache";
   options.population = "consumer";
   auto client = selvage::client::Client::Open(
-      options, {.clock = clock,
-                .random = random,
-                .events = events,
-                .files = files,
-                .trainer = trainer,
-                .transport = [](const selvage::client::Endpoint&)
-                    -> selvage::Result<
-                        std::unique_ptr<selvage::client::Transport>> {
-                  return selvage::Unavailable("this app is offline");
-                }});
+      options,
+      {.clock = clock,
+       .random = random,
+       .events = events,
+       .files = files,
+       .trainer = trainer,
+       .transport = [](const selvage::client::Endpoint&)
+           -> selvage::Result<std::unique_ptr<selvage::client::Transport>> {
+         return selvage::Unavailable("this app is offline");
+       }});
   if (!client.ok()) {
     std::cerr << client.status() << "\n";
     return 1;
