@@ -1,5 +1,6 @@
-# Four verbs, so that every CMakeLists.txt in the tree reads as a table of
-# contents: selvage_library, selvage_executable, selvage_test, selvage_fuzz.
+# The verbs, so that every CMakeLists.txt in the tree reads as a table of
+# contents: selvage_library, selvage_executable, selvage_shared_object,
+# selvage_test, selvage_fuzz.
 
 add_library(selvage_options INTERFACE)
 target_compile_features(selvage_options INTERFACE cxx_std_20)
@@ -47,11 +48,30 @@ function(selvage_executable name)
   target_link_libraries(${name} PRIVATE selvage_options ${arg_DEPS})
 endfunction()
 
+# selvage_shared_object(<target> <file name> <version script>): what every shared
+# object of ours has: a SONAME with the major version, only the names of the
+# version script, no undefined names, no unloading (gRPC and LibTorch cannot be).
+function(selvage_shared_object target file script)
+  set(script ${CMAKE_CURRENT_SOURCE_DIR}/${script})
+  set_target_properties(${target} PROPERTIES
+    OUTPUT_NAME ${file} LINKER_LANGUAGE CXX
+    VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}
+    LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/lib
+    LINK_DEPENDS ${script})
+  target_link_options(${target} PRIVATE
+    -Wl,--version-script=${script} -Wl,-z,nodelete -Wl,--gc-sections -Wl,--as-needed)
+  if(NOT SELVAGE_SANITIZE)
+    target_link_options(${target} PRIVATE -Wl,--no-undefined)
+  endif()
+endfunction()
+
 # selvage_test(<name> LABELS unit|contract|sim|integration|... SRCS ... DEPS ...)
 # One executable and one ctest entry. Several suites of one layer share an
-# executable: linking, not testing, is what costs.
+# executable: linking, not testing, is what costs. NIGHTLY arguments and
+# NIGHTLY_ENVIRONMENT add an entry that runs it longer (scripts/test --nightly).
 function(selvage_test name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "NO_GTEST" "TIMEOUT" "LABELS;SRCS;DEPS;ENVIRONMENT")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "NO_GTEST" "TIMEOUT"
+    "LABELS;SRCS;DEPS;ENVIRONMENT;NIGHTLY;NIGHTLY_ENVIRONMENT")
   add_executable(${name} ${arg_SRCS})
   target_link_libraries(${name} PRIVATE selvage_options selvage_testing ${arg_DEPS})
   if(NOT arg_NO_GTEST)
@@ -62,6 +82,11 @@ function(selvage_test name)
     LABELS "${arg_LABELS}" ENVIRONMENT "${arg_ENVIRONMENT}")
   if(arg_TIMEOUT)
     set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT})
+  endif()
+  if(arg_NIGHTLY OR arg_NIGHTLY_ENVIRONMENT)
+    add_test(NAME ${name}_nightly COMMAND ${name} ${arg_NIGHTLY})
+    set_tests_properties(${name}_nightly PROPERTIES LABELS nightly TIMEOUT 3600
+      ENVIRONMENT "${arg_ENVIRONMENT};${arg_NIGHTLY_ENVIRONMENT}")
   endif()
 endfunction()
 

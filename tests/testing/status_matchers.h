@@ -2,9 +2,25 @@
 // HasSubstr("round 3"))): x is a Status or a Result.
 #pragma once
 
+#include <ostream>
+
 #include <gmock/gmock.h>
 
 #include "base/status.h"
+
+namespace selvage {
+
+// Found by argument: instead of a dump of the bytes.
+template <typename T>
+void PrintTo(const Result<T>& result, std::ostream* out) {
+  if (!result.ok()) {
+    *out << result.status().ToString();
+    return;
+  }
+  *out << "OK: " << ::testing::PrintToString(*result);
+}
+
+}  // namespace selvage
 
 namespace selvage::test {
 

@@ -1,6 +1,7 @@
 // The session machine against a coordinator that loses messages and a host that
 // kills the process: thousands of lives from seeds, judged by a checker that
 // knows nothing of the machine's inside.
+#include <cstdlib>
 #include <map>
 #include <set>
 
@@ -156,7 +157,11 @@ class Life {
 TEST(SessionSimTest, Step_ManyLives_NeverTrainTwiceAndNeverStall) {
   std::map<RunResult, int> endings;
   int trainings = 0;
-  for (uint64_t seed = 1; seed <= 2000; ++seed) {
+  uint64_t seeds = 2000;
+  if (const char* wanted = std::getenv("SELVAGE_SIM_SEEDS")) {
+    seeds = std::strtoull(wanted, nullptr, 10);
+  }
+  for (uint64_t seed = 1; seed <= seeds; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Life life(seed);
     life.Run(40);
