@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "client/crash_guard.h"
 #include "client/device_identity.h"
 #include "client/local_data.h"
 #include "client/model_host.h"
@@ -45,6 +46,15 @@ Status CheckOptions(const ClientOptions& options) {
     return InvalidArgument(
         "device_class and app_version have at most 64 bytes");
   }
+  SELVAGE_RETURN_IF_ERROR(CheckFloor(options.floor));
+  if (options.threads_max < 0) {
+    return InvalidArgument("threads_max (" +
+                           std::to_string(options.threads_max) +
+                           ") is negative");
+  }
+  if (options.daily.cpu < Duration::zero()) {
+    return InvalidArgument("daily.cpu is negative");
+  }
   return OkStatus();
 }
 
@@ -78,6 +88,7 @@ ModelInfo InfoOf(const StoredModel& model, const plan::Program& program) {
   info.metrics = program.metrics;
   info.global_scores = model.global_scores;
   info.personal_scores = model.personal_scores;
+  info.alone_scores = model.alone_scores;
   info.holdout_count = model.holdout_count;
   return info;
 }
@@ -94,6 +105,24 @@ std::string_view SlotName(Slot slot) {
       return "personal";
     case Slot::kAlone:
       return "alone";
+  }
+  return "unknown";
+}
+
+std::string_view PhaseName(Phase phase) {
+  switch (phase) {
+    case Phase::kEnrolling:
+      return "enrolling";
+    case Phase::kCheckingIn:
+      return "checking_in";
+    case Phase::kFetching:
+      return "fetching";
+    case Phase::kTraining:
+      return "training";
+    case Phase::kUploading:
+      return "uploading";
+    case Phase::kPersonalizing:
+      return "personalizing";
   }
   return "unknown";
 }
@@ -121,7 +150,10 @@ class Client::Impl {
              .allow_insecure_loopback = options_.allow_insecure_loopback},
             deps_.files, *store_));
     cache_.emplace(deps_.files, options_.cache_dir);
-    host_ = std::make_unique<ModelHost>(deps_.trainer, *store_);
+    SELVAGE_ASSIGN_OR_RETURN(
+        guard_, CrashGuard::Open(*store_, deps_.clock, deps_.events));
+    host_ = std::make_unique<ModelHost>(deps_.trainer, *store_, *guard_,
+                                        deps_.events);
     SELVAGE_ASSIGN_OR_RETURN(
         driver_, SessionDriver::Create({.options = options_,
                                         .deps = deps_,
@@ -129,6 +161,7 @@ class Client::Impl {
                                         .cache = *cache_,
                                         .identity = *identity_,
                                         .host = *host_,
+                                        .guard = *guard_,
                                         .holdout_salt = holdout_salt_}));
     return OkStatus();
   }
@@ -159,12 +192,17 @@ class Client::Impl {
                              store_->LoadModel(work.plan.task));
     // Never back to what was shipped: the newest version wins.
     if (before.has_value() && before->version > 0) return OkStatus();
+    // An app gives its model at every start: what was learned since stays.
+    if (before.has_value() && before->plan_json == work.plan_json &&
+        before->global_values == plan::SerializeMaster(work.base)) {
+      return OkStatus();
+    }
     PersonalizeOptions options;
     options.global_only = true;
     options.holdout_salt = holdout_salt_;
     options.device_id = SeedName();
     return StatusOf(InstallPersonalized(work, options, *store_, *host_,
-                                        [] { return true; }));
+                                        *guard_, [] { return true; }));
   }
 
   Result<std::vector<int64_t>> AddExamples(
@@ -193,20 +231,25 @@ class Client::Impl {
       return FailedPrecondition("the plan of task " + std::string(task) +
                                 " does not personalise");
     }
+    SELVAGE_RETURN_IF_ERROR(guard_->CheckNotPaused());
+    SELVAGE_ASSIGN_OR_RETURN(
+        const CrashGuard::Scope scope,
+        guard_->Begin(RiskyWork::kTraining, installed.model.program_digest));
     const Time started = deps_.clock.Now();
     PersonalizeOptions options;
     options.version = installed.model.version;
     options.holdout_salt = holdout_salt_;
     options.device_id = SeedName();
     Personalized done =
-        InstallPersonalized(work, options, *store_, *host_, [&, this, started] {
-          return !cancel.cancelled() &&
-                 deps_.clock.Now() - started < budget.time;
-        });
+        InstallPersonalized(work, options, *store_, *host_, *guard_,
+                            [&, this, started] {
+                              return !cancel.cancelled() &&
+                                     deps_.clock.Now() - started < budget.time;
+                            });
     SELVAGE_RETURN_IF_ERROR(StatusOf(done));
     const auto& outcome = std::get<PersonalizeOutcome>(done);
     SELVAGE_RETURN_IF_ERROR(outcome.training);
-    return LocalOutcome{.model = InfoOf(outcome.model, work.program),
+    return LocalOutcome{.model = InfoWithPause(outcome.model, work.program),
                         .steps = outcome.steps};
   }
 
@@ -244,7 +287,7 @@ class Client::Impl {
 
   Result<ModelInfo> Info(std::string_view task) {
     SELVAGE_ASSIGN_OR_RETURN(const Installed installed, Load(task));
-    return InfoOf(installed.model, installed.work.program);
+    return InfoWithPause(installed.model, installed.work.program);
   }
 
   Result<std::vector<std::string>> Tasks() {
@@ -291,6 +334,15 @@ class Client::Impl {
   std::string SeedName() const {
     return identity_->device_id().empty() ? options_.device_name
                                           : identity_->device_id();
+  }
+
+  ModelInfo InfoWithPause(const StoredModel& model,
+                          const plan::Program& program) {
+    ModelInfo info = InfoOf(model, program);
+    const std::optional<Time> until = guard_->PausedUntil();
+    info.training_paused = until.has_value();
+    info.paused_until = until.value_or(Time{});
+    return info;
   }
 
   Status ClaimStore() {
@@ -349,6 +401,7 @@ class Client::Impl {
   uint64_t holdout_salt_ = 0;
   std::unique_ptr<DeviceIdentity> identity_;
   std::optional<BlobCache> cache_;
+  std::unique_ptr<CrashGuard> guard_;
   std::unique_ptr<ModelHost> host_;
   std::unique_ptr<SessionDriver> driver_;
   std::atomic<bool> closed_{false};

@@ -122,6 +122,8 @@ struct ClientDependencies {
   CpuClock* cpu = nullptr;  // nullptr: the system's
 };
 
+enum class EnergyClass { kAny, kChargingOnly };
+
 struct RunBudget {
   Duration time = std::chrono::minutes(10);
   uint64_t bytes = 0;  // sent and received together; 0: no limit

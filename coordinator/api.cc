@@ -50,6 +50,10 @@ std::string_view AbandonReasonName(AbandonReason reason) {
       return "TRAINING_FAILED";
     case AbandonReason::kUpdateOutOfRange:
       return "UPDATE_OUT_OF_RANGE";
+    case AbandonReason::kPlanBelowFloor:
+      return "PLAN_BELOW_FLOOR";
+    case AbandonReason::kOverBudget:
+      return "OVER_BUDGET";
   }
   return "INVALID";
 }

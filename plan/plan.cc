@@ -38,6 +38,7 @@ void VisitPlan(Fields& f, Plan& p) {
   f.Section("update", [&](Fields& c) { internal::VisitUpdate(c, p.update); });
   f.Section("privacy",
             [&](Fields& c) { internal::VisitPrivacy(c, p.privacy); });
+  internal::VisitConditions(f, p.conditions);
   f.Section("data", [&](Fields& c) { internal::VisitData(c, p.data); });
   f.Text("key_metric", internal::WordProblem, p.key_metric);
   internal::VisitMode(f, p.maximize);
@@ -98,6 +99,7 @@ Result<Plan> MakePlan(const TaskSpec& task,
   plan.personalize = task.personalize;
   plan.update = task.update;
   plan.privacy = task.privacy;
+  plan.conditions = task.conditions;
   plan.data = task.data;
   plan.maximize = task.evaluate.maximize;
   plan.seed = task.seed;

@@ -26,6 +26,7 @@ struct Plan {
   PersonalizeSpec personalize;
   UpdateSpec update;
   PrivacySpec privacy;
+  ConditionsSpec conditions;
   DataSpec data;
   std::string key_metric;
   bool maximize = true;

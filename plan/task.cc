@@ -105,13 +105,6 @@ void VisitEvaluate(Fields& f, EvaluateSpec& s) {
   f.Unavailable("patience");
 }
 
-void VisitConditions(Fields& f) {
-  f.Unavailable("charging");
-  f.Unavailable("unmetered");
-  f.Unavailable("idle");
-  f.Unavailable("min_battery");
-}
-
 void VisitTask(Fields& f, TaskSpec& s) {
   static const std::vector<Choice> kModes = {
       {"train"}, {"evaluate", false}, {"analyze", false}};
@@ -134,8 +127,7 @@ void VisitTask(Fields& f, TaskSpec& s) {
   f.Section("update", [&](Fields& c) { internal::VisitUpdate(c, s.update); });
   f.Section("privacy",
             [&](Fields& c) { internal::VisitPrivacy(c, s.privacy); });
-  bool conditions = false;
-  f.OptionalSection("conditions", conditions, VisitConditions);
+  internal::VisitConditions(f, s.conditions);
   f.Section("data", [&](Fields& c) { internal::VisitData(c, s.data); });
 }
 

@@ -58,6 +58,13 @@ struct StrategySpec {           // name: fedavg
   friend bool operator==(const StrategySpec&, const StrategySpec&) = default;
 };
 
+// What becomes of a personal model when a newer global one arrives.
+enum class OnNewBase {
+  kRetrain,       // fine-tune the new one
+  kDiscard,       // the new global one serves until the next fine-tuning
+  kKeepIfBetter,  // fine-tune the new one; unless that is worse than the old
+                  // personal tensors on the new base (docs/embedding.md)
+};
 struct PersonalizeSpec {  // method: fine_tune
   bool enabled = false;
   std::vector<std::string> tensors;  // regexes (search, ECMAScript); empty: all
@@ -66,6 +73,11 @@ struct PersonalizeSpec {  // method: fine_tune
   OptimizerSpec optimizer;
   bool baseline_alone = false;  // also train a local-only model, for reports
   int baseline_epochs = 0;      // 0: 30
+  OnNewBase on_new_base = OnNewBase::kRetrain;
+  // Adds mu/2 ||w - start||^2 to the loss, which keeps a personal model close to
+  // the global one that it starts from (as in Ditto; Li et al., 2021). [0,
+  // 1000]
+  double proximal_mu = 0;
   friend bool operator==(const PersonalizeSpec&,
                          const PersonalizeSpec&) = default;
 };
@@ -89,7 +101,19 @@ struct UpdateSpec {
 
 struct PrivacySpec {
   int min_cohort = 1;  // <= min_updates
+  // clip: {norm: X}: the L2 norm of an update is at most this; 0: not clipped.
+  double clip_norm = 0;  // (0, 1e9]
   friend bool operator==(const PrivacySpec&, const PrivacySpec&) = default;
+};
+
+// What must hold on a device for as long as it works for the task.
+struct ConditionsSpec {
+  bool charging = false;
+  bool unmetered = false;
+  bool idle = false;
+  double min_battery = 0;  // [0, 1]
+  friend bool operator==(const ConditionsSpec&,
+                         const ConditionsSpec&) = default;
 };
 
 struct DataSpec {
@@ -111,6 +135,7 @@ struct TaskSpec {
   EvaluateSpec evaluate;
   UpdateSpec update;
   PrivacySpec privacy;
+  ConditionsSpec conditions;
   DataSpec data;
 
   // Every range above, and what only holds across fields: min_updates <=
@@ -127,7 +152,7 @@ struct TaskSpec {
 };
 
 // INVALID_ARGUMENT: `line 7: strategy.num_round is not a key here; did you mean
-// num_rounds?`; `privacy.clip is not available in this version`. Durations are
+// num_rounds?`; `privacy.delta is not available in this version`. Durations are
 // written 90s, 5m, 2h, 1d, 250ms.
 Result<TaskSpec> ParseTaskFile(std::string_view yaml);
 

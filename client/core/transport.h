@@ -102,6 +102,8 @@ enum class AbandonReason {
   kTooFewExamples = 4,
   kTrainingFailed = 5,
   kUpdateOutOfRange = 6,
+  kPlanBelowFloor = 7,
+  kOverBudget = 8,
 };
 
 struct EnrollRequest {

@@ -153,7 +153,11 @@ SELVAGE_SAME_NUMBER(AbandonReason::kTrainingFailed,
                     v1::AbandonRequest::TRAINING_FAILED);
 SELVAGE_SAME_NUMBER(AbandonReason::kUpdateOutOfRange,
                     v1::AbandonRequest::UPDATE_OUT_OF_RANGE);
-static_assert(v1::AbandonRequest::Reason_MAX == 6);
+SELVAGE_SAME_NUMBER(AbandonReason::kPlanBelowFloor,
+                    v1::AbandonRequest::PLAN_BELOW_FLOOR);
+SELVAGE_SAME_NUMBER(AbandonReason::kOverBudget,
+                    v1::AbandonRequest::OVER_BUDGET);
+static_assert(v1::AbandonRequest::Reason_MAX == 8);
 
 SELVAGE_SAME_NUMBER(TaskState::kRunning, v1::Task::RUNNING);
 SELVAGE_SAME_NUMBER(TaskState::kStopped, v1::Task::STOPPED);

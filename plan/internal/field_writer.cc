@@ -52,6 +52,7 @@ class FieldWriter final : public Fields {
     }
     At(key) = std::move(list);
   }
+  bool Wants(bool is_default) override { return !is_default; }
   void Section(std::string_view key, const Visit& visit) override {
     json& section = At(key) = json::object();
     FieldWriter child(section);

@@ -64,6 +64,10 @@ class Fields {
   virtual void MapList(std::string_view key, IntBound count, size_t size,
                        const std::function<void(size_t)>& resize,
                        const std::function<void(Fields&, size_t)>& visit) = 0;
+  // Whether to visit a key whose value is, or is not, its default. Writing:
+  // only if it is not, so that a key which came later leaves older documents'
+  // bytes as they were. Reading and checking: always.
+  virtual bool Wants(bool /*is_default*/) { return true; }
   // A mapping that is always written, and read if there.
   virtual void Section(std::string_view key, const Visit& visit) = 0;
   // A mapping whose presence means something.

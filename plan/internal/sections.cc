@@ -17,8 +17,11 @@ constexpr RealBound kLearningRate{0, 100, true, false};
 constexpr RealBound kDecayRate{0, 1, false, true};
 constexpr RealBound kEpsilon{0, 1, true, false};
 constexpr RealBound kWeightDecay{0, 1};
+constexpr RealBound kProximalMu{0, 1000};
 constexpr RealBound kMaxAbs{0, 16'777'216, true, false};
 constexpr RealBound kHoldout{0, 0.9};
+constexpr RealBound kClipNorm{0, 1e9, true, false};
+constexpr RealBound kBattery{0, 1};
 constexpr IntBound kExamples{1, 1'000'000'000};
 
 const std::vector<Choice>& Optimizers() {  // in the order of OptimizerName
@@ -42,6 +45,12 @@ const std::vector<Choice>& Methods() {
       {"fine_tune"},         {"ditto", false}, {"lora", false},
       {"per_fedavg", false}, {"apfl", false},  {"fedrep", false},
       {"knn", false}};
+  return kChoices;
+}
+
+const std::vector<Choice>& NewBaseRules() {  // in the order of OnNewBase
+  static const std::vector<Choice> kChoices = {
+      {"retrain"}, {"discard"}, {"keep_if_better"}};
   return kChoices;
 }
 
@@ -91,6 +100,14 @@ void VisitPersonalize(Fields& f, PersonalizeSpec& s) {
   f.Section("optimizer", [&](Fields& o) { VisitOptimizer(o, s.optimizer); });
   f.Bool("baseline_alone", s.baseline_alone);
   f.Integer("baseline_epochs", kEpochsOrDefault, s.baseline_epochs);
+  if (f.Wants(s.on_new_base == OnNewBase::kRetrain)) {
+    int rule = static_cast<int>(s.on_new_base);
+    f.Choose("on_new_base", NewBaseRules(), rule);
+    s.on_new_base = static_cast<OnNewBase>(rule);
+  }
+  if (f.Wants(s.proximal_mu == 0)) {
+    f.Real("proximal_mu", kProximalMu, s.proximal_mu);
+  }
 }
 
 Status CheckPersonalize(const PersonalizeSpec& s) {
@@ -121,10 +138,25 @@ void VisitUpdate(Fields& f, UpdateSpec& s) {
 void VisitPrivacy(Fields& f, PrivacySpec& s) {
   f.Integer("min_cohort", {1, kCohortMax}, s.min_cohort);
   f.Unavailable("secure_aggregation");
-  f.Unavailable("clip");
+  // Absent while it is off, so that plans without it keep their bytes.
+  bool clips = s.clip_norm != 0;
+  f.OptionalSection("clip", clips, [&](Fields& c) {
+    c.Require("norm");
+    c.Real("norm", kClipNorm, s.clip_norm);
+  });
   f.Unavailable("noise_multiplier");
   f.Unavailable("epsilon_budget");
   f.Unavailable("delta");
+}
+
+void VisitConditions(Fields& f, ConditionsSpec& s) {
+  bool wanted = s != ConditionsSpec{};
+  f.OptionalSection("conditions", wanted, [&](Fields& c) {
+    c.Bool("charging", s.charging);
+    c.Bool("unmetered", s.unmetered);
+    c.Bool("idle", s.idle);
+    c.Real("min_battery", kBattery, s.min_battery);
+  });
 }
 
 void VisitData(Fields& f, DataSpec& s) {

@@ -15,6 +15,8 @@ void VisitTrain(Fields& f, TrainSpec& s);
 void VisitPersonalize(Fields& f, PersonalizeSpec& s);
 void VisitUpdate(Fields& f, UpdateSpec& s);
 void VisitPrivacy(Fields& f, PrivacySpec& s);
+// The whole section `conditions`, which is not written while nothing is wanted.
+void VisitConditions(Fields& f, ConditionsSpec& s);
 void VisitData(Fields& f, DataSpec& s);
 
 // max | min

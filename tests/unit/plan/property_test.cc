@@ -84,6 +84,10 @@ TaskSpec Task() {
     s.personalize.batch_size = Int(0, 65536);
     s.personalize.optimizer = Optimizer();
     s.personalize.baseline_alone = *rc::gen::arbitrary<bool>();
+    s.personalize.on_new_base =
+        *rc::gen::element(OnNewBase::kRetrain, OnNewBase::kDiscard,
+                          OnNewBase::kKeepIfBetter);
+    s.personalize.proximal_mu = *rc::gen::element(0.0, 0.25, 1000.0);
     if (s.personalize.baseline_alone) {
       s.personalize.baseline_epochs = Int(0, 1000);
     }
@@ -95,6 +99,10 @@ TaskSpec Task() {
   s.update.max_abs_buffer_float = Real(0, 16'777'216);
   s.update.weight_cap = Int(1, 65'535);
   s.privacy.min_cohort = Int(1, s.MinUpdates());
+  s.privacy.clip_norm = *rc::gen::element(0.0, 1e-3, 1.0, 1e9);
+  s.conditions = {*rc::gen::arbitrary<bool>(), *rc::gen::arbitrary<bool>(),
+                  *rc::gen::arbitrary<bool>(),
+                  *rc::gen::element(0.0, 0.3, 1.0)};
   s.data = {Word("az09_-", "az09_-", 64), Int(1, 1'000'000'000), Real(0, 0.9)};
   return s;
 }
@@ -191,6 +199,7 @@ RC_GTEST_PROP(PlanProperty, Json_RandomPlan_RoundTrips, ()) {
   plan.personalize = task.personalize;
   plan.update = task.update;
   plan.privacy = task.privacy;
+  plan.conditions = task.conditions;
   plan.data = task.data;
   plan.key_metric = "loss";
   plan.maximize = task.evaluate.maximize;

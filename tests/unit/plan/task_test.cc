@@ -46,8 +46,8 @@ personalize:
   baseline_epochs: 12
 evaluate: {key_metric: loss, mode: min}
 update: {codec: float32, max_abs: {default: 4, buffer_float: 1024.5}, weight_cap: 500}
-privacy: {min_cohort: 8}
-conditions: {}
+privacy: {min_cohort: 8, clip: {norm: 1.5}}
+conditions: {charging: true, unmetered: true, idle: true, min_battery: 0.3}
 data: {collection: clothing, min_examples: 20, holdout: 0.1}
 )";
 
@@ -102,6 +102,8 @@ TEST(ParseTaskFile, EveryKey_IsRead) {
   want.update.max_abs_buffer_float = 1024.5;
   want.update.weight_cap = 500;
   want.privacy.min_cohort = 8;
+  want.privacy.clip_norm = 1.5;
+  want.conditions = {true, true, true, 0.3};
   want.data = {"clothing", 20, 0.1};
   EXPECT_EQ(*task, want);
 }
@@ -185,22 +187,12 @@ const Mistake kUnavailable[] = {
      "line 4: train.proximal_mu is not available in this version"},
     {"privacy:\n  secure_aggregation: required\n",
      "line 5: privacy.secure_aggregation is not available in this version"},
-    {"privacy: {clip: {norm: 1.0}}\n",
-     "line 4: privacy.clip is not available in this version"},
     {"privacy: {noise_multiplier: 0.8}\n",
      "line 4: privacy.noise_multiplier is not available in this version"},
     {"privacy: {epsilon_budget: 8}\n",
      "line 4: privacy.epsilon_budget is not available in this version"},
     {"privacy: {delta: 1e-6}\n",
      "line 4: privacy.delta is not available in this version"},
-    {"conditions: {charging: true}\n",
-     "line 4: conditions.charging is not available in this version"},
-    {"conditions: {unmetered: true}\n",
-     "line 4: conditions.unmetered is not available in this version"},
-    {"conditions: {idle: true}\n",
-     "line 4: conditions.idle is not available in this version"},
-    {"conditions: {min_battery: 0.3}\n",
-     "line 4: conditions.min_battery is not available in this version"},
     {"conditions: {chargin: true}\n",
      "line 4: conditions.chargin is not a key here; did you mean charging?"},
     {"evaluate: {stop_condition: accuracy >= 0.88}\n",
@@ -332,6 +324,11 @@ const Mistake kValues[] = {
      "escape)"},
     {"personalize:\n  tensors:\n    - a\n    - [b]\n",
      "line 7: personalize.tensors[1] is a list; must be text"},
+    {"personalize: {on_new_base: keep}\n",
+     "line 4: personalize.on_new_base is keep; did you mean "
+     "keep_if_better?"},
+    {"personalize: {proximal_mu: -0.1}\n",
+     "line 4: personalize.proximal_mu is -0.1; must be in [0, 1000]"},
     {"personalize: {baseline_alone: yes}\n",
      "line 4: personalize.baseline_alone is yes; must be true or false"},
     {"personalize: {baseline_alone: 'true'}\n",
@@ -352,6 +349,19 @@ const Mistake kValues[] = {
      "line 4: update.max_abs is 8; must be a mapping of keys to values"},
     {"update: {weight_cap: 65536}\n",
      "line 4: update.weight_cap is 65536; must be in 1..65535"},
+    {"privacy: {clip: {}}\n", "line 4: privacy.clip.norm is missing"},
+    {"privacy: {clip: 1.0}\n",
+     "line 4: privacy.clip is 1.0; must be a mapping of keys to values"},
+    {"privacy: {clip: {norm: 0}}\n",
+     "line 4: privacy.clip.norm is 0; must be in (0, 1e+09]"},
+    {"privacy: {clip: {norm: -1}}\n",
+     "line 4: privacy.clip.norm is -1; must be in (0, 1e+09]"},
+    {"privacy: {clip: {norm: 1, per_layer: true}}\n",
+     "line 4: privacy.clip.per_layer is not a key here; the keys are norm"},
+    {"conditions: {min_battery: 1.5}\n",
+     "line 4: conditions.min_battery is 1.5; must be in [0, 1]"},
+    {"conditions: {charging: 1}\n",
+     "line 4: conditions.charging is 1; must be true or false"},
     {"privacy: {min_cohort: 0}\n",
      "line 4: privacy.min_cohort is 0; must be in 1..10000"},
     {"data: {collection: My Photos}\n",
