@@ -8,7 +8,7 @@ with @torch.jit.export. Parameters and buffers become the tensor table, as
 model.yaml lists them; selvage.yaml inside the archive lets `selvage model
 package model.pt` do without that file.
 """
-import sys
+import argparse
 
 import torch
 from torch import nn
@@ -52,7 +52,10 @@ class SmallConvNet(nn.Module):
 
 
 def main():
-    path = sys.argv[1] if len(sys.argv) > 1 else "model.pt"
+    parser = argparse.ArgumentParser(description="Writes model.pt: a "
+                                     "TorchScript archive for Selvage.")
+    parser.add_argument("path", nargs="?", default="model.pt")
+    path = parser.parse_args().path
     torch.manual_seed(0)
     module = torch.jit.script(SmallConvNet())
     torch.jit.save(module, path, _extra_files={"selvage.yaml": DESCRIPTION})
