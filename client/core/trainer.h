@@ -40,6 +40,10 @@ struct LocalTraining {
   // of the program (BatchNorm statistics) move only when `update_buffers`.
   std::vector<size_t> trainable;
   bool update_buffers = true;
+  // Adds mu/2 ||w - w_start||^2 to the loss, over `trainable`: mu (w - w_start)
+  // to the gradient, before weight decay and momentum. w_start: the values when
+  // Train() is called.
+  double proximal_mu = 0;
   // A single step that takes longer is stopped where the engine can stop it
   // (between the operators of a loop) and fails with DEADLINE_EXCEEDED.
   Duration step_time_max = std::chrono::seconds(30);

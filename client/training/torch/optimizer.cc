@@ -8,17 +8,26 @@
 namespace selvage::client::torch_engine {
 
 Optimizer::Optimizer(const plan::OptimizerSpec& spec,
-                     std::vector<at::Tensor> parameters)
+                     std::vector<at::Tensor> parameters, double proximal_mu)
     : spec_(spec),
+      proximal_mu_(proximal_mu),
       parameters_(std::move(parameters)),
-      states_(parameters_.size()) {}
+      states_(parameters_.size()) {
+  if (proximal_mu_ == 0) return;
+  for (const at::Tensor& parameter : parameters_) {
+    anchors_.push_back(parameter.detach().clone());
+  }
+}
 
 void Optimizer::Step() {
   const torch::NoGradGuard no_grad;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     at::Tensor& parameter = parameters_[i];
-    const at::Tensor gradient = parameter.grad();
+    at::Tensor gradient = parameter.grad();
     if (!gradient.defined()) continue;
+    if (proximal_mu_ != 0) {
+      gradient = gradient.add(parameter - anchors_[i], proximal_mu_);
+    }
     if (spec_.name == plan::OptimizerName::kSgd) {
       StepSgd(parameter, gradient, states_[i]);
     } else {

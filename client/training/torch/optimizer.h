@@ -11,11 +11,13 @@
 namespace selvage::client::torch_engine {
 
 // PyTorch's formulas, operation by operation: torch.optim.SGD without dampening
-// and Nesterov, torch.optim.Adam without AMSGrad. Thread-compatible.
+// and Nesterov, torch.optim.Adam without AMSGrad. `proximal_mu` > 0 adds
+// mu (w - w_0) to every gradient, w_0 being the parameters' values now.
+// Thread-compatible.
 class Optimizer {
  public:
-  Optimizer(const plan::OptimizerSpec& spec,
-            std::vector<at::Tensor> parameters);
+  Optimizer(const plan::OptimizerSpec& spec, std::vector<at::Tensor> parameters,
+            double proximal_mu);
 
   // Moves every parameter that has a gradient and drops the gradients.
   void Step();
@@ -30,7 +32,9 @@ class Optimizer {
   void StepAdam(at::Tensor& parameter, at::Tensor gradient, State& state) const;
 
   const plan::OptimizerSpec spec_;
+  const double proximal_mu_;
   std::vector<at::Tensor> parameters_;
+  std::vector<at::Tensor> anchors_;  // empty unless proximal_mu_ > 0
   std::vector<State> states_;
 };
 

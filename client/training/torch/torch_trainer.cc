@@ -239,6 +239,11 @@ class TorchModel final : public TrainableModel {
           "epochs is " + std::to_string(options.epochs) + " and batch_size " +
           std::to_string(options.batch_size) + "; both must be positive");
     }
+    if (!(options.proximal_mu >= 0) || !std::isfinite(options.proximal_mu)) {
+      return InvalidArgument("proximal_mu is " +
+                             std::to_string(options.proximal_mu) +
+                             "; it must not be negative");
+    }
     std::set<size_t> seen;
     for (const size_t i : options.trainable) {
       if (i >= tensors_.size() || !seen.insert(i).second) {
@@ -324,7 +329,8 @@ class TorchModel final : public TrainableModel {
       tensors_[i].set_requires_grad(true);
       parameters.push_back(tensors_[i]);
     }
-    engine::Optimizer optimizer(options.optimizer, parameters);
+    engine::Optimizer optimizer(options.optimizer, parameters,
+                                options.proximal_mu);
 
     const size_t batch_size =
         std::min(static_cast<size_t>(options.batch_size), examples.count);

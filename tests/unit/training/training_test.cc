@@ -177,6 +177,49 @@ TEST(TrainingTest, Train_Adam_FollowsTheReference) {
   ExpectNear(TrainLinear(options), wanted);
 }
 
+// Ditto's and FedProx's term: mu (w - w_0) joins the gradient first.
+TEST(TrainingTest, Train_Proximal_FollowsTheReference) {
+  LocalTraining options;
+  options.epochs = 4;
+  options.batch_size = 3;
+  options.seed = 11;
+  options.optimizer = {.lr = 0.01, .momentum = 0.9, .weight_decay = 0.1};
+  options.proximal_mu = 2.5;
+  options.trainable = {0, 1};
+  Linear velocity;
+  bool first = true;
+  const Linear wanted =
+      Reference({0.5, -0.25}, options, [&](Linear& values, Linear gradient) {
+        gradient.w += 2.5 * (values.w - 0.5) + 0.1 * values.w;
+        gradient.b += 2.5 * (values.b + 0.25) + 0.1 * values.b;
+        const double keep = first ? 0 : 0.9;
+        first = false;
+        velocity = {keep * velocity.w + gradient.w,
+                    keep * velocity.b + gradient.b};
+        values = {values.w - 0.01 * velocity.w, values.b - 0.01 * velocity.b};
+      });
+  ExpectNear(TrainLinear(options), wanted);
+}
+
+TEST(TrainingTest, Train_ProximalTerm_PullsTowardsTheStart) {
+  LocalTraining options;
+  options.epochs = 200;
+  options.batch_size = 100;
+  options.optimizer.lr = 0.01;
+  options.trainable = {0, 1};
+  double distance = std::numeric_limits<double>::infinity();
+  for (const double mu : {0.0, 1.0, 10.0, 100.0}) {
+    options.proximal_mu = mu;
+    const plan::Checkpoint values = TrainLinear(options);
+    const double moved =
+        std::hypot(static_cast<double>(values.floats[0]) - 0.5,
+                   static_cast<double>(values.floats[1]) + 0.25);
+    EXPECT_LT(moved, distance) << "mu " << mu;
+    distance = moved;
+  }
+  EXPECT_GT(distance, 0);
+}
+
 TEST(TrainingTest, Train_RemainderAndSmallDataset_CountsSteps) {
   const auto steps = [](int batch_size, int epochs) {
     LocalTraining options;
@@ -358,6 +401,11 @@ TEST(TrainingTest, Train_BadOptions_AreInvalid) {
   bad = good;
   bad.batch_size = 0;
   expect_invalid(examples, bad);
+  for (const double mu : {-1.0, std::nan(""), HUGE_VAL}) {
+    bad = good;
+    bad.proximal_mu = mu;
+    expect_invalid(examples, bad);
+  }
 }
 
 TEST(TrainingTest, SetValues_WrongSizeOrNan_IsInvalid) {
