@@ -273,11 +273,20 @@ SessionAction Session::On(const SessionStarted& event, Time now,
   return CheckInOrEnroll(enrolled_);
 }
 
+bool Session::ClaimDeath() {
+  if (!running_) return false;
+  running_ = false;
+  crashes_ = static_cast<uint8_t>(std::min<int>(crashes_ + 1, kCrashesMax));
+  return true;
+}
+
+void Session::Postpone(Time until) {
+  SELVAGE_CHECK(state_ == SessionState::kIdle);
+  next_run_ = std::max(next_run_, until);
+}
+
 SessionAction Session::Resume(Time now, RandomSource& random) {
-  if (running_) {
-    running_ = false;
-    crashes_ = static_cast<uint8_t>(std::min<int>(crashes_ + 1, kCrashesMax));
-  }
+  (void)ClaimDeath();
   // Work belongs to the identity that got it.
   const bool lost = !enrolled_ && work_.train;
   const Time deadline = state_ == SessionState::kUploading

@@ -168,6 +168,12 @@ class Session {
   // action returned last (SessionStarted: that was kFinish, or there was none).
   SessionAction Step(const SessionEvent& event, Time now, RandomSource& random);
 
+  // After Restore(): counts the death of the process that saved this while it
+  // trained or personalised. False if it did not, or was counted already.
+  bool ClaimDeath();
+  // IDLE only: no work is asked for before `until`.
+  void Postpone(Time until);
+
   SessionState state() const { return state_; }
   const SessionWork& work() const { return work_; }  // FETCHING and after
   // When the host should call again; the epoch: at once.
