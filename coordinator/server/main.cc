@@ -60,8 +60,8 @@ std::optional<std::string> Variable(const std::string& name) {
 }
 
 // Uploads and models go back to the kernel when they are done with, and small
-// things come from few arenas: what the allocator keeps for later counts against
-// the machine's memory as well (B4 in docs/benchmarks.md).
+// things come from few arenas: what the allocator keeps for later counts
+// against the machine's memory as well (B4 in docs/benchmarks.md).
 void KeepLittle() {
   mallopt(M_MMAP_THRESHOLD, 1 << 20);
   mallopt(M_ARENA_MAX, 2);
@@ -136,8 +136,9 @@ int Main(int argc, char** argv) {
   CLI::App app("The Selvage coordinator: runs rounds for devices and people.",
                "selvage-coordinator");
   app.footer(kExamples);
-  app.set_version_flag(
-      "--version", std::string(Version()) + " (" + std::string(Commit()) + ")");
+  app.set_version_flag("--version", "selvage-coordinator " +
+                                        std::string(Version()) + " (" +
+                                        std::string(Commit()) + ")");
   app.add_option("--config", arguments.config_file,
                  "a YAML file of settings [SELVAGE_CONFIG]")
       ->type_name("FILE");

@@ -325,7 +325,7 @@ TEST_F(ServerProcessTest, HelpAndVersion_AreHelpful) {
   EXPECT_THAT(help.output, HasSubstr("--limits-upload-bytes"));
   const Finished version = RunCoordinator({"--version"});
   EXPECT_EQ(version.exit_code, 0);
-  EXPECT_THAT(version.output, StartsWith("0."));
+  EXPECT_THAT(version.output, StartsWith("selvage-coordinator 0."));
 }
 
 }  // namespace
