@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <sstream>
 #include <string>
 
 #include "aggregation/codec/checkpoint_codec.h"
-#include "aggregation/codec/codec.h"
+#include "client/core/clip.h"
 
 namespace selvage::client {
 namespace {
@@ -33,6 +34,14 @@ Status CheckRange(const plan::TensorTable& table,
     }
   }
   return OkStatus();
+}
+
+// Before clipping: finite is enough.
+plan::UpdateSpec AnyFinite() {
+  plan::UpdateSpec any;
+  any.max_abs_default = std::numeric_limits<double>::infinity();
+  any.max_abs_buffer_float = std::numeric_limits<double>::infinity();
+  return any;
 }
 
 Status CheckLayout(const plan::Program& program, const UpdateInput& input) {
@@ -73,20 +82,19 @@ Result<BuiltUpdate> BuildUpdate(const plan::Program& program,
           input.base.floats[slice.float_offset + i];
     }
   }
-  SELVAGE_RETURN_IF_ERROR(CheckRange(table, plan.update, delta));
+  const double clip = plan.privacy.clip_norm;
+  SELVAGE_RETURN_IF_ERROR(
+      CheckRange(table, clip > 0 ? AnyFinite() : plan.update, delta));
 
   BuiltUpdate update;
   update.codec = plan.update.codec;
-  SELVAGE_ASSIGN_OR_RETURN(update.encoded,
-                           aggregation::Encode(update.codec, counts, delta));
-  if (update.codec != plan::CodecName::kFloat32) {
-    // Rounding may have reached the bound, and the coordinator sees the rounded
-    // value.
-    SELVAGE_ASSIGN_OR_RETURN(
-        const std::vector<float> decoded,
-        aggregation::Decode(update.codec, counts, update.encoded));
-    SELVAGE_RETURN_IF_ERROR(CheckRange(table, plan.update, decoded));
-  }
+  SELVAGE_ASSIGN_OR_RETURN(ClippedUpdate clipped,
+                           EncodeClipped(update.codec, counts, delta, clip));
+  // Rounding may have reached the bound, and the coordinator sees the rounded
+  // value.
+  SELVAGE_RETURN_IF_ERROR(CheckRange(table, plan.update, clipped.decoded));
+  update.encoded = std::move(clipped.encoded);
+  update.norm = clipped.norm;
   update.digest = crypto::Sha256(update.encoded);
   update.weight = static_cast<uint32_t>(
       std::min(input.example_count,

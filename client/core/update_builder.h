@@ -32,6 +32,9 @@ struct BuiltUpdate {
   plan::CodecName codec = plan::CodecName::kFloat16;
   uint32_t weight = 0;  // min(example_count, plan.update.weight_cap)
   std::vector<aggregation::MetricValue> metrics;
+  // L2 norm of the update as the coordinator decodes it: the root of the sum of
+  // squares in double, element after element in the order of the encoding.
+  double norm = 0;
 };
 
 // trained - base in float32 for every shared and buffer_float tensor, in table
@@ -39,7 +42,15 @@ struct BuiltUpdate {
 //
 // OUT_OF_RANGE names tensor, element, value and bound if a delta is not finite
 // or not strictly inside the plan's max_abs for its role, before or after
-// encoding: nothing is clipped. INVALID_ARGUMENT if shapes do not fit.
+// encoding: an element is never clipped.
+//
+// With privacy.clip the whole update, shared and buffer_float together, is
+// scaled before encoding so that `norm` is at most its bound (clip.h), and the
+// ranges hold for what is left. Together, because a bound on one part would say
+// nothing of the other: all of it leaves the device, and a BatchNorm statistic
+// tells of examples as a weight does. A plan that finds its norm eaten by
+// statistics gives them the role `personal`. INVALID_ARGUMENT if shapes do not
+// fit.
 Result<BuiltUpdate> BuildUpdate(const plan::Program& program,
                                 const plan::Plan& plan,
                                 const UpdateInput& input);

@@ -103,6 +103,38 @@ TEST_F(UpdateBuilderTest, BuildUpdate_AtTheBound_IsRefusedByName) {
   EXPECT_THAT(Build(), IsOk());
 }
 
+TEST_F(UpdateBuilderTest, BuildUpdate_Clip_ScalesTheWholeUpdate) {
+  plan_.privacy.clip_norm = 5;
+  trained_.floats = {1 + 3, 1, 1e30F, 1, 1, 1 + 4, 1, 1};  // norm 5: as it is
+  ASSERT_THAT(Build(), IsOk());
+  EXPECT_EQ(Build()->norm, 5);
+  EXPECT_THAT(Decoded(*Build()), ::testing::ElementsAre(3, 0, 4, 0, 0));
+
+  plan_.privacy.clip_norm = 2.5;
+  EXPECT_EQ(Build()->norm, 2.5);
+  EXPECT_THAT(Decoded(*Build()), ::testing::ElementsAre(1.5F, 0, 2, 0, 0));
+  for (const auto codec :
+       {plan::CodecName::kFloat32, plan::CodecName::kFloat16}) {
+    plan_.update.codec = codec;
+    plan_.privacy.clip_norm = 1.0 / 3;
+    EXPECT_LE(Build()->norm, 1.0 / 3);
+    EXPECT_GT(Build()->norm, 0.333);
+  }
+}
+
+TEST_F(UpdateBuilderTest, BuildUpdate_ClipAndRange_HoldForWhatIsSent) {
+  plan_.update.max_abs_default = 2;
+  trained_.floats[7] = 1000;
+  EXPECT_THAT(Build(), StatusIs(StatusCode::kOutOfRange, HasSubstr("b[0]")));
+  plan_.privacy.clip_norm = 1;
+  EXPECT_THAT(Build(), IsOk());
+  plan_.privacy.clip_norm = 3;
+  EXPECT_THAT(Build(), StatusIs(StatusCode::kOutOfRange, HasSubstr("b[0]")));
+  plan_.privacy.clip_norm = 1;
+  trained_.floats[7] = std::numeric_limits<float>::infinity();
+  EXPECT_THAT(Build(), StatusIs(StatusCode::kOutOfRange, HasSubstr("b[0]")));
+}
+
 TEST_F(UpdateBuilderTest, BuildUpdate_BufferBound_IsItsOwn) {
   plan_.update.max_abs_default = 2;
   plan_.update.max_abs_buffer_float = 1024;

@@ -1,0 +1,252 @@
+// The rules that stand between a plan and a device, each on its own.
+#include <limits>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "client/core/conditions.h"
+#include "client/core/memory_estimate.h"
+#include "client/core/privacy_floor.h"
+#include "client/core/usage_ledger.h"
+#include "tests/testing/status_matchers.h"
+
+namespace selvage::client {
+namespace {
+
+using namespace std::chrono_literals;  // NOLINT
+
+using ::testing::HasSubstr;
+using ::testing::Optional;
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+TEST(ConditionsTest, UnmetCondition_Each_IsNamed) {
+  const plan::ConditionsSpec all = {true, true, true, 0.3};
+  const Conditions good;
+  EXPECT_EQ(UnmetCondition(all, good), std::nullopt);
+  Conditions now = good;
+  now.charging = false;
+  EXPECT_THAT(UnmetCondition(all, now), Optional(HasSubstr("not charging")));
+  EXPECT_EQ(UnmetCondition({}, now), std::nullopt);
+  now = good;
+  now.unmetered = false;
+  EXPECT_THAT(UnmetCondition(all, now), Optional(HasSubstr("metered")));
+  now = good;
+  now.idle = false;
+  EXPECT_THAT(UnmetCondition(all, now), Optional(HasSubstr("not idle")));
+  now = good;
+  now.battery = 0.29;
+  EXPECT_THAT(UnmetCondition(all, now),
+              Optional(HasSubstr("battery (0.29) is below 0.3")));
+  now.battery = 0.3;
+  EXPECT_EQ(UnmetCondition(all, now), std::nullopt);
+  now.battery = kNan;
+  EXPECT_THAT(UnmetCondition(all, now), Optional(HasSubstr("battery")));
+}
+
+TEST(ConditionsTest, UnmetCondition_TooHot_StopsWhateverIsWanted) {
+  Conditions now;
+  now.thermal = Thermal::kSerious;
+  EXPECT_EQ(UnmetCondition({}, now), std::nullopt);
+  now.thermal = Thermal::kCritical;
+  EXPECT_THAT(UnmetCondition({}, now), Optional(HasSubstr("hot")));
+}
+
+TEST(PrivacyFloorTest, BelowFloor_Default_DemandsNothing) {
+  plan::Plan plan;
+  plan.train.local_epochs = 1000;
+  EXPECT_EQ(BelowFloor({}, plan), std::nullopt);
+}
+
+TEST(PrivacyFloorTest, BelowFloor_EachDemand_NamesSettingValueAndBound) {
+  plan::Plan plan;
+  plan.privacy.min_cohort = 10;
+  plan.privacy.clip_norm = 2;
+  plan.train.local_epochs = 5;
+  plan.data.collection = "taps";
+  PrivacyFloor floor;
+  floor.min_cohort = 10;
+  floor.clip_norm_max = 2;
+  floor.epochs_max = 5;
+  floor.collections = {"keys", "taps"};
+  EXPECT_EQ(BelowFloor(floor, plan), std::nullopt);
+
+  PrivacyFloor high = floor;
+  high.min_cohort = 11;
+  EXPECT_EQ(BelowFloor(high, plan),
+            "privacy.min_cohort (10) is below this device's floor (11)");
+  high = floor;
+  high.require_secure_aggregation = true;
+  EXPECT_THAT(BelowFloor(high, plan),
+              Optional(HasSubstr("privacy.secure_aggregation is off")));
+  high = floor;
+  high.clip_norm_max = 1.5;
+  EXPECT_EQ(BelowFloor(high, plan),
+            "privacy.clip.norm (2) is above the most that this device allows "
+            "(1.5)");
+  high = floor;
+  high.epochs_max = 4;
+  EXPECT_EQ(BelowFloor(high, plan),
+            "train.local_epochs (5) is above the most that this device allows "
+            "(4)");
+  high = floor;
+  high.collections = {"keys"};
+  EXPECT_EQ(BelowFloor(high, plan),
+            "data.collection (taps) is none that this device allows");
+  plan.privacy.clip_norm = 0;
+  EXPECT_THAT(BelowFloor(floor, plan),
+              Optional(HasSubstr("privacy.clip is off")));
+}
+
+TEST(PrivacyFloorTest, CheckFloor_OutOfRange_IsNamed) {
+  EXPECT_THAT(CheckFloor({}), test::IsOk());
+  const auto message = [](const PrivacyFloor& floor) {
+    return std::string(CheckFloor(floor).message());
+  };
+  PrivacyFloor floor;
+  floor.min_cohort = -1;
+  EXPECT_EQ(message(floor), "floor.min_cohort (-1) is negative");
+  floor = {};
+  floor.epochs_max = -2;
+  EXPECT_EQ(message(floor), "floor.epochs_max (-2) is negative");
+  floor = {};
+  floor.uploads_per_day_max = -3;
+  EXPECT_EQ(message(floor), "floor.uploads_per_day_max (-3) is negative");
+  for (const double bad : {-0.5, kNan}) {
+    floor = {};
+    floor.clip_norm_max = bad;
+    EXPECT_THAT(message(floor), HasSubstr("floor.clip_norm_max"));
+  }
+}
+
+constexpr Time kNoon = FromMicros(int64_t{1'700'000'000'000'000});
+
+TEST(UsageLedgerTest, Observe_Midnight_StartsAgain) {
+  UsageLedger ledger;
+  ledger.Observe(kNoon);
+  ledger.AddBytes(/*unmetered=*/false, 5);
+  ledger.AddBytes(/*unmetered=*/true, 7);
+  ledger.AddCpu(3s);
+  ledger.AddUpload("a");
+  ledger.AddUpload("a");  // sent again
+  ledger.AddUpload("b");
+  const DayUsage wanted = {
+      .metered_bytes = 5, .unmetered_bytes = 7, .cpu = 3s, .uploads = 2};
+  ledger.Observe(ledger.NextDay() - 1us);
+  EXPECT_EQ(ledger.today(), wanted);
+  ledger.Observe(ledger.NextDay());
+  EXPECT_EQ(ledger.today(), DayUsage{});
+  EXPECT_EQ((ledger.NextDay() - Time{}) % 24h, Duration::zero());
+}
+
+TEST(UsageLedgerTest, Observe_ClockJumpsBackAndForth_CountsOn) {
+  UsageLedger ledger;
+  ledger.Observe(kNoon);
+  ledger.AddUpload("a");
+  for (const Duration jump : {24h * 365 * 20, 48h, 24h, 1h}) {
+    ledger.Observe(kNoon - jump);
+    EXPECT_EQ(ledger.today().uploads, 1U);
+    ledger.Observe(kNoon);
+    EXPECT_EQ(ledger.today().uploads, 1U);
+  }
+  // A device that boots in 1970 every time, before it learns the time.
+  ledger.Observe(Time{} + 1s);
+  ledger.Observe(kNoon + 1h);
+  EXPECT_EQ(ledger.today().uploads, 1U);
+  ledger.Observe(kNoon + 24h);
+  EXPECT_EQ(ledger.today().uploads, 0U);
+}
+
+TEST(UsageLedgerTest, Observe_ClockWasAheadByYears_CostsOneDay) {
+  UsageLedger ledger;
+  ledger.Observe(kNoon + 24h * 5000);
+  ledger.AddUpload("a");
+  ledger.Observe(kNoon);
+  EXPECT_EQ(ledger.today().uploads, 1U);
+  EXPECT_GT(ledger.NextDay(), kNoon);
+  EXPECT_LE(ledger.NextDay(), kNoon + 24h);
+  ledger.Observe(ledger.NextDay());
+  EXPECT_EQ(ledger.today().uploads, 0U);
+}
+
+TEST(UsageLedgerTest, Add_HugeCounts_Saturate) {
+  UsageLedger ledger;
+  ledger.Observe(kNoon);
+  for (int i = 0; i < 3; ++i) {
+    ledger.AddBytes(true, std::numeric_limits<uint64_t>::max() - 1);
+    ledger.AddCpu(Duration::max());
+    ledger.AddCpu(-1s);
+  }
+  EXPECT_EQ(ledger.today().unmetered_bytes,
+            std::numeric_limits<uint64_t>::max());
+  EXPECT_GT(ledger.today().cpu, Duration::zero());
+  EXPECT_THAT(UsageLedger::Restore(ledger.Save()), test::IsOk());
+}
+
+TEST(UsageLedgerTest, Restore_RoundTripAndDamage) {
+  UsageLedger ledger;
+  ledger.Observe(kNoon);
+  ledger.AddBytes(false, 5);
+  ledger.AddCpu(3s);
+  ledger.AddUpload("round-1");
+  const Bytes saved = ledger.Save();
+  const Result<UsageLedger> restored = UsageLedger::Restore(saved);
+  ASSERT_THAT(restored, test::IsOk());
+  EXPECT_EQ(restored->today(), ledger.today());
+  EXPECT_TRUE(restored->HasUpload("round-1"));
+  EXPECT_EQ(restored->Save(), saved);
+  for (size_t size = 0; size < saved.size(); ++size) {
+    const Bytes part(saved.begin(),
+                     saved.begin() + static_cast<std::ptrdiff_t>(size));
+    EXPECT_FALSE(UsageLedger::Restore(part).ok()) << size;
+  }
+  Bytes longer = saved;
+  longer.push_back(0);
+  EXPECT_THAT(UsageLedger::Restore(longer),
+              test::StatusIs(StatusCode::kDataLoss, HasSubstr("ledger")));
+  Bytes negative = saved;
+  negative[13] = 0x80;  // the sign of `day`
+  EXPECT_THAT(UsageLedger::Restore(negative),
+              test::StatusIs(StatusCode::kDataLoss, HasSubstr("ledger")));
+}
+
+TEST(MemoryEstimateTest, EstimateTrainingMemory_GrowsWithWhatItIsMadeOf) {
+  plan::Program program;
+  program.inputs = {
+      {.name = "x", .dtype = plan::DType::kUint8, .shape = {28, 28}},
+      {.name = "y", .dtype = plan::DType::kInt64, .shape = {}}};
+  program.table = *plan::TensorTable::Create(
+      {{.name = "w", .shape = {100, 784}, .role = plan::Role::kShared}});
+  TrainingSize size;
+  size.examples = 1000;
+  size.batch_size = 10;
+  size.checkpoints = false;
+  const uint64_t plain = EstimateTrainingMemory(program, size);
+  const uint64_t values = 100 * 784 * 4;
+  // 5 copies of the values, the examples and a batch, activations of a batch.
+  EXPECT_EQ(plain, 5 * values + (784 + 8) * 1010 +
+                       10 * ((784 + 1) * 32 * 4 + 100 * 16));
+  size.optimizer = plan::OptimizerName::kAdam;
+  EXPECT_EQ(EstimateTrainingMemory(program, size), plain + 2 * values);
+  size.checkpoints = true;
+  EXPECT_EQ(EstimateTrainingMemory(program, size), plain + 8 * values);
+  size = {.examples = 1000,
+          .batch_size = 10,
+          .momentum = true,
+          .checkpoints = false};
+  EXPECT_EQ(EstimateTrainingMemory(program, size), plain + values);
+  size = {.examples = 1000,
+          .archive_size = 7,
+          .batch_size = 10,
+          .checkpoints = false};
+  EXPECT_EQ(EstimateTrainingMemory(program, size), plain + 21);
+  // A batch is never larger than the data.
+  size = {.examples = 1, .batch_size = 65536, .checkpoints = false};
+  EXPECT_LT(EstimateTrainingMemory(program, size), plain);
+  size.examples = std::numeric_limits<uint64_t>::max();
+  EXPECT_EQ(EstimateTrainingMemory(program, size),
+            std::numeric_limits<uint64_t>::max());
+}
+
+}  // namespace
+}  // namespace selvage::client
