@@ -11,6 +11,7 @@
 #include "client/session_driver.h"
 #include "client/store/blob_cache.h"
 #include "client/store/client_store.h"
+#include "client/store/quarantine.h"
 #include "client/store/state_lock.h"
 
 namespace selvage::client {
@@ -136,10 +137,17 @@ class Client::Impl {
     SELVAGE_RETURN_IF_ERROR(CheckOptions(options_));
     SELVAGE_RETURN_IF_ERROR(deps_.files.CreateDirectories(options_.state_dir));
     SELVAGE_ASSIGN_OR_RETURN(lock_, StateLock::Acquire(options_.state_dir));
-    SELVAGE_ASSIGN_OR_RETURN(
-        store_, ClientStore::Open({.path = options_.state_dir / "client.db",
-                                   .vfs = options_.sqlite_vfs}));
+    StorageKeys keys(deps_.files, options_.state_dir / "storage.key",
+                     deps_.storage_key);
+    SELVAGE_RETURN_IF_ERROR(OpenStore(keys));
     SELVAGE_RETURN_IF_ERROR(ClaimStore());
+    // A key file beside the sealed one would protect nothing.
+    std::optional<crypto::SecretBytes> key_seal;
+    if (keys.from_host()) {
+      SELVAGE_ASSIGN_OR_RETURN(crypto::SecretBytes seal,
+                               keys.Derive("selvage/v1 device key file"));
+      key_seal.emplace(std::move(seal));
+    }
     SELVAGE_ASSIGN_OR_RETURN(
         identity_,
         DeviceIdentity::Open(
@@ -147,7 +155,8 @@ class Client::Impl {
              .population = options_.population,
              .bundle_json = options_.enrolment_bundle,
              .device_name = options_.device_name,
-             .allow_insecure_loopback = options_.allow_insecure_loopback},
+             .allow_insecure_loopback = options_.allow_insecure_loopback,
+             .key_seal = key_seal.has_value() ? &*key_seal : nullptr},
             deps_.files, *store_));
     cache_.emplace(deps_.files, options_.cache_dir);
     SELVAGE_ASSIGN_OR_RETURN(
@@ -208,13 +217,24 @@ class Client::Impl {
   Result<std::vector<int64_t>> AddExamples(
       std::string_view collection, const std::vector<Example>& examples) {
     SELVAGE_RETURN_IF_ERROR(CheckCollection(collection));
-    std::vector<std::vector<Bytes>> rows;
-    rows.reserve(examples.size());
     for (const Example& example : examples) {
       SELVAGE_RETURN_IF_ERROR(CheckExample(example));
-      rows.push_back(example.inputs);
     }
-    return store_->AddExamples(collection, rows);
+    return store_->AddExamples(collection, examples);
+  }
+
+  Status DeclareCollection(std::string_view name,
+                           const CollectionOptions& options) {
+    SELVAGE_RETURN_IF_ERROR(CheckCollection(name));
+    return store_->DeclareCollection(std::string(name), options);
+  }
+
+  Status ForgetMe(const ForgetOptions& options) {
+    const Status status = driver_->Withdraw(options);
+    // Not even a failed one leaves personal values in memory.
+    host_->Forget();
+    SELVAGE_RETURN_IF_ERROR(status);
+    return RemoveSetAside(deps_.files, DatabasePath());
   }
 
   Result<uint64_t> CountExamples(std::string_view collection) {
@@ -345,6 +365,41 @@ class Client::Impl {
     return info;
   }
 
+  Path DatabasePath() const { return options_.state_dir / "client.db"; }
+
+  Status OpenStore(StorageKeys& keys) {
+    const ClientStoreOptions options{
+        .path = DatabasePath(),
+        .vfs = options_.sqlite_vfs,
+        .keys = keys,
+        .clock = deps_.clock,
+        .events = deps_.events,
+        .bytes_max = options_.store_bytes_max,
+        .source = {.host = deps_.data_source,
+                   .count_max = options_.source_count_max,
+                   .bytes_max = options_.source_bytes_max}};
+    SELVAGE_RETURN_IF_ERROR(RemoveOrphanedLog(deps_.files, options.path));
+    Result<std::unique_ptr<ClientStore>> store = ClientStore::Open(options);
+    if (!store.ok() && store.status().code() == StatusCode::kDataLoss) {
+      const std::string reason(store.status().message());
+      const Result<Path> kept = SetAside(deps_.files, options.path);
+      if (!kept.ok()) {
+        return kept.status().WithContext("setting aside a damaged store (" +
+                                         reason + ")");
+      }
+      deps_.events.Write(
+          LogLevel::kError, "store_quarantined",
+          {{"reason", reason}, {"kept_as", kept->filename().string()}});
+      store = ClientStore::Open(options);
+      if (store.ok()) {
+        SELVAGE_RETURN_IF_ERROR((*store)->Count("store_quarantined"));
+      }
+    }
+    SELVAGE_RETURN_IF_ERROR(store.status());
+    store_ = *std::move(store);
+    return OkStatus();
+  }
+
   Status ClaimStore() {
     SELVAGE_ASSIGN_OR_RETURN(std::optional<StoreOwner> owner, store_->Owner());
     if (!owner.has_value()) {
@@ -437,6 +492,11 @@ Result<std::vector<int64_t>> Client::AddExamples(
   return impl_->AddExamples(collection, examples);
 }
 
+Status Client::DeclareCollection(std::string_view name,
+                                 const CollectionOptions& options) {
+  return impl_->DeclareCollection(name, options);
+}
+
 Status Client::DeleteExample(int64_t id) {
   return impl_->store().DeleteExample(id);
 }
@@ -478,6 +538,19 @@ Result<ModelInfo> Client::Info(std::string_view task) {
 }
 
 Result<std::vector<std::string>> Client::Tasks() { return impl_->Tasks(); }
+
+Result<std::vector<OutboxItem>> Client::InspectOutbox() {
+  return impl_->store().InspectOutbox();
+}
+
+Result<std::vector<AuditEntry>> Client::Audit(size_t count_max) {
+  return impl_->store().Audit(count_max);
+}
+
+Status Client::ForgetMe(const ForgetOptions& options) {
+  SELVAGE_RETURN_IF_ERROR(impl_->CheckOpen());
+  return impl_->ForgetMe(options);
+}
 
 std::string Client::device_id() const { return impl_->identity().device_id(); }
 

@@ -2,26 +2,74 @@
 
 #include <algorithm>
 
+#include "base/random.h"
+#include "crypto/aead.h"
+
 namespace selvage::client {
 namespace {
 
 constexpr uint64_t kKeySizeMax = 8 << 10;
 constexpr size_t kPlanKeysMax = 16;
 
-Result<crypto::PrivateKeyPem> LoadOrMakeKey(FileSystem& files,
-                                            const Path& path) {
-  Result<Bytes> pem = ReadFile(files, path, kKeySizeMax);
-  if (pem.ok()) {
-    Result<crypto::PrivateKeyPem> key = crypto::ParseP256Key(AsText(*pem));
-    std::fill(pem->begin(), pem->end(), uint8_t{0});
-    if (!key.ok()) return DataLoss("the device key file is damaged");
+// In front of a sealed key; also what is authenticated with it.
+constexpr std::string_view kSealedKeyHead = "selvage/v1 sealed device key\n";
+
+Status WriteKey(FileSystem& files, const Path& path,
+                const crypto::PrivateKeyPem& key,
+                const crypto::SecretBytes* seal) {
+  if (seal == nullptr) {
+    return WriteFileDurably(files, path, AsBytes(key.ExposeSecret()), 0600)
+        .WithContext("writing the device key");
+  }
+  OsRandom random;
+  SELVAGE_ASSIGN_OR_RETURN(const Bytes sealed,
+                           crypto::Seal(*seal, AsBytes(key.ExposeSecret()),
+                                        AsBytes(kSealedKeyHead), random));
+  Bytes contents = ToBytes(kSealedKeyHead);
+  AppendBytes(contents, sealed);
+  return WriteFileDurably(files, path, contents, 0600)
+      .WithContext("writing the sealed device key");
+}
+
+Result<crypto::PrivateKeyPem> ParseKey(std::string_view pem) {
+  Result<crypto::PrivateKeyPem> key = crypto::ParseP256Key(pem);
+  if (!key.ok()) return DataLoss("the device key file is damaged");
+  return key;
+}
+
+Result<crypto::PrivateKeyPem> LoadOrMakeKey(FileSystem& files, const Path& path,
+                                            const crypto::SecretBytes* seal) {
+  Result<Bytes> contents = ReadFile(files, path, kKeySizeMax);
+  if (!contents.ok()) {
+    if (contents.status().code() != StatusCode::kNotFound) {
+      return contents.status();
+    }
+    SELVAGE_ASSIGN_OR_RETURN(crypto::PrivateKeyPem key, crypto::NewP256Key());
+    SELVAGE_RETURN_IF_ERROR(WriteKey(files, path, key, seal));
     return key;
   }
-  if (pem.status().code() != StatusCode::kNotFound) return pem.status();
-  SELVAGE_ASSIGN_OR_RETURN(crypto::PrivateKeyPem key, crypto::NewP256Key());
-  SELVAGE_RETURN_IF_ERROR(
-      WriteFileDurably(files, path, AsBytes(key.ExposeSecret()), 0600)
-          .WithContext("writing the device key"));
+  const std::string_view text = AsText(*contents);
+  if (text.substr(0, kSealedKeyHead.size()) == kSealedKeyHead) {
+    if (seal == nullptr) {
+      return FailedPrecondition(
+          "the device key file is sealed, and the host gives no storage key");
+    }
+    Result<Bytes> pem =
+        crypto::Open(*seal, AsBytes(text.substr(kSealedKeyHead.size())),
+                     AsBytes(kSealedKeyHead));
+    if (!pem.ok()) {
+      return FailedPrecondition(
+          "the device key file is damaged, or sealed with another storage key");
+    }
+    Result<crypto::PrivateKeyPem> key = ParseKey(AsText(*pem));
+    std::fill(pem->begin(), pem->end(), uint8_t{0});
+    return key;
+  }
+  Result<crypto::PrivateKeyPem> key = ParseKey(text);
+  std::fill(contents->begin(), contents->end(), uint8_t{0});
+  if (key.ok() && seal != nullptr) {
+    SELVAGE_RETURN_IF_ERROR(WriteKey(files, path, *key, seal));
+  }
   return key;
 }
 
@@ -29,8 +77,10 @@ Result<crypto::PrivateKeyPem> LoadOrMakeKey(FileSystem& files,
 
 Result<std::unique_ptr<DeviceIdentity>> DeviceIdentity::Open(
     IdentityOptions options, FileSystem& files, ClientStore& store) {
-  SELVAGE_ASSIGN_OR_RETURN(crypto::PrivateKeyPem key,
-                           LoadOrMakeKey(files, options.key_file));
+  SELVAGE_ASSIGN_OR_RETURN(
+      crypto::PrivateKeyPem key,
+      LoadOrMakeKey(files, options.key_file, options.key_seal));
+  options.key_seal = nullptr;
   std::unique_ptr<DeviceIdentity> identity(
       new DeviceIdentity(std::move(options), store, std::move(key)));
   const IdentityOptions& own = identity->options_;

@@ -23,6 +23,9 @@ struct IdentityOptions {
   std::string bundle_json;  // may be empty once a bundle was kept
   std::string device_name;
   bool allow_insecure_loopback = false;
+  // Seals the key file (AES-256-GCM, 32 bytes); nullptr: it is plain PEM. Used
+  // by Open() only.
+  const crypto::SecretBytes* key_seal = nullptr;
 };
 
 // Thread-compatible.
@@ -31,6 +34,8 @@ class DeviceIdentity {
   // Reads what there is; makes the key if there is none. `files` and `store`
   // must outlive it. INVALID_ARGUMENT: the bundle is malformed, is for another
   // population, or has no CA certificate and insecure mode was not allowed.
+  // A plain key file is sealed once there is a seal. FAILED_PRECONDITION: the
+  // key file is sealed and `key_seal` does not open it, or there is none.
   static Result<std::unique_ptr<DeviceIdentity>> Open(IdentityOptions options,
                                                       FileSystem& files,
                                                       ClientStore& store);

@@ -19,14 +19,21 @@ struct LocalData {
   ExampleSet holdout;
 };
 
+enum class DataUse {
+  kUpload,  // something computed from them leaves: only those with consent
+  kLocal,   // nothing leaves
+};
+
 // The examples of plan.data.collection that fit the program's inputs; others
-// are passed over.
+// are passed over. From the host's source if the store has one, bounded by the
+// store's options, in the order of ids whatever order they came in; otherwise
+// those that are stored. CANCELLED if the source says so.
 Result<LocalData> LoadLocalData(ClientStore& store, uint64_t holdout_salt,
                                 const plan::Plan& plan,
-                                const plan::Program& program);
+                                const plan::Program& program, DataUse use);
 
 // All of them, hold-out included, in the order of ids: for the local-only
-// baseline, which is judged on other data.
+// baseline, which is judged on other data. Nothing of it leaves the device.
 Result<ExampleSet> LoadAllExamples(ClientStore& store, const plan::Plan& plan,
                                    const plan::Program& program);
 

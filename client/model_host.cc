@@ -31,33 +31,80 @@ Result<TrainableModel*> ModelHost::Training(
   return loaded_.front().model.get();
 }
 
+Result<std::shared_ptr<ModelHost::Serving>> ModelHost::BuildFrom(
+    const crypto::Digest& program_digest, const crypto::Digest& archive_digest,
+    const Bytes& values, const crypto::Digest& digest, Occasion occasion) {
+  const crypto::Digest found = crypto::Sha256(values);
+  if (!digest.empty() && digest != found) {
+    return DataLoss("the values are not those that were installed");
+  }
+  if (guard_.IsPutAside(found)) {
+    return FailedPrecondition("the values were put aside: the process died " +
+                              std::to_string(kDeathsMax) +
+                              " times while they were loaded");
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const Bytes json,
+                           store_.LoadArtefact(program_digest));
+  SELVAGE_ASSIGN_OR_RETURN(const plan::Program program,
+                           plan::ParseProgram(AsText(json)));
+  Bytes archive;
+  if (!archive_digest.empty()) {
+    SELVAGE_ASSIGN_OR_RETURN(archive, store_.LoadArtefact(archive_digest));
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint checkpoint,
+                           plan::ParseMaster(program.table, values));
+  // An installation left a mark of its own. A disk that takes no mark is no
+  // reason not to serve.
+  const Result<CrashGuard::Scope> scope =
+      occasion == Occasion::kFirstUse
+          ? guard_.Begin(RiskyWork::kServing, found)
+          : guard_.BeginIfWary(RiskyWork::kServing, found);
+  auto serving = std::make_shared<Serving>();
+  serving->input_size = program.inputs.front().SizeBytes();
+  MutexLock lock(serving->mu);
+  SELVAGE_ASSIGN_OR_RETURN(serving->model, trainer_.Load(program, archive));
+  SELVAGE_RETURN_IF_ERROR(serving->model->SetValues(checkpoint));
+  // Only for what it does to the process: an engine that dies of this model
+  // does so under the mark.
+  (void)serving->model->Predict(1, Bytes(serving->input_size));
+  return serving;
+}
+
 Result<std::shared_ptr<ModelHost::Serving>> ModelHost::Build(
-    const std::string& task) {
+    const std::string& task, Occasion occasion) {
   SELVAGE_ASSIGN_OR_RETURN(const std::optional<StoredModel> stored,
                            store_.LoadModel(task));
   if (!stored.has_value()) {
     return NotFound("no model of task " + task + " is installed");
   }
-  SELVAGE_ASSIGN_OR_RETURN(const Bytes json,
-                           store_.LoadArtefact(stored->program_digest));
-  SELVAGE_ASSIGN_OR_RETURN(const plan::Program program,
-                           plan::ParseProgram(AsText(json)));
-  Bytes archive;
-  if (!stored->archive_digest.empty()) {
-    SELVAGE_ASSIGN_OR_RETURN(archive,
-                             store_.LoadArtefact(stored->archive_digest));
+  Status first;  // what is wrong with the slot that should serve
+  const auto passed_over = [&](std::string_view slot, const Status& status) {
+    events_.Write(
+        LogLevel::kError, "slot_passed_over",
+        {{"task", task}, {"slot", slot}, {"reason", status.ToString()}});
+    if (first.ok()) first = status;
+  };
+  if (stored->personal_serving) {
+    Result<std::shared_ptr<Serving>> personal =
+        BuildFrom(stored->program_digest, stored->archive_digest,
+                  *stored->personal_values, stored->personal_digest, occasion);
+    if (personal.ok()) return personal;
+    passed_over("personal", personal.status());
   }
-  SELVAGE_ASSIGN_OR_RETURN(
-      const plan::Checkpoint values,
-      plan::ParseMaster(program.table, stored->personal_serving
-                                           ? *stored->personal_values
-                                           : stored->global_values));
-  auto serving = std::make_shared<Serving>();
-  serving->input_size = program.inputs.front().SizeBytes();
-  MutexLock lock(serving->mu);
-  SELVAGE_ASSIGN_OR_RETURN(serving->model, trainer_.Load(program, archive));
-  SELVAGE_RETURN_IF_ERROR(serving->model->SetValues(values));
-  return serving;
+  Result<std::shared_ptr<Serving>> global =
+      BuildFrom(stored->program_digest, stored->archive_digest,
+                stored->global_values, stored->global_digest, occasion);
+  if (global.ok()) return global;
+  passed_over("global", global.status());
+  SELVAGE_ASSIGN_OR_RETURN(const std::optional<GoodModel> known_good,
+                           store_.LoadGoodModel(task));
+  if (!known_good.has_value()) return first;
+  Result<std::shared_ptr<Serving>> good =
+      BuildFrom(known_good->program_digest, known_good->archive_digest,
+                known_good->values, crypto::Digest{}, occasion);
+  if (good.ok()) return good;
+  passed_over("known_good", good.status());
+  return first;
 }
 
 Result<TrainableModel::Prediction> ModelHost::Predict(std::string_view task,
@@ -74,7 +121,7 @@ Result<TrainableModel::Prediction> ModelHost::Predict(std::string_view task,
     }
     if (serving != nullptr) break;
     SELVAGE_ASSIGN_OR_RETURN(std::shared_ptr<Serving> built,
-                             Build(std::string(task)));
+                             Build(std::string(task), Occasion::kFirstUse));
     MutexLock lock(mu_);
     // Something was installed meanwhile: what was built may be old.
     if (generation != generation_) continue;
@@ -91,6 +138,13 @@ Result<TrainableModel::Prediction> ModelHost::Predict(std::string_view task,
   return serving->model->Predict(count, input);
 }
 
+void ModelHost::Forget() {
+  loaded_.clear();
+  MutexLock lock(mu_);
+  ++generation_;
+  serving_.clear();
+}
+
 Status ModelHost::Refresh(std::string_view task) {
   bool serving = false;
   {
@@ -100,7 +154,7 @@ Status ModelHost::Refresh(std::string_view task) {
   }
   if (!serving) return OkStatus();  // loaded when somebody asks
   SELVAGE_ASSIGN_OR_RETURN(std::shared_ptr<Serving> built,
-                           Build(std::string(task)));
+                           Build(std::string(task), Occasion::kInstalled));
   MutexLock lock(mu_);
   serving_[std::string(task)] = std::move(built);
   return OkStatus();

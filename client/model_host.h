@@ -10,9 +10,11 @@
 #include <string>
 #include <string_view>
 
+#include "base/log.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "client/core/trainer.h"
+#include "client/crash_guard.h"
 #include "client/store/client_store.h"
 #include "plan/program.h"
 
@@ -24,9 +26,10 @@ namespace selvage::client {
 // training or for an installation; the first one of a task loads its program.
 class ModelHost {
  public:
-  // Both must outlive the host.
-  ModelHost(Trainer& trainer, ClientStore& store)
-      : trainer_(trainer), store_(store) {}
+  // All must outlive the host.
+  ModelHost(Trainer& trainer, ClientStore& store, CrashGuard& guard,
+            EventSink& events)
+      : trainer_(trainer), store_(store), guard_(guard), events_(events) {}
 
   // A loaded model of the program, values unspecified; valid until the next
   // call. Errors as Trainer::Load.
@@ -34,10 +37,17 @@ class ModelHost {
                                    const plan::Program& program,
                                    ByteSpan archive);
 
-  // NOT_FOUND if no model of `task` is installed.
+  // What serves: the active slot; if that does not load, is not what was
+  // installed, or was put aside because the process died under it, then the
+  // global slot; then the last known good model. NOT_FOUND if no model of
+  // `task` is installed.
   Result<TrainableModel::Prediction> Predict(std::string_view task,
                                              ByteSpan input, size_t count)
       SELVAGE_EXCLUDES(mu_);
+
+  // Drops every loaded model, with whatever values it holds: whoever predicts
+  // from now on gets what the store has. Not while Training()'s is in use.
+  void Forget() SELVAGE_EXCLUDES(mu_);
 
   // After a model was installed: whoever predicts from now on gets it. What was
   // serving goes on if the new one cannot be loaded.
@@ -54,10 +64,19 @@ class ModelHost {
     std::unique_ptr<TrainableModel> model;
   };
 
-  Result<std::shared_ptr<Serving>> Build(const std::string& task);
+  enum class Occasion { kFirstUse, kInstalled };
+  Result<std::shared_ptr<Serving>> Build(const std::string& task,
+                                         Occasion occasion);
+  // `digest`: what `values` must have; empty: not known.
+  Result<std::shared_ptr<Serving>> BuildFrom(
+      const crypto::Digest& program_digest,
+      const crypto::Digest& archive_digest, const Bytes& values,
+      const crypto::Digest& digest, Occasion occasion);
 
   Trainer& trainer_;
   ClientStore& store_;
+  CrashGuard& guard_;
+  EventSink& events_;
   std::list<Loaded> loaded_;  // most recently used first
 
   Mutex mu_;

@@ -1,6 +1,7 @@
 #include "client/personalizer.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/random.h"
 #include "client/local_data.h"
@@ -11,11 +12,20 @@ namespace selvage::client {
 namespace {
 
 constexpr int kBaselineEpochs = 30;  // where a plan asks for 0
+constexpr size_t kProbesMax = 64;    // examples that values are tried on
+
+// Values that may become the personal slot, and what the gate knows of them.
+struct Contender {
+  plan::Checkpoint values;
+  std::vector<float> scores;  // on the hold-out; empty if there is none
+  uint64_t version = 0;       // of the base that they were made for
+  bool kept = false;          // from before, not newly fine-tuned
+};
 
 class Installation {
  public:
   Installation(const VerifiedWork& work, const PersonalizeOptions& options,
-               ClientStore& store, TrainableModel& model,
+               ClientStore& store, TrainableModel& model, CrashGuard& guard,
                const Transport::KeepGoing& keep_going)
       : work_(work),
         plan_(work.plan),
@@ -23,21 +33,34 @@ class Installation {
         options_(options),
         store_(store),
         model_(model),
+        guard_(guard),
         keep_going_(keep_going) {}
 
   // Everything but the installation itself.
   Status Prepare(PersonalizeOutcome& out) {
     SELVAGE_ASSIGN_OR_RETURN(
-        data_, LoadLocalData(store_, options_.holdout_salt, plan_, program_));
+        data_, LoadLocalData(store_, options_.holdout_salt, plan_, program_,
+                                     DataUse::kLocal));
+    SELVAGE_ASSIGN_OR_RETURN(before_, store_.LoadModel(plan_.task));
     StoredModel& stored = out.model;
     stored.task = plan_.task;
     stored.version = options_.version;
     stored.plan_json = work_.plan_json;
     stored.program_digest = plan_.program_digest;
     stored.archive_digest = program_.archive_digest;
-    stored.global_values = plan::SerializeMaster(work_.base);
+    global_values_ = plan::SerializeMaster(work_.base);
+    stored.global_values = global_values_;
     stored.holdout_count = data_.holdout.count;
 
+    if (Status status = Try(work_.base, global_values_); !status.ok()) {
+      if (store_failed_) return status;
+      refused_ = WorkRefused{
+          .reason = AbandonReason::kProgramRefused,
+          .message =
+              status.WithContext("version " + std::to_string(options_.version))
+                  .ToString()};
+      return OkStatus();
+    }
     // What the engine cannot do is no reason to have no model.
     if (Status status = Personalize(out); !status.ok()) {
       if (status.code() == StatusCode::kCancelled || store_failed_) {
@@ -56,15 +79,85 @@ class Installation {
         }
         out.training = status;
       }
+    } else if (!options_.with_alone && before_.has_value() &&
+               before_->program_digest == plan_.program_digest) {
+      // A baseline of the same program outlives a new personalisation.
+      stored.alone_values = before_->alone_values;
+      stored.alone_scores = before_->alone_scores;
     }
     return OkStatus();
   }
 
+  const std::optional<WorkRefused>& refused() const { return refused_; }
+
+  // What serves until now, to be kept beside the new model; nullopt if it is
+  // what serves from now on, or cannot be trusted.
+  std::optional<GoodModel> KnownGood(const StoredModel& next) const {
+    if (!before_.has_value()) return std::nullopt;
+    const Bytes& values = ServingValues(*before_);
+    const crypto::Digest wanted = before_->personal_serving
+                                      ? before_->personal_digest
+                                      : before_->global_digest;
+    const crypto::Digest found = crypto::Sha256(values);
+    if (values == ServingValues(next) || (!wanted.empty() && wanted != found) ||
+        guard_.IsPutAside(found)) {
+      return std::nullopt;
+    }
+    return GoodModel{.task = before_->task,
+                     .version = before_->version,
+                     .plan_json = before_->plan_json,
+                     .program_digest = before_->program_digest,
+                     .archive_digest = before_->archive_digest,
+                     .values = values,
+                     .personal = before_->personal_serving};
+  }
+
  private:
+  static const Bytes& ServingValues(const StoredModel& model) {
+    return model.personal_serving ? *model.personal_values
+                                  : model.global_values;
+  }
+
+  // The store answers, or the whole installation fails.
+  template <typename T>
+  Result<T> FromStore(Result<T> result) {
+    store_failed_ = !result.ok();
+    return result;
+  }
+
   Result<std::vector<float>> Score(const plan::Checkpoint& values) {
     if (data_.holdout.count == 0) return std::vector<float>();
     SELVAGE_RETURN_IF_ERROR(model_.SetValues(values));
     return model_.Score(data_.holdout);
+  }
+
+  // Loads `values` and requires finite outputs.
+  Status Try(const plan::Checkpoint& values, ByteSpan serialized) {
+    const crypto::Digest digest = crypto::Sha256(serialized);
+    if (guard_.IsPutAside(digest)) {
+      return FailedPrecondition(
+          "these values were put aside: the process died " +
+          std::to_string(kDeathsMax) + " times while they were loaded");
+    }
+    Result<CrashGuard::Scope> scope =
+        FromStore(guard_.BeginIfWary(RiskyWork::kActivation, digest));
+    if (!scope.ok()) return scope.status();
+    SELVAGE_RETURN_IF_ERROR(model_.SetValues(values));
+    const ExampleSet& from =
+        data_.holdout.count > 0 ? data_.holdout : data_.train;
+    const size_t size = program_.inputs.front().SizeBytes();
+    const size_t count = std::clamp(from.count, size_t{1}, kProbesMax);
+    const Bytes zeros(from.count == 0 ? size : 0);
+    const ByteSpan input =
+        from.count == 0 ? ByteSpan(zeros)
+                        : ByteSpan(from.inputs.front()).first(count * size);
+    SELVAGE_ASSIGN_OR_RETURN(const TrainableModel::Prediction outputs,
+                             model_.Predict(count, input));
+    if (!std::all_of(outputs.values.begin(), outputs.values.end(),
+                     [](float v) { return std::isfinite(v); })) {
+      return OutOfRange("an output is not finite");
+    }
+    return OkStatus();
   }
 
   LocalTraining Training(std::string_view purpose) const {
@@ -77,18 +170,26 @@ class Installation {
     return training;
   }
 
-  // The personal slot's values; nullopt if the plan wants none.
+  // There was a model, and it was made for other global values.
+  bool IsNewBase() const {
+    return before_.has_value() &&
+           (before_->version != options_.version ||
+            before_->program_digest != plan_.program_digest ||
+            before_->global_values != global_values_);
+  }
+
+  // Newly fine-tuned values; nullopt if the plan wants none.
   Result<std::optional<plan::Checkpoint>> FineTune(PersonalizeOutcome& out) {
     std::optional<plan::Checkpoint> none;
     if (options_.global_only) return none;
     bool has_own = false;
     Result<plan::Checkpoint> start =
-        WithPersonalTensors(store_, plan_.task, plan_.program_digest,
-                            program_.table, work_.base, &has_own);
-    store_failed_ = !start.ok();
+        FromStore(WithPersonalTensors(store_, plan_.task, plan_.program_digest,
+                                      program_.table, work_.base, &has_own));
     if (!start.ok()) return start.status();
-    const bool tune = plan_.personalize.enabled && data_.train.count > 0;
-    if (!tune) {
+    const bool discard = IsNewBase() && plan_.personalize.on_new_base ==
+                                            plan::OnNewBase::kDiscard;
+    if (!plan_.personalize.enabled || data_.train.count == 0 || discard) {
       return has_own ? std::optional<plan::Checkpoint>(*std::move(start))
                      : none;
     }
@@ -101,6 +202,7 @@ class Installation {
                               ? plan_.personalize.batch_size
                               : plan_.train.batch_size;
     training.optimizer = plan_.personalize.optimizer;
+    training.proximal_mu = plan_.personalize.proximal_mu;
     // Statistics move with the body: only if the whole model is fine-tuned, or
     // a pattern asks for them.
     training.update_buffers =
@@ -120,16 +222,68 @@ class Installation {
     return std::optional<plan::Checkpoint>(std::move(values));
   }
 
-  Status Personalize(PersonalizeOutcome& out) {
+  // `tensors` (none: all) and those of role `personal` from `from`, the others
+  // from the base.
+  Result<plan::Checkpoint> OnBase(const plan::Checkpoint& from) const {
+    SELVAGE_ASSIGN_OR_RETURN(
+        std::vector<size_t> tensors,
+        plan::MatchTensors(program_.table, plan_.personalize.tensors));
+    const auto& entries = program_.table.entries();
+    for (size_t i = 0; i < entries.size(); ++i) {
+      // Fine-tuning everything moved the statistics, too.
+      const plan::Role role = entries[i].spec.role;
+      if (role == plan::Role::kPersonal ||
+          (plan_.personalize.tensors.empty() && role != plan::Role::kFrozen)) {
+        tensors.push_back(i);
+      }
+    }
+    plan::Checkpoint out = work_.base;
+    for (const size_t i : tensors) {
+      const auto offset = static_cast<std::ptrdiff_t>(entries[i].offset);
+      if (entries[i].spec.dtype == plan::DType::kFloat32) {
+        std::copy_n(from.floats.begin() + offset, entries[i].count,
+                    out.floats.begin() + offset);
+      } else {
+        std::copy_n(from.ints.begin() + offset, entries[i].count,
+                    out.ints.begin() + offset);
+      }
+    }
+    return out;
+  }
+
+  // A slot of the model before, if this program can hold it.
+  Result<std::optional<plan::Checkpoint>> Before(bool personal) const {
+    std::optional<plan::Checkpoint> none;
+    if (!before_.has_value() ||
+        before_->program_digest != plan_.program_digest ||
+        (personal && !before_->personal_values.has_value())) {
+      return none;
+    }
+    const Bytes& bytes =
+        personal ? *before_->personal_values : before_->global_values;
+    const crypto::Digest& digest =
+        personal ? before_->personal_digest : before_->global_digest;
+    if (!digest.empty() && crypto::Sha256(bytes) != digest) return none;
+    SELVAGE_ASSIGN_OR_RETURN(plan::Checkpoint values,
+                             plan::ParseMaster(program_.table, bytes));
+    return std::optional<plan::Checkpoint>(std::move(values));
+  }
+
+  // The tried and scored contender.
+  Result<Contender> Compete(plan::Checkpoint values, uint64_t version,
+                            bool kept) {
+    SELVAGE_RETURN_IF_ERROR(Try(values, plan::SerializeMaster(values)));
+    SELVAGE_ASSIGN_OR_RETURN(std::vector<float> scores, Score(values));
+    return Contender{.values = std::move(values),
+                     .scores = std::move(scores),
+                     .version = version,
+                     .kept = kept};
+  }
+
+  // The gate with `challenger` in the place of the personal model.
+  Result<GateVerdict> Judge(const std::vector<float>& challenger,
+                            const std::vector<float>& incumbent) const {
     const size_t metrics = program_.metrics.size();
-    StoredModel& stored = out.model;
-    SELVAGE_ASSIGN_OR_RETURN(const std::vector<float> global,
-                             Score(work_.base));
-    stored.global_scores = ScoreMeans(global, metrics);
-    SELVAGE_ASSIGN_OR_RETURN(const std::optional<plan::Checkpoint> personal,
-                             FineTune(out));
-    if (!personal.has_value()) return OkStatus();
-    SELVAGE_ASSIGN_OR_RETURN(const std::vector<float> own, Score(*personal));
     const auto key = static_cast<size_t>(std::find(program_.metrics.begin(),
                                                    program_.metrics.end(),
                                                    plan_.key_metric) -
@@ -138,22 +292,101 @@ class Installation {
       return InvalidArgument("key_metric " + plan_.key_metric +
                              " is no metric of the program");
     }
-    SELVAGE_ASSIGN_OR_RETURN(
-        out.verdict,
-        JudgePersonal(ScoreColumn(own, metrics, key),
-                      ScoreColumn(global, metrics, key), plan_.maximize));
-    stored.personal_values = plan::SerializeMaster(*personal);
-    stored.personal_scores = ScoreMeans(own, metrics);
-    stored.personal_serving = out.verdict.personal_serves;
+    return JudgePersonal(ScoreColumn(challenger, metrics, key),
+                         ScoreColumn(incumbent, metrics, key), plan_.maximize);
+  }
+
+  // The best values there are for the personal slot; nullopt: there are none.
+  Result<std::optional<Contender>> ChoosePersonal(PersonalizeOutcome& out) {
+    std::optional<Contender> chosen;
+    Status failed;
+    {
+      Result<std::optional<plan::Checkpoint>> tuned = FineTune(out);
+      if (tuned.ok() && tuned->has_value()) {
+        Result<Contender> contender =
+            Compete(**std::move(tuned), options_.version, /*kept=*/false);
+        if (contender.ok()) chosen = *std::move(contender);
+        failed = contender.status();
+      } else {
+        failed = tuned.status();
+      }
+      if (failed.code() == StatusCode::kCancelled || store_failed_) {
+        return failed;
+      }
+    }
+    SELVAGE_ASSIGN_OR_RETURN(const std::optional<plan::Checkpoint> old,
+                             Before(/*personal=*/true));
+    if (old.has_value() && IsNewBase() &&
+        plan_.personalize.on_new_base == plan::OnNewBase::kKeepIfBetter) {
+      SELVAGE_ASSIGN_OR_RETURN(plan::Checkpoint moved, OnBase(*old));
+      Result<Contender> contender =
+          Compete(std::move(moved), options_.version, /*kept=*/true);
+      if (store_failed_) return contender.status();
+      if (contender.ok()) {
+        bool keep = !chosen.has_value();
+        if (chosen.has_value()) {
+          SELVAGE_ASSIGN_OR_RETURN(const GateVerdict verdict,
+                                   Judge(chosen->scores, contender->scores));
+          keep = !verdict.personal_serves;
+        }
+        if (keep) chosen = *std::move(contender);
+      }
+    }
+    out.training = failed;
+    const bool same_base = before_.has_value() && !IsNewBase();
+    if (!chosen.has_value() && !(old.has_value() && same_base)) return chosen;
+    // Never for the worse: against what serves the owner now. Without anything
+    // new on the same base, what was there stays.
+    if (old.has_value() && (before_->personal_serving || same_base)) {
+      Result<Contender> serving =
+          Compete(*old, before_->personal_version, /*kept=*/true);
+      if (store_failed_) return serving.status();
+      if (serving.ok() && !chosen.has_value()) {
+        chosen = *std::move(serving);
+      } else if (serving.ok() && before_->personal_serving) {
+        SELVAGE_ASSIGN_OR_RETURN(const GateVerdict verdict,
+                                 Judge(chosen->scores, serving->scores));
+        if (!verdict.personal_serves) chosen = *std::move(serving);
+      }
+    }
+    return chosen;
+  }
+
+  Status Personalize(PersonalizeOutcome& out) {
+    const size_t metrics = program_.metrics.size();
+    StoredModel& stored = out.model;
+    SELVAGE_ASSIGN_OR_RETURN(const std::vector<float> global,
+                             Score(work_.base));
+    stored.global_scores = ScoreMeans(global, metrics);
+    SELVAGE_ASSIGN_OR_RETURN(const std::optional<Contender> personal,
+                             ChoosePersonal(out));
+    if (!personal.has_value()) return OkStatus();
+    SELVAGE_ASSIGN_OR_RETURN(out.verdict, Judge(personal->scores, global));
+    bool serves = out.verdict.personal_serves;
+    if (serves && !personal->kept && before_.has_value() &&
+        !before_->personal_serving) {
+      // The global values that serve now, if they are others than the new ones.
+      SELVAGE_ASSIGN_OR_RETURN(const std::optional<plan::Checkpoint> serving,
+                               Before(/*personal=*/false));
+      if (serving.has_value() && !(*serving == work_.base)) {
+        SELVAGE_ASSIGN_OR_RETURN(const std::vector<float> scores,
+                                 Score(*serving));
+        SELVAGE_ASSIGN_OR_RETURN(const GateVerdict verdict,
+                                 Judge(personal->scores, scores));
+        serves = verdict.personal_serves;
+      }
+    }
+    stored.personal_values = plan::SerializeMaster(personal->values);
+    stored.personal_version = personal->version;
+    stored.personal_scores = ScoreMeans(personal->scores, metrics);
+    stored.personal_serving = serves;
     out.personal = true;
+    out.kept = personal->kept;
     return OkStatus();
   }
 
-  Status TrainAlone(PersonalizeOutcome& out) {
-    Result<ExampleSet> all = LoadAllExamples(store_, plan_, program_);
-    store_failed_ = !all.ok();
-    if (!all.ok()) return all.status();
-    if (all->count == 0) return OkStatus();
+  Result<plan::Checkpoint> LocalOnly(const ExampleSet& examples,
+                                     const plan::Checkpoint& start) {
     LocalTraining training = Training("alone");
     training.epochs = plan_.personalize.baseline_epochs > 0
                           ? plan_.personalize.baseline_epochs
@@ -162,6 +395,18 @@ class Installation {
     training.optimizer = plan_.train.optimizer;
     SELVAGE_ASSIGN_OR_RETURN(training.trainable,
                              plan::MatchTensors(program_.table, {}));
+    SELVAGE_RETURN_IF_ERROR(model_.SetValues(start));
+    SELVAGE_RETURN_IF_ERROR(model_.Train(examples, training).status());
+    SELVAGE_ASSIGN_OR_RETURN(plan::Checkpoint values, model_.Values());
+    SELVAGE_RETURN_IF_ERROR(plan::ValidateCheckpoint(program_.table, values));
+    return values;
+  }
+
+  Status TrainAlone(PersonalizeOutcome& out) {
+    Result<ExampleSet> all =
+        FromStore(LoadAllExamples(store_, plan_, program_));
+    if (!all.ok()) return all.status();
+    if (all->count == 0) return OkStatus();
     plan::Checkpoint start =
         plan::InitializeCheckpoint(program_.table, plan_.seed);
     // A frozen backbone came with the model; it is not learned by anybody.
@@ -171,11 +416,15 @@ class Installation {
       std::copy_n(work_.base.floats.begin() + offset, entry.count,
                   start.floats.begin() + offset);
     }
-    SELVAGE_RETURN_IF_ERROR(model_.SetValues(start));
-    SELVAGE_RETURN_IF_ERROR(model_.Train(*all, training).status());
-    SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint values, model_.Values());
-    SELVAGE_RETURN_IF_ERROR(plan::ValidateCheckpoint(program_.table, values));
+    SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint values,
+                             LocalOnly(*all, start));
     out.model.alone_values = plan::SerializeMaster(values);
+    if (data_.holdout.count == 0 || data_.train.count == 0) return OkStatus();
+    // That one saw the hold-out; its scores there would be too good.
+    SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint without,
+                             LocalOnly(data_.train, start));
+    SELVAGE_ASSIGN_OR_RETURN(const std::vector<float> scores, Score(without));
+    out.model.alone_scores = ScoreMeans(scores, program_.metrics.size());
     return OkStatus();
   }
 
@@ -185,8 +434,12 @@ class Installation {
   const PersonalizeOptions& options_;
   ClientStore& store_;
   TrainableModel& model_;
+  CrashGuard& guard_;
   const Transport::KeepGoing& keep_going_;
   LocalData data_;
+  Bytes global_values_;  // the new ones
+  std::optional<StoredModel> before_;
+  std::optional<WorkRefused> refused_;
   bool store_failed_ = false;
 };
 
@@ -195,6 +448,7 @@ class Installation {
 Personalized InstallPersonalized(const VerifiedWork& verified,
                                  const PersonalizeOptions& options,
                                  ClientStore& store, ModelHost& host,
+                                 CrashGuard& guard,
                                  const Transport::KeepGoing& keep_going) {
   Result<TrainableModel*> model = host.Training(
       verified.plan.program_digest, verified.program, verified.archive);
@@ -203,23 +457,18 @@ Personalized InstallPersonalized(const VerifiedWork& verified,
                        .message = model.status().ToString()};
   }
   PersonalizeOutcome out;
-  Installation installation(verified, options, store, **model, keep_going);
+  Installation installation(verified, options, store, **model, guard,
+                            keep_going);
   if (Status status = installation.Prepare(out); !status.ok()) return status;
-  if (!options.with_alone) {
-    // A baseline of the same version outlives a new personalisation.
-    Result<std::optional<StoredModel>> before =
-        store.LoadModel(verified.plan.task);
-    if (!before.ok()) return before.status();
-    if (before->has_value() &&
-        (*before)->program_digest == out.model.program_digest) {
-      out.model.alone_values = std::move((*before)->alone_values);
-    }
-  }
-  if (Status status = store.InstallModel(
-          out.model, AsBytes(verified.program_json), verified.archive);
+  if (installation.refused().has_value()) return *installation.refused();
+  const std::optional<GoodModel> good = installation.KnownGood(out.model);
+  if (Status status =
+          store.InstallModel(out.model, AsBytes(verified.program_json),
+                             verified.archive, good ? &*good : nullptr);
       !status.ok()) {
     return status;
   }
+  if (out.steps > 0) guard.TrainingSurvived();
   if (Status status = host.Refresh(verified.plan.task); !status.ok()) {
     out.training = status;
   }

@@ -1,5 +1,19 @@
-// Installing a model version: fine-tune it on local examples, judge it on the
-// hold-out, and make both slots active as one.
+// Installing a model version: try it, fine-tune it on local examples, judge the
+// results on the hold-out, and make both slots active as one.
+//
+// What becomes active, in this order (docs/embedding.md):
+//   1. The global values must load, and their outputs on local examples (the
+//      hold-out, else training examples, else zeros) must be finite; if not,
+//      nothing changes.
+//   2. The new personal values: fine-tuned from the global ones, or with
+//      personalize.on_new_base = keep_if_better the old personal tensors on the
+//      new base, if the fine-tuned ones are significantly worse than those.
+//      They must pass 1 as well.
+//   3. Significantly worse than what serves now, they are dropped for it, if
+//      that was personal: the old personal values stay in their slot.
+//   4. The personal slot serves unless it is significantly worse than the
+//      global one.
+// "Significantly worse" is JudgePersonal's paired test on the hold-out.
 #pragma once
 
 #include <string>
@@ -9,6 +23,7 @@
 #include "client/core/personal_gate.h"
 #include "client/core/session.h"
 #include "client/core/transport.h"
+#include "client/crash_guard.h"
 #include "client/model_host.h"
 #include "client/store/client_store.h"
 #include "client/work_loader.h"
@@ -24,24 +39,31 @@ struct PersonalizeOptions {
 };
 
 struct PersonalizeOutcome {
-  StoredModel model;  // as installed
-  GateVerdict verdict;
+  StoredModel model;      // as installed
+  GateVerdict verdict;    // personal slot against global
   bool personal = false;  // there is a personal slot
+  // The personal slot holds values from before, not newly fine-tuned ones.
+  bool kept = false;
   uint64_t steps = 0;
   Status training;  // why there is no personal slot although one was wanted
 };
 
-// Refused: the program does not load. Status: CANCELLED, or the store's.
+// Refused: the program does not load, the global values give no finite outputs,
+// or they were put aside because the process died under them. Status:
+// CANCELLED, or the store's.
 using Personalized = std::variant<PersonalizeOutcome, WorkRefused, Status>;
 
 // Nothing is installed before everything is done; then all of it is, in one
 // transaction. If fine-tuning itself fails, the global model is installed
 // alone: a device always has a model it can serve. The local-only baseline is
 // trained on all examples, hold-out included; it never serves and is judged on
-// data from elsewhere (Client::Evaluate).
+// data from elsewhere (Client::Evaluate). Its scores on the hold-out come from
+// a second one, trained without it and then forgotten. What served before is
+// kept as the last known good model.
 Personalized InstallPersonalized(const VerifiedWork& verified,
                                  const PersonalizeOptions& options,
                                  ClientStore& store, ModelHost& host,
+                                 CrashGuard& guard,
                                  const Transport::KeepGoing& keep_going);
 
 }  // namespace selvage::client

@@ -51,7 +51,8 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
   const plan::Plan& plan = verified.plan;
   const plan::Program& program = verified.program;
 
-  Result<LocalData> data = LoadLocalData(store, holdout_salt, plan, program);
+  Result<LocalData> data = LoadLocalData(store, holdout_salt, plan, program,
+                                         DataUse::kUpload);
   if (!data.ok()) return data.status();
   const auto wanted = static_cast<size_t>(std::max(1, plan.data.min_examples));
   if (data->count < wanted || data->train.count == 0) {

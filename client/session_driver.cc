@@ -9,6 +9,8 @@ namespace {
 
 constexpr Duration kReportEvery = std::chrono::hours(24);
 constexpr Duration kReportFirst = std::chrono::hours(1);
+// How often a device that trains nothing asks for a new model.
+constexpr Duration kPausedCheckIn = std::chrono::hours(24);
 // When the state could not be made durable (a full disk, mostly).
 constexpr RetryWindow kStoreRetry = {.min = std::chrono::minutes(12),
                                      .max = std::chrono::minutes(18)};
@@ -32,11 +34,20 @@ Result<std::unique_ptr<SessionDriver>> SessionDriver::Create(
   std::unique_ptr<SessionDriver> driver(new SessionDriver(parts));
   SELVAGE_ASSIGN_OR_RETURN(const std::optional<Bytes> saved,
                            parts.store.LoadSession());
-  if (!saved.has_value()) return driver;
-  Result<Session> session = Session::Restore(*saved);
+  Result<Session> session = Session();
+  if (saved.has_value()) session = Session::Restore(*saved);
   if (session.ok()) {
     driver->session_ = *std::move(session);
-    driver->saved_ = *saved;
+    if (saved.has_value()) driver->saved_ = *saved;
+    // One death, told to the session and to the crash ledger as one.
+    const std::optional<CrashGuard::Death> death =
+        parts.guard.CountDeath(driver->session_.ClaimDeath());
+    if (!death.has_value()) return driver;
+    SELVAGE_RETURN_IF_ERROR(
+        parts.store.SaveSession({.session = driver->session_.Save(),
+                                 .counters = death->counters,
+                                 .crashes = &death->ledger}));
+    driver->saved_ = driver->session_.Save();
     return driver;
   }
   parts.deps.events.Write(LogLevel::kWarning, "session_reset",
@@ -64,6 +75,7 @@ RunOutcome SessionDriver::Run(const RunBudget& budget,
   budget_end_ =
       budget.time >= kNever - started ? kNever : started + budget.time;
   answered_ = false;
+  pause_.clear();
 
   RunOutcome outcome;
   SessionEvent event =
@@ -92,6 +104,7 @@ RunOutcome SessionDriver::Run(const RunBudget& budget,
     event = Stopped() ? SessionEvent(SessionInterrupted{}) : Perform(action);
   }
   if (session_.work().task.empty()) loaded_.reset();
+  TellPause(outcome);
   outcome.enrolled = parts_.identity.IsEnrolled(Now());
   if (answered_ && !Stopped()) ReportIfDue();
   parts_.deps.events.Write(outcome.result == RunResult::kFailed
@@ -105,6 +118,52 @@ RunOutcome SessionDriver::Run(const RunBudget& budget,
   return outcome;
 }
 
+void SessionDriver::TellPause(RunOutcome& outcome) {
+  const bool refused = !pause_.empty();
+  if (refused) {
+    if (outcome.result == RunResult::kDeclined) {
+      outcome.result = RunResult::kNothingToDo;
+    }
+  } else if (outcome.result == RunResult::kNothingToDo && answered_) {
+    pause_ = std::string(parts_.guard.CheckNotPaused().message());
+  }
+  if (pause_.empty() || outcome.result != RunResult::kNothingToDo) return;
+  outcome.reason = pause_;
+  const std::optional<Time> until = parts_.guard.PausedUntil();
+  if (!refused || !until.has_value() ||
+      session_.state() != SessionState::kIdle) {
+    return;
+  }
+  // Slots that are given back cost others time.
+  Session next = session_;
+  next.Postpone(std::min(*until, Now() + kPausedCheckIn));
+  if (Save(next, SessionAction{}).ok()) session_ = std::move(next);
+  outcome.next_run = session_.next_run();
+}
+
+std::optional<WorkRefused> SessionDriver::RefusedByPause() {
+  const Status status = parts_.guard.CheckNotPaused();
+  if (status.ok()) return std::nullopt;
+  pause_ = std::string(status.message());
+  return WorkRefused{.reason = AbandonReason::kTrainingFailed,
+                     .message = pause_};
+}
+
+Status SessionDriver::Withdraw(const ForgetOptions& options) {
+  Session next = session_;
+  next.Withdraw();
+  Bytes bytes = next.Save();
+  const Status status = parts_.store.Forget(bytes, options);
+  // Whether or not it became durable, it is gone from memory.
+  outbox_.reset();
+  tensors_.reset();
+  loaded_.reset();
+  SELVAGE_RETURN_IF_ERROR(status);
+  session_ = std::move(next);
+  saved_ = std::move(bytes);
+  return OkStatus();
+}
+
 Status SessionDriver::Save(const Session& next, const SessionAction& action) {
   Bytes bytes = next.Save();
   // An update is recorded by the very step that enters UPLOADING.
@@ -116,6 +175,7 @@ Status SessionDriver::Save(const Session& next, const SessionAction& action) {
   SessionChange change;
   change.session = bytes;
   change.drop_outbox = action.drop_outbox;
+  change.dropped = action.update_result;
   change.counters = action.counters;
   if (recorded) {
     change.outbox = &*outbox_;
@@ -236,11 +296,15 @@ std::optional<SessionEvent> SessionDriver::EnsureLoaded() {
 }
 
 SessionEvent SessionDriver::Fetch() {
+  if (session_.work().train) {
+    if (std::optional<WorkRefused> refused = RefusedByPause()) return *refused;
+  }
   if (std::optional<SessionEvent> ended = EnsureLoaded()) return *ended;
   return ArtefactsFetched{};
 }
 
 SessionEvent SessionDriver::Train() {
+  if (std::optional<WorkRefused> refused = RefusedByPause()) return *refused;
   if (std::optional<SessionEvent> ended = EnsureLoaded()) return *ended;
   const SessionWork& work = session_.work();
   TrainedRound trained =
@@ -257,8 +321,13 @@ SessionEvent SessionDriver::Train() {
     }
     return FailedOrInterrupted(std::move(*status));
   }
+  parts_.guard.TrainingSurvived();
   auto& update = std::get<RoundUpdate>(trained);
   outbox_ = OutboxEntry{.assignment_id = work.assignment_id,
+                        .task = work.task,
+                        .round = work.round,
+                        .version = work.version,
+                        .expires = work.upload_deadline,
                         .update = std::move(update.update)};
   tensors_ = std::move(update.tensors);
   return UpdateRecorded{};
@@ -323,10 +392,12 @@ SessionEvent SessionDriver::Personalize(const SessionAction& action) {
   options.version = work.version;
   options.holdout_salt = parts_.holdout_salt;
   options.device_id = parts_.identity.device_id();
-  options.global_only = action.global_only;
-  options.with_alone = !work.train && !action.global_only;
-  Personalized done = InstallPersonalized(*loaded_, options, parts_.store,
-                                          parts_.host, KeepGoingUntil(kNever));
+  options.global_only =
+      action.global_only || parts_.guard.PausedUntil().has_value();
+  options.with_alone = !work.train && !options.global_only;
+  Personalized done =
+      InstallPersonalized(*loaded_, options, parts_.store, parts_.host,
+                          parts_.guard, KeepGoingUntil(kNever));
   if (auto* refused = std::get_if<WorkRefused>(&done)) {
     return std::move(*refused);
   }

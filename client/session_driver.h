@@ -12,6 +12,7 @@
 #include "base/time.h"
 #include "client/client.h"
 #include "client/core/session.h"
+#include "client/crash_guard.h"
 #include "client/device_identity.h"
 #include "client/model_host.h"
 #include "client/round_trainer.h"
@@ -29,6 +30,7 @@ struct SessionParts {
   BlobCache& cache;
   DeviceIdentity& identity;
   ModelHost& host;
+  CrashGuard& guard;
   uint64_t holdout_salt = 0;
 };
 
@@ -36,10 +38,15 @@ struct SessionParts {
 class SessionDriver {
  public:
   // Goes on with the session that the store remembers. What it cannot
-  // understand is set aside with an event, and the session starts anew.
+  // understand is set aside with an event, and the session starts anew. If the
+  // process before this one died at work, that is counted.
   static Result<std::unique_ptr<SessionDriver>> Create(SessionParts parts);
 
   RunOutcome Run(const RunBudget& budget, const CancelToken& cancel);
+
+  // Forgets what the store and this session learned from the owner, in one
+  // transaction, and gives open work back at the next session.
+  Status Withdraw(const ForgetOptions& options);
 
  private:
   explicit SessionDriver(SessionParts parts)
@@ -50,6 +57,9 @@ class SessionDriver {
   bool Stopped() const;
   Transport::KeepGoing KeepGoingUntil(Time deadline) const;
 
+  // A pause of training, as the host sees it: nothing to do, and why.
+  void TellPause(RunOutcome& outcome);
+  std::optional<WorkRefused> RefusedByPause();
   Status Save(const Session& next, const SessionAction& action);
   SessionEvent Perform(const SessionAction& action);
   SessionEvent Enroll();
@@ -75,6 +85,7 @@ class SessionDriver {
   std::unique_ptr<Transport> transport_;
   bool transport_is_device_ = false;
   bool answered_ = false;  // the coordinator, in this session
+  std::string pause_;      // why training was refused in this session
 
   // Of this Run().
   const CancelToken* cancel_ = nullptr;

@@ -215,10 +215,12 @@ void Session::Enter(SessionState to) {
       (from == S::kFetching && (to == S::kTraining || to == S::kPersonalizing ||
                                 to == S::kAbandoning)) ||
       (from == S::kTraining && (to == S::kUploading || to == S::kAbandoning)) ||
-      (from == S::kUploading && to == S::kPersonalizing);
+      (from == S::kUploading &&
+       (to == S::kPersonalizing || to == S::kAbandoning));
   SELVAGE_CHECK(drawn);
   state_ = to;
   if (to != S::kTraining && to != S::kPersonalizing) running_ = false;
+  withdrawn_ = false;
   if (to == S::kIdle) {
     if (!work_.assignment_id.empty()) last_assignment_ = work_.assignment_id;
     work_ = SessionWork{};
@@ -285,6 +287,23 @@ void Session::Postpone(Time until) {
   next_run_ = std::max(next_run_, until);
 }
 
+void Session::Withdraw() {
+  if (!work_.train) return;
+  switch (state_) {
+    case SessionState::kFetching:
+    case SessionState::kTraining:
+    case SessionState::kUploading:
+      Enter(SessionState::kAbandoning);
+      withdrawn_ = true;
+      return;
+    case SessionState::kPersonalizing:
+      Enter(SessionState::kIdle);
+      return;
+    default:
+      return;
+  }
+}
+
 SessionAction Session::Resume(Time now, RandomSource& random) {
   (void)ClaimDeath();
   // Work belongs to the identity that got it.
@@ -322,6 +341,14 @@ SessionAction Session::Resume(Time now, RandomSource& random) {
       return Do(SessionActionKind::kUpload);
     case SessionState::kPersonalizing:
       return StartPersonalizing();
+    case SessionState::kAbandoning: {
+      refusal_ = "withdrawn by the owner";
+      SessionAction action = Do(SessionActionKind::kAbandon);
+      // Why is the owner's own business: not even that they withdrew is told.
+      action.abandon_reason = AbandonReason::kInterrupted;
+      action.reason = refusal_;
+      return action;
+    }
     default:
       SELVAGE_CHECK(false && "a state that is never saved");
   }
@@ -398,9 +425,12 @@ SessionAction Session::On(const ReceiptReceived& event, Time now,
         IsSet(receipt.retry) ? receipt.retry : work_.retry;
     std::string reason = late ? "the round was over" : receipt.reason;
     if (!receipt.message.empty()) reason += ": " + receipt.message;
-    return DropWorkAndFinish(RunResult::kNotAccepted, std::move(reason),
-                             late ? "late" : "rejected",
-                             Later(window, now, random));
+    SessionAction action =
+        DropWorkAndFinish(RunResult::kNotAccepted, std::move(reason),
+                          late ? "late" : "rejected",
+                          Later(window, now, random));
+    action.update_result = late ? AuditResult::kLate : AuditResult::kRejected;
+    return action;
   }
   unsettled_.push_back(work_.assignment_id);
   if (unsettled_.size() > kUnsettledMax) unsettled_.erase(unsettled_.begin());
@@ -413,6 +443,7 @@ SessionAction Session::On(const ReceiptReceived& event, Time now,
   Enter(SessionState::kPersonalizing);
   SessionAction action = StartPersonalizing();
   action.drop_outbox = true;
+  action.update_result = AuditResult::kAccepted;
   action.counters = {"accepted"};
   return action;
 }
@@ -468,6 +499,7 @@ SessionAction Session::On(const ActionFailed& event, Time now,
       return DropWorkAndFinish(RunResult::kFailed, reason, "check_in_failed",
                                Later(WindowFor(code), now, random));
     case SessionState::kAbandoning:
+      if (withdrawn_ && IsTransient(code)) break;
       return DropWorkAndFinish(RunResult::kDeclined, refusal_, "declined",
                                next_run_);
     case SessionState::kPersonalizing:
@@ -507,6 +539,7 @@ SessionAction Session::On(const SessionInterrupted&, Time now, RandomSource&) {
       next_run_ = now;
       return Finish(RunResult::kInterrupted, "");
     case SessionState::kAbandoning:
+      if (withdrawn_) break;
       return DropWorkAndFinish(RunResult::kDeclined, refusal_, "declined",
                                next_run_);
     case SessionState::kTraining:

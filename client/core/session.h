@@ -19,6 +19,7 @@
 //    +--------------------- PERSONALIZING
 //    ^
 //    +-- ABANDONING <- Refused in FETCHING or TRAINING of an assignment
+//                   <- Withdraw() in FETCHING, TRAINING or UPLOADING of one
 //
 // The owner makes the state durable (Save()) before it performs the action, so
 // a process that was killed goes on where it was: an assignment whose update is
@@ -26,7 +27,8 @@
 // was only being trained is trained again from the same seed, which gives the
 // same bytes; one whose deadline passed is dropped. CHECKING_IN, ENROLLING and
 // ABANDONING are saved as IDLE: asking again is harmless, and a slot that is
-// not given back expires by itself.
+// not given back expires by itself. What the owner withdrew from is saved as
+// ABANDONING, and given back when the coordinator is next reached.
 #pragma once
 
 #include <cstdint>
@@ -136,6 +138,7 @@ struct SessionAction {
   SessionActionKind kind = SessionActionKind::kFinish;
   // Make this durable together with the state, before the action.
   bool drop_outbox = false;
+  AuditResult update_result = AuditResult::kWithdrawn;  // of what is dropped
   std::vector<std::string> counters;  // each plus one, for Report
 
   AbandonReason abandon_reason = AbandonReason::kInterrupted;  // kAbandon
@@ -171,6 +174,9 @@ class Session {
   // After Restore(): counts the death of the process that saved this while it
   // trained or personalised. False if it did not, or was counted already.
   bool ClaimDeath();
+  // The owner takes back everything: an open assignment is given back at the
+  // next contact. The outbox is the caller's to drop.
+  void Withdraw();
   // IDLE only: no work is asked for before `until`.
   void Postpone(Time until);
 
@@ -221,6 +227,7 @@ class Session {
   // Saved before training or personalising, cleared by whatever ends it: found
   // set by a start, the process died.
   bool running_ = false;
+  bool withdrawn_ = false;  // ABANDONING only: saved as it is
   std::vector<std::string> unsettled_;  // oldest first
   std::string last_assignment_;         // done with, whatever became of it
 

@@ -109,12 +109,12 @@ Bytes Session::Save() const {
   Bytes out;
   AppendLe(out, kMagic);
   AppendLe(out, kVersion);
-  const bool busy = IsSaved(state_);
+  const bool busy = IsSaved(state_) || withdrawn_;
   AppendLe(out, static_cast<uint8_t>(busy ? state_ : SessionState::kIdle));
   AppendLe(out, ToMicros(next_run_));
   // A slot that was being given back is done with.
-  Put(out, state_ == SessionState::kAbandoning ? work_.assignment_id
-                                               : last_assignment_);
+  const bool given_back = state_ == SessionState::kAbandoning && !withdrawn_;
+  Put(out, given_back ? work_.assignment_id : last_assignment_);
   AppendLe(out, static_cast<uint32_t>(unsettled_.size()));
   for (const std::string& id : unsettled_) Put(out, id);
   if (!busy) return out;
@@ -146,7 +146,8 @@ Result<Session> Session::Restore(ByteSpan bytes) {
   if (in.Number<uint16_t>("version") != kVersion) in.Fail("the version");
   Session session;
   session.state_ = static_cast<SessionState>(in.Number<uint8_t>("state"));
-  const bool busy = IsSaved(session.state_);
+  session.withdrawn_ = session.state_ == SessionState::kAbandoning;
+  const bool busy = IsSaved(session.state_) || session.withdrawn_;
   if (!busy && session.state_ != SessionState::kIdle) in.Fail("the state");
   session.next_run_ = in.When("next_run");
   session.last_assignment_ = in.Text("last_assignment");
@@ -187,10 +188,12 @@ Result<Session> Session::Restore(ByteSpan bytes) {
       in.Fail("the work");
     }
     if (!work.train && (session.state_ == SessionState::kTraining ||
-                        session.state_ == SessionState::kUploading)) {
+                        session.state_ == SessionState::kUploading ||
+                        session.withdrawn_)) {
       in.Fail("the state");
     }
   }
+  if (session.withdrawn_ && session.running_) in.Fail("running");
   if (Status status = in.Done(); !status.ok()) {
     return DataLoss("session state: " + std::string(status.message()));
   }

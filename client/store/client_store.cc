@@ -8,12 +8,29 @@
 
 #include "client/store/client_schema.h"
 #include "client/store/client_store_impl.h"
+#include "client/store/quarantine.h"
+#include "crypto/aead.h"
 
 namespace selvage::client {
 
+using store_internal::AuditPlace;
+using store_internal::AuditRow;
 using store_internal::Bind;
 using store_internal::BlobOf;
 using store_internal::CheckBlobSize;
+using store_internal::CountUp;
+using store_internal::DecodeAbout;
+using store_internal::EncodeAbout;
+using store_internal::GetMeta;
+using store_internal::kMetaBundle;
+using store_internal::kMetaCrashes;
+using store_internal::kMetaSession;
+using store_internal::kMetaWrappedKey;
+using store_internal::MetaPlace;
+using store_internal::OutboxAbout;
+using store_internal::OutboxPlace;
+using store_internal::SetMeta;
+using store_internal::TaskPlace;
 
 namespace store_internal {
 
@@ -22,7 +39,7 @@ Status CaughtStatus() {
     throw;
   } catch (const SQLite::Exception& error) {
     const std::string message = std::string("store: ") + error.what();
-    switch (error.getErrorCode()) {
+    switch (error.getErrorCode() & 0xff) {
       case 13:  // SQLITE_FULL
       case 18:  // SQLITE_TOOBIG
       case 7:   // SQLITE_NOMEM
@@ -60,19 +77,6 @@ Status CheckBlobSize(std::string_view what, ByteSpan bytes) {
                            std::to_string(kBlobSizeMax) + ")");
 }
 
-}  // namespace store_internal
-
-namespace {
-
-// Settings and names, one row each.
-constexpr const char* kPopulation = "population";
-constexpr const char* kHoldoutSalt = "holdout_salt";
-constexpr const char* kBundle = "bundle";
-constexpr const char* kDeviceId = "device_id";
-constexpr const char* kCertificate = "certificate";
-constexpr const char* kSession = "session";
-constexpr const char* kNextReport = "next_report";
-
 std::optional<Bytes> GetMeta(SQLite::Database& db, const char* name) {
   SQLite::Statement query(db, "SELECT value FROM meta WHERE name = ?");
   query.bind(1, name);
@@ -89,14 +93,115 @@ void SetMeta(SQLite::Database& db, const char* name, ByteSpan value) {
   query.exec();
 }
 
-std::string LayoutOf(std::span<const size_t> sizes) {
-  std::string layout;
-  for (const size_t size : sizes) {
-    if (!layout.empty()) layout += ",";
-    layout += std::to_string(size);
-  }
-  return layout;
+namespace {
+
+void Put(Bytes& out, ByteSpan bytes) {
+  AppendLe(out, static_cast<uint32_t>(bytes.size()));
+  AppendBytes(out, bytes);
 }
+
+Result<Bytes> Take(ByteReader& reader, std::string_view what) {
+  SELVAGE_ASSIGN_OR_RETURN(const uint32_t size, reader.Read<uint32_t>(what));
+  SELVAGE_ASSIGN_OR_RETURN(const ByteSpan bytes, reader.ReadBytes(size, what));
+  return Bytes(bytes.begin(), bytes.end());
+}
+
+}  // namespace
+
+ValuePlace MetaPlace(std::string_view name) {
+  return {.table = "meta", .column = "value", .row = AsBytes(name)};
+}
+
+ValuePlace OutboxPlace(std::string_view column,
+                       const std::string& assignment_id) {
+  return {.table = "outbox", .column = column, .row = AsBytes(assignment_id)};
+}
+
+ValuePlace TaskPlace(std::string_view table, std::string_view column,
+                     std::string_view task) {
+  return {.table = table, .column = column, .row = AsBytes(task)};
+}
+
+ValuePlace AuditPlace(const Bytes& row) {
+  return {.table = "audit", .column = "entry", .row = row};
+}
+
+Bytes AuditRow(int64_t id) {
+  Bytes row;
+  AppendLe(row, id);
+  return row;
+}
+
+ValuePlace PlaceOf(const Bytes& example_row) {
+  return {.table = "example", .column = "inputs", .row = example_row};
+}
+
+Bytes ExampleRow(int64_t id, std::string_view collection,
+                 std::string_view layout, Time timestamp, bool consent) {
+  Bytes row;
+  AppendLe(row, id);
+  Put(row, AsBytes(collection));
+  Put(row, AsBytes(layout));
+  AppendLe(row, ToMicros(timestamp));
+  AppendLe(row, static_cast<uint8_t>(consent ? 1 : 0));
+  return row;
+}
+
+Bytes EncodeAbout(const OutboxAbout& about) {
+  Bytes out;
+  Put(out, AsBytes(about.task));
+  AppendLe(out, about.round);
+  AppendLe(out, about.version);
+  AppendLe(out, ToMicros(about.expires));
+  AppendBytes(out, about.digest.span());
+  AppendLe(out, static_cast<int32_t>(about.codec));
+  AppendLe(out, about.weight);
+  AppendLe(out, about.norm);
+  Put(out, about.metrics);
+  return out;
+}
+
+Result<OutboxAbout> DecodeAbout(ByteSpan bytes) {
+  OutboxAbout about;
+  ByteReader reader(bytes);
+  SELVAGE_ASSIGN_OR_RETURN(const Bytes task, Take(reader, "task"));
+  about.task = ToString(task);
+  SELVAGE_ASSIGN_OR_RETURN(about.round, reader.Read<uint64_t>("round"));
+  SELVAGE_ASSIGN_OR_RETURN(about.version, reader.Read<uint64_t>("version"));
+  SELVAGE_ASSIGN_OR_RETURN(const int64_t expires,
+                           reader.Read<int64_t>("expires"));
+  about.expires = FromMicros(expires);
+  SELVAGE_ASSIGN_OR_RETURN(const ByteSpan digest,
+                           reader.ReadBytes(32, "digest"));
+  SELVAGE_ASSIGN_OR_RETURN(about.digest, crypto::Digest::FromBytes(digest));
+  SELVAGE_ASSIGN_OR_RETURN(about.codec, reader.Read<int32_t>("codec"));
+  SELVAGE_ASSIGN_OR_RETURN(about.weight, reader.Read<uint32_t>("weight"));
+  SELVAGE_ASSIGN_OR_RETURN(about.norm, reader.Read<double>("norm"));
+  SELVAGE_ASSIGN_OR_RETURN(about.metrics, Take(reader, "metrics"));
+  return about;
+}
+
+void CountUp(SQLite::Database& db, const std::string& name, uint64_t by) {
+  if (by == 0) return;
+  SQLite::Statement count(
+      db,
+      "INSERT INTO counter (name, value) VALUES (?, ?) "
+      "ON CONFLICT DO UPDATE SET value = value + excluded.value");
+  count.bind(1, name);
+  count.bind(2, static_cast<int64_t>(by));
+  count.exec();
+}
+
+}  // namespace store_internal
+
+namespace {
+
+// More settings and names.
+constexpr const char* kPopulation = "population";
+constexpr const char* kHoldoutSalt = "holdout_salt";
+constexpr const char* kDeviceId = "device_id";
+constexpr const char* kCertificate = "certificate";
+constexpr const char* kNextReport = "next_report";
 
 Bytes EncodeMetrics(std::span<const aggregation::MetricValue> metrics) {
   Bytes out;
@@ -119,6 +224,156 @@ Result<std::vector<aggregation::MetricValue>> DecodeMetrics(ByteSpan bytes) {
   return metrics;
 }
 
+Bytes EncodeAudit(const AuditEntry& entry) {
+  Bytes out;
+  AppendLe(out, ToMicros(entry.when));
+  AppendLe(out, static_cast<uint32_t>(entry.task.size()));
+  AppendBytes(out, AsBytes(entry.task));
+  AppendLe(out, entry.round);
+  AppendLe(out, entry.version);
+  AppendLe(out, entry.size_bytes);
+  AppendLe(out, entry.norm);
+  AppendLe(out, entry.weight);
+  AppendLe(out, static_cast<uint8_t>(entry.result));
+  return out;
+}
+
+Result<AuditEntry> DecodeAudit(ByteSpan bytes) {
+  AuditEntry entry;
+  ByteReader reader(bytes);
+  SELVAGE_ASSIGN_OR_RETURN(const int64_t when, reader.Read<int64_t>("when"));
+  entry.when = FromMicros(when);
+  SELVAGE_ASSIGN_OR_RETURN(const uint32_t size, reader.Read<uint32_t>("task"));
+  SELVAGE_ASSIGN_OR_RETURN(const ByteSpan task, reader.ReadBytes(size, "task"));
+  entry.task = ToString(task);
+  SELVAGE_ASSIGN_OR_RETURN(entry.round, reader.Read<uint64_t>("round"));
+  SELVAGE_ASSIGN_OR_RETURN(entry.version, reader.Read<uint64_t>("version"));
+  SELVAGE_ASSIGN_OR_RETURN(entry.size_bytes, reader.Read<uint64_t>("size"));
+  SELVAGE_ASSIGN_OR_RETURN(entry.norm, reader.Read<double>("norm"));
+  SELVAGE_ASSIGN_OR_RETURN(entry.weight, reader.Read<uint32_t>("weight"));
+  SELVAGE_ASSIGN_OR_RETURN(const uint8_t result,
+                           reader.Read<uint8_t>("result"));
+  if (result > static_cast<uint8_t>(AuditResult::kWithdrawn)) {
+    return DataLoss("an audit entry has result " + std::to_string(result));
+  }
+  entry.result = static_cast<AuditResult>(result);
+  return entry;
+}
+
+Status AddAudit(SQLite::Database& db, const ValueSeal& seal,
+                const AuditEntry& entry) {
+  // Its own row number is bound to an entry, so it must be known before.
+  int64_t id = 1;
+  {
+    SQLite::Statement last(
+        db, "SELECT seq FROM sqlite_sequence WHERE name = 'audit'");
+    if (last.executeStep()) id = last.getColumn(0).getInt64() + 1;
+  }
+  SELVAGE_ASSIGN_OR_RETURN(
+      const Bytes sealed,
+      seal.Seal(AuditPlace(AuditRow(id)), EncodeAudit(entry)));
+  SQLite::Statement insert(db, "INSERT INTO audit (id, entry) VALUES (?, ?)");
+  insert.bind(1, id);
+  Bind(insert, 2, sealed);
+  insert.exec();
+  SQLite::Statement trim(db, "DELETE FROM audit WHERE id <= ?");
+  trim.bind(1, id - static_cast<int64_t>(kAuditMax));
+  trim.exec();
+  return OkStatus();
+}
+
+AuditEntry AuditOf(const OutboxAbout& about, uint64_t size, Time when,
+                   AuditResult result) {
+  return {.when = when,
+          .task = about.task,
+          .round = about.round,
+          .version = about.version,
+          .size_bytes = size,
+          .norm = about.norm,
+          .weight = about.weight,
+          .result = result};
+}
+
+struct OutboxRow {
+  std::string assignment_id;
+  OutboxAbout about;
+  uint64_t payload_size = 0;
+};
+
+Result<std::optional<OutboxRow>> ReadOutboxRow(SQLite::Database& db,
+                                               const ValueSeal& seal) {
+  SQLite::Statement query(
+      db, "SELECT assignment_id, about, length(payload) FROM outbox");
+  if (!query.executeStep()) return std::optional<OutboxRow>();
+  OutboxRow row;
+  row.assignment_id = query.getColumn(0).getString();
+  SELVAGE_ASSIGN_OR_RETURN(const Bytes about,
+                           seal.Open(OutboxPlace("about", row.assignment_id),
+                                     BlobOf(query.getColumn(1))));
+  SELVAGE_ASSIGN_OR_RETURN(row.about, DecodeAbout(about));
+  const auto sealed_size = static_cast<uint64_t>(query.getColumn(2).getInt64());
+  row.payload_size =
+      sealed_size - std::min<uint64_t>(sealed_size, crypto::kAeadOverhead);
+  return std::optional<OutboxRow>(std::move(row));
+}
+
+// With its entry in the audit. A row that is damaged goes without one.
+Status DropOutbox(SQLite::Database& db, const ValueSeal& seal, Time when,
+                  AuditResult result) {
+  const Result<std::optional<OutboxRow>> row = ReadOutboxRow(db, seal);
+  if (row.ok() && row->has_value()) {
+    SELVAGE_RETURN_IF_ERROR(AddAudit(
+        db, seal, AuditOf((*row)->about, (*row)->payload_size, when, result)));
+  }
+  db.exec("DELETE FROM outbox");
+  return OkStatus();
+}
+
+void Configure(SQLite::Database& database) {
+  database.exec("PRAGMA journal_mode = WAL");
+  database.exec("PRAGMA synchronous = FULL");
+  database.exec("PRAGMA foreign_keys = ON");
+  database.exec("PRAGMA secure_delete = ON");
+  database.exec("PRAGMA trusted_schema = OFF");
+}
+
+Status CheckIntegrity(SQLite::Database& database) {
+  SQLite::Statement check(database, "PRAGMA quick_check(1)");
+  const std::string found =
+      check.executeStep() ? check.getColumn(0).getString() : "no answer";
+  if (found == "ok") return OkStatus();
+  return DataLoss("the store is damaged: " + found);
+}
+
+// The data key of a store that has one. Moves it from the file's storage key to
+// the host's, once there is one.
+Result<crypto::SecretBytes> LoadDataKey(SQLite::Database& database,
+                                        StorageKeys& keys) {
+  if (!database.tableExists("meta")) return DataLoss("the store has no table");
+  const std::optional<Bytes> wrapped = GetMeta(database, kMetaWrappedKey);
+  if (!wrapped.has_value()) return DataLoss("the store has no data key");
+  SELVAGE_ASSIGN_OR_RETURN(const crypto::SecretBytes* key,
+                           keys.Get(/*create=*/false));
+  Result<crypto::SecretBytes> opened = UnwrapDataKey(*key, *wrapped);
+  const bool other =
+      !opened.ok() && opened.status().code() == StatusCode::kFailedPrecondition;
+  if (other && keys.from_host()) {
+    const Result<crypto::SecretBytes> before = keys.FromFile();
+    if (!before.ok()) return opened.status();
+    SELVAGE_ASSIGN_OR_RETURN(crypto::SecretBytes data_key,
+                             UnwrapDataKey(*before, *wrapped));
+    SELVAGE_ASSIGN_OR_RETURN(const Bytes again, WrapDataKey(*key, data_key));
+    SetMeta(database, kMetaWrappedKey, again);
+    database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    opened = std::move(data_key);
+  }
+  // Also one that a power cut left behind.
+  if (opened.ok() && keys.from_host()) {
+    SELVAGE_RETURN_IF_ERROR(keys.RemoveFile());
+  }
+  return opened;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<ClientStore>> ClientStore::Open(
@@ -133,17 +388,57 @@ Result<std::unique_ptr<ClientStore>> ClientStore::Open(
                                  std::filesystem::perms::owner_read |
                                      std::filesystem::perms::owner_write,
                                  ignored);
-    database.exec("PRAGMA journal_mode = WAL");
-    database.exec("PRAGMA synchronous = FULL");
-    database.exec("PRAGMA foreign_keys = ON");
-    database.exec("PRAGMA secure_delete = ON");
-    database.exec("PRAGMA trusted_schema = OFF");
-    SELVAGE_RETURN_IF_ERROR(MigrateClientSchema(database));
-    return std::unique_ptr<ClientStore>(
-        new ClientStore(std::make_unique<Impl>(std::move(owned))));
+    Configure(database);
+    SELVAGE_RETURN_IF_ERROR(CheckIntegrity(database));
+    SELVAGE_ASSIGN_OR_RETURN(const int version, ClientSchemaVersion(database));
+    std::optional<ValueSeal> seal;
+    Bytes wrapped;
+    if (version < kSealedSchemaVersion) {
+      OsRandom random;
+      crypto::SecretBytes data_key = crypto::NewAeadKey(random);
+      SELVAGE_ASSIGN_OR_RETURN(const crypto::SecretBytes* key,
+                               options.keys.Get(/*create=*/true));
+      SELVAGE_ASSIGN_OR_RETURN(wrapped, WrapDataKey(*key, data_key));
+      seal.emplace(std::move(data_key));
+    } else {
+      SELVAGE_ASSIGN_OR_RETURN(crypto::SecretBytes data_key,
+                               LoadDataKey(database, options.keys));
+      seal.emplace(std::move(data_key));
+    }
+    try {
+      SELVAGE_RETURN_IF_ERROR(
+          MigrateClientSchema(database, *seal, wrapped, options.clock.Now()));
+    } catch (const SQLite::Exception& error) {
+      // SQLITE_ERROR: a statement does not fit the tables, so they are not
+      // those that the version says.
+      if (error.getErrorCode() != 1) throw;
+      return DataLoss(std::string("the store cannot be brought up to date: ") +
+                      error.what());
+    }
+    auto impl =
+        std::make_unique<Impl>(std::move(owned), *std::move(seal), options);
+    SELVAGE_RETURN_IF_ERROR(impl->LoadCollections(database));
+    return std::unique_ptr<ClientStore>(new ClientStore(std::move(impl)));
   } catch (...) {
     return store_internal::CaughtStatus();
   }
+}
+
+void ClientStore::Impl::TellDamaged(SQLite::Database& database,
+                                    const ValuePlace& place) {
+  CountUp(database, "values_damaged", 1);
+  events.Write(LogLevel::kWarning, "stored_value_damaged",
+               {{"table", place.table}, {"column", place.column}});
+}
+
+Result<std::optional<Bytes>> ClientStore::Impl::OpenOrDrop(
+    SQLite::Database& database, const ValuePlace& place,
+    const SQLite::Column& column) {
+  if (column.isNull()) return std::optional<Bytes>();
+  Result<Bytes> plain = seal.Open(place, BlobOf(column));
+  if (plain.ok()) return std::optional<Bytes>(*std::move(plain));
+  TellDamaged(database, place);
+  return std::optional<Bytes>();
 }
 
 ClientStore::ClientStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -152,6 +447,15 @@ ClientStore::~ClientStore() = default;
 void ClientStore::Close() {
   MutexLock lock(impl_->mu);
   impl_->db.reset();
+}
+
+const ExampleSource& ClientStore::source() const { return impl_->source; }
+
+Status ClientStore::Count(const std::string& counter) {
+  return impl_->Run([&](SQLite::Database& db) -> Status {
+    CountUp(db, counter, 1);
+    return OkStatus();
+  });
 }
 
 // --------------------------------------------------------------- identity
@@ -187,15 +491,22 @@ Status ClientStore::SetOwner(const StoreOwner& owner) {
 Result<std::optional<std::string>> ClientStore::Bundle() {
   return impl_->Run(
       [&](SQLite::Database& db) -> Result<std::optional<std::string>> {
-        const std::optional<Bytes> bundle = GetMeta(db, kBundle);
-        if (!bundle.has_value()) return std::optional<std::string>();
-        return std::optional<std::string>(ToString(*bundle));
+        const std::optional<Bytes> sealed = GetMeta(db, kMetaBundle);
+        if (!sealed.has_value()) return std::optional<std::string>();
+        const Result<Bytes> bundle =
+            impl_->seal.Open(MetaPlace(kMetaBundle), *sealed);
+        if (bundle.ok()) return std::optional<std::string>(ToString(*bundle));
+        impl_->TellDamaged(db, MetaPlace(kMetaBundle));
+        return std::optional<std::string>();
       });
 }
 
 Status ClientStore::SetBundle(const std::string& bundle_json) {
   return impl_->Run([&](SQLite::Database& db) -> Status {
-    SetMeta(db, kBundle, AsBytes(bundle_json));
+    SELVAGE_ASSIGN_OR_RETURN(
+        const Bytes sealed,
+        impl_->seal.Seal(MetaPlace(kMetaBundle), AsBytes(bundle_json)));
+    SetMeta(db, kMetaBundle, sealed);
     return OkStatus();
   });
 }
@@ -241,106 +552,6 @@ Status ClientStore::SaveEnrolment(const Enrolment& enrolment) {
   });
 }
 
-// --------------------------------------------------------------- examples
-
-Result<std::vector<int64_t>> ClientStore::AddExamples(
-    std::string_view collection, std::span<const std::vector<Bytes>> examples) {
-  return impl_->Run([&](SQLite::Database& db) -> Result<std::vector<int64_t>> {
-    std::vector<int64_t> ids;
-    SQLite::Transaction transaction(db);
-    SQLite::Statement insert(
-        db,
-        "INSERT INTO example (collection, layout, inputs) VALUES (?, ?, "
-        "?)");
-    for (const std::vector<Bytes>& inputs : examples) {
-      std::vector<size_t> sizes;
-      Bytes all;
-      for (const Bytes& input : inputs) {
-        sizes.push_back(input.size());
-        AppendBytes(all, input);
-      }
-      insert.reset();
-      insert.bind(1, std::string(collection));
-      insert.bind(2, LayoutOf(sizes));
-      Bind(insert, 3, all);
-      insert.exec();
-      ids.push_back(db.getLastInsertRowid());
-    }
-    transaction.commit();
-    return ids;
-  });
-}
-
-Status ClientStore::DeleteExample(int64_t id) {
-  return impl_->Run([&](SQLite::Database& db) -> Status {
-    SQLite::Statement remove(db, "DELETE FROM example WHERE id = ?");
-    remove.bind(1, id);
-    if (remove.exec() == 0) {
-      return NotFound("there is no example " + std::to_string(id));
-    }
-    // secure_delete overwrote it in the pages; the log goes too.
-    db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
-    return OkStatus();
-  });
-}
-
-Result<uint64_t> ClientStore::CountExamples(std::string_view collection) {
-  return impl_->Run([&](SQLite::Database& db) -> Result<uint64_t> {
-    SQLite::Statement query(
-        db, "SELECT count(*) FROM example WHERE collection = ?");
-    query.bind(1, std::string(collection));
-    query.executeStep();
-    return static_cast<uint64_t>(query.getColumn(0).getInt64());
-  });
-}
-
-Result<std::vector<int64_t>> ClientStore::ExampleIds(
-    std::string_view collection, std::span<const size_t> input_sizes) {
-  return impl_->Run([&](SQLite::Database& db) -> Result<std::vector<int64_t>> {
-    SQLite::Statement query(db,
-                            "SELECT id FROM example WHERE collection = ? AND "
-                            "layout = ? ORDER BY id");
-    query.bind(1, std::string(collection));
-    query.bind(2, LayoutOf(input_sizes));
-    std::vector<int64_t> ids;
-    while (query.executeStep()) ids.push_back(query.getColumn(0).getInt64());
-    return ids;
-  });
-}
-
-Result<ExampleSet> ClientStore::LoadExamples(
-    std::span<const int64_t> ids, std::span<const size_t> input_sizes) {
-  size_t total = 0;
-  for (const size_t size : input_sizes) total += size;
-  ExampleSet set;
-  set.count = ids.size();
-  set.inputs.resize(input_sizes.size());
-  return impl_->Run([&](SQLite::Database& db) -> Result<ExampleSet> {
-    for (size_t i = 0; i < input_sizes.size(); ++i) {
-      set.inputs[i].reserve(ids.size() * input_sizes[i]);
-    }
-    SQLite::Statement query(db, "SELECT inputs FROM example WHERE id = ?");
-    for (const int64_t id : ids) {
-      query.reset();
-      query.bind(1, id);
-      if (!query.executeStep()) {
-        return NotFound("there is no example " + std::to_string(id));
-      }
-      const SQLite::Column column = query.getColumn(0);
-      const auto* data = static_cast<const uint8_t*>(column.getBlob());
-      if (static_cast<size_t>(column.getBytes()) != total) {
-        return DataLoss("example " + std::to_string(id) +
-                        " does not have the size it was stored with");
-      }
-      for (size_t i = 0; i < input_sizes.size(); ++i) {
-        AppendBytes(set.inputs[i], ByteSpan(data, input_sizes[i]));
-        data += input_sizes[i];
-      }
-    }
-    return std::move(set);
-  });
-}
-
 // ------------------------------------------------------------ the session
 
 Result<Time> ClientStore::NextReport() {
@@ -365,7 +576,11 @@ Status ClientStore::SetNextReport(Time when) {
 
 Result<std::optional<Bytes>> ClientStore::LoadSession() {
   return impl_->Run([&](SQLite::Database& db) -> Result<std::optional<Bytes>> {
-    return GetMeta(db, kSession);
+    const std::optional<Bytes> sealed = GetMeta(db, kMetaSession);
+    if (!sealed.has_value()) return std::optional<Bytes>();
+    Result<Bytes> plain = impl_->seal.Open(MetaPlace(kMetaSession), *sealed);
+    // Nothing is no session: it is set aside like any other that does not read.
+    return std::optional<Bytes>(plain.ok() ? *std::move(plain) : Bytes());
   });
 }
 
@@ -374,72 +589,187 @@ Status ClientStore::SaveSession(const SessionChange& change) {
     SELVAGE_RETURN_IF_ERROR(
         CheckBlobSize("the update", change.outbox->update.encoded));
   }
+  const ValueSeal& seal = impl_->seal;
   return impl_->Run([&](SQLite::Database& db) -> Status {
     SQLite::Transaction transaction(db);
-    SetMeta(db, kSession, change.session);
-    if (change.drop_outbox) db.exec("DELETE FROM outbox");
+    SELVAGE_ASSIGN_OR_RETURN(
+        const Bytes session,
+        seal.Seal(MetaPlace(kMetaSession), change.session));
+    SetMeta(db, kMetaSession, session);
+    if (change.crashes != nullptr) SetMeta(db, kMetaCrashes, *change.crashes);
+    if (change.drop_outbox) {
+      SELVAGE_RETURN_IF_ERROR(
+          DropOutbox(db, seal, impl_->clock.Now(), change.dropped));
+    }
     if (change.outbox != nullptr) {
-      const BuiltUpdate& update = change.outbox->update;
-      SQLite::Statement insert(
-          db,
-          "INSERT OR REPLACE INTO outbox (one, assignment_id, digest, codec, "
-          "weight, metrics, payload) VALUES (1, ?, ?, ?, ?, ?, ?)");
-      insert.bind(1, change.outbox->assignment_id);
-      Bind(insert, 2, update.digest.span());
-      insert.bind(3, static_cast<int>(update.codec));
-      insert.bind(4, static_cast<int64_t>(update.weight));
-      Bind(insert, 5, EncodeMetrics(update.metrics));
-      Bind(insert, 6, update.encoded);
+      const OutboxEntry& entry = *change.outbox;
+      const BuiltUpdate& update = entry.update;
+      OutboxAbout about;
+      about.task = entry.task;
+      about.round = entry.round;
+      about.version = entry.version;
+      about.expires = entry.expires;
+      about.digest = update.digest;
+      about.codec = static_cast<int>(update.codec);
+      about.weight = update.weight;
+      about.norm = update.norm;
+      about.metrics = EncodeMetrics(update.metrics);
+      SELVAGE_ASSIGN_OR_RETURN(
+          const Bytes sealed_about,
+          seal.Seal(OutboxPlace("about", entry.assignment_id),
+                    EncodeAbout(about)));
+      SELVAGE_ASSIGN_OR_RETURN(
+          const Bytes sealed_payload,
+          seal.Seal(OutboxPlace("payload", entry.assignment_id),
+                    update.encoded));
+      SQLite::Statement insert(db,
+                               "INSERT OR REPLACE INTO outbox (one, "
+                               "assignment_id, about, payload) "
+                               "VALUES (1, ?, ?, ?)");
+      insert.bind(1, entry.assignment_id);
+      Bind(insert, 2, sealed_about);
+      Bind(insert, 3, sealed_payload);
       insert.exec();
+      SELVAGE_RETURN_IF_ERROR(
+          AddAudit(db, seal,
+                   AuditOf(about, update.encoded.size(), impl_->clock.Now(),
+                           AuditResult::kRecorded)));
     }
     if (change.tensors != nullptr) {
+      SELVAGE_ASSIGN_OR_RETURN(
+          const Bytes sealed,
+          seal.Seal(TaskPlace("tensors", "master_values", change.tensors->task),
+                    change.tensors->master_values));
       SQLite::Statement insert(db,
                                "INSERT OR REPLACE INTO tensors (task, program, "
                                "master_values) VALUES (?, ?, ?)");
       insert.bind(1, change.tensors->task);
       Bind(insert, 2, change.tensors->program_digest.span());
-      Bind(insert, 3, change.tensors->master_values);
+      Bind(insert, 3, sealed);
       insert.exec();
     }
-    for (const std::string& name : change.counters) {
-      SQLite::Statement count(db,
-                              "INSERT INTO counter (name, value) VALUES (?, 1) "
-                              "ON CONFLICT DO UPDATE SET value = value + 1");
-      count.bind(1, name);
-      count.exec();
-    }
+    for (const std::string& name : change.counters) CountUp(db, name, 1);
     transaction.commit();
     return OkStatus();
   });
 }
 
 Result<std::optional<OutboxEntry>> ClientStore::LoadOutbox() {
+  const ValueSeal& seal = impl_->seal;
   return impl_->Run(
       [&](SQLite::Database& db) -> Result<std::optional<OutboxEntry>> {
-        SQLite::Statement query(db,
-                                "SELECT assignment_id, digest, codec, weight, "
-                                "metrics, payload FROM outbox");
-        if (!query.executeStep()) return std::optional<OutboxEntry>();
+        SELVAGE_ASSIGN_OR_RETURN(const std::optional<OutboxRow> row,
+                                 ReadOutboxRow(db, seal));
+        if (!row.has_value()) return std::optional<OutboxEntry>();
         OutboxEntry entry;
-        entry.assignment_id = query.getColumn(0).getString();
-        SELVAGE_ASSIGN_OR_RETURN(
-            entry.update.digest,
-            crypto::Digest::FromBytes(BlobOf(query.getColumn(1))));
-        const int codec = query.getColumn(2).getInt();
+        entry.assignment_id = row->assignment_id;
+        entry.task = row->about.task;
+        entry.round = row->about.round;
+        entry.version = row->about.version;
+        entry.expires = row->about.expires;
+        entry.update.digest = row->about.digest;
+        const int codec = row->about.codec;
         if (codec < 0 || codec > static_cast<int>(plan::CodecName::kFloat16)) {
           return DataLoss("the outbox names codec " + std::to_string(codec));
         }
         entry.update.codec = static_cast<plan::CodecName>(codec);
-        entry.update.weight =
-            static_cast<uint32_t>(query.getColumn(3).getInt64());
+        entry.update.weight = row->about.weight;
+        entry.update.norm = row->about.norm;
         SELVAGE_ASSIGN_OR_RETURN(entry.update.metrics,
-                                 DecodeMetrics(BlobOf(query.getColumn(4))));
-        entry.update.encoded = BlobOf(query.getColumn(5));
+                                 DecodeMetrics(row->about.metrics));
+        SQLite::Statement query(db, "SELECT payload FROM outbox");
+        if (!query.executeStep()) return std::optional<OutboxEntry>();
+        SELVAGE_ASSIGN_OR_RETURN(
+            entry.update.encoded,
+            seal.Open(OutboxPlace("payload", entry.assignment_id),
+                      BlobOf(query.getColumn(0))));
         if (crypto::Sha256(entry.update.encoded) != entry.update.digest) {
           return DataLoss("the update in the outbox does not have its digest");
         }
         return std::optional<OutboxEntry>(std::move(entry));
       });
+}
+
+Result<std::vector<OutboxItem>> ClientStore::InspectOutbox() {
+  return impl_->Run(
+      [&](SQLite::Database& db) -> Result<std::vector<OutboxItem>> {
+        SELVAGE_ASSIGN_OR_RETURN(const std::optional<OutboxRow> row,
+                                 ReadOutboxRow(db, impl_->seal));
+        std::vector<OutboxItem> items;
+        if (!row.has_value()) return items;
+        items.push_back({.task = row->about.task,
+                         .round = row->about.round,
+                         .assignment_id = row->assignment_id,
+                         .size_bytes = row->payload_size,
+                         .norm = row->about.norm,
+                         .weight = row->about.weight,
+                         .expires = row->about.expires});
+        return items;
+      });
+}
+
+Result<std::vector<AuditEntry>> ClientStore::Audit(size_t count_max) {
+  return impl_->Run(
+      [&](SQLite::Database& db) -> Result<std::vector<AuditEntry>> {
+        SQLite::Statement query(
+            db, "SELECT id, entry FROM audit ORDER BY id DESC LIMIT ?");
+        query.bind(1, static_cast<int64_t>(std::min(count_max, kAuditMax)));
+        std::vector<AuditEntry> entries;
+        while (query.executeStep()) {
+          const int64_t id = query.getColumn(0).getInt64();
+          SELVAGE_ASSIGN_OR_RETURN(
+              const Bytes plain, impl_->seal.Open(AuditPlace(AuditRow(id)),
+                                                  BlobOf(query.getColumn(1))));
+          SELVAGE_ASSIGN_OR_RETURN(AuditEntry entry, DecodeAudit(plain));
+          entries.push_back(std::move(entry));
+        }
+        return entries;
+      });
+}
+
+Status ClientStore::Forget(ByteSpan session, const ForgetOptions& options) {
+  const ValueSeal& seal = impl_->seal;
+  return impl_->Run([&](SQLite::Database& db) -> Status {
+    SQLite::Transaction transaction(db);
+    SELVAGE_ASSIGN_OR_RETURN(const Bytes sealed,
+                             seal.Seal(MetaPlace(kMetaSession), session));
+    SetMeta(db, kMetaSession, sealed);
+    SELVAGE_RETURN_IF_ERROR(
+        DropOutbox(db, seal, impl_->clock.Now(), AuditResult::kWithdrawn));
+    if (options.audit) db.exec("DELETE FROM audit");
+    db.exec("DELETE FROM example");
+    db.exec("DELETE FROM usage");
+    db.exec("DELETE FROM tensors");
+    db.exec("DELETE FROM good_model WHERE personal = 1");
+    std::vector<std::string> tasks;
+    {
+      SQLite::Statement query(db, "SELECT task FROM model");
+      while (query.executeStep())
+        tasks.push_back(query.getColumn(0).getString());
+    }
+    for (const std::string& task : tasks) {
+      SELVAGE_ASSIGN_OR_RETURN(
+          const Bytes global,
+          seal.Seal(TaskPlace("model", "global_scores", task), {}));
+      SELVAGE_ASSIGN_OR_RETURN(
+          const Bytes personal,
+          seal.Seal(TaskPlace("model", "personal_scores", task), {}));
+      SQLite::Statement clear(
+          db,
+          "UPDATE model SET personal_serving = 0, personal_values = NULL, "
+          "personal_digest = NULL, alone_values = NULL, alone_scores = NULL, "
+          "holdout_count = 0, global_scores = ?, personal_scores = ? "
+          "WHERE task = ?");
+      Bind(clear, 1, global);
+      Bind(clear, 2, personal);
+      clear.bind(3, task);
+      clear.exec();
+    }
+    transaction.commit();
+    // secure_delete overwrote it in the pages; the log goes too.
+    db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    return OkStatus();
+  });
 }
 
 Result<std::optional<PersonalTensors>> ClientStore::LoadTensors(
@@ -455,7 +785,12 @@ Result<std::optional<PersonalTensors>> ClientStore::LoadTensors(
         SELVAGE_ASSIGN_OR_RETURN(
             tensors.program_digest,
             crypto::Digest::FromBytes(BlobOf(query.getColumn(0))));
-        tensors.master_values = BlobOf(query.getColumn(1));
+        SELVAGE_ASSIGN_OR_RETURN(
+            std::optional<Bytes> values,
+            impl_->OpenOrDrop(db, TaskPlace("tensors", "master_values", task),
+                              query.getColumn(1)));
+        if (!values.has_value()) return std::optional<PersonalTensors>();
+        tensors.master_values = *std::move(values);
         return std::optional<PersonalTensors>(std::move(tensors));
       });
 }

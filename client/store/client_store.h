@@ -2,6 +2,10 @@
 // outbox, in one SQLite file (WAL, synchronous=FULL, secure_delete). Durable
 // once a call returned OK; a transaction is all or nothing through any kill or
 // power cut.
+//
+// What was learned from the owner is sealed (value_seal.h): inputs of examples,
+// personal and alone slots, personal tensors, scores, the outbox, the session,
+// the audit, and the enrolment bundle. Names, counts, sizes and times are not.
 #pragma once
 
 #include <cstdint>
@@ -15,19 +19,37 @@
 
 #include "base/bytes.h"
 #include "base/file_system.h"
+#include "base/log.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "base/time.h"
+#include "client/core/host_data.h"
 #include "client/core/trainer.h"
 #include "client/core/update_builder.h"
+#include "client/store/storage_keys.h"
 #include "crypto/digest.h"
 #include "crypto/signature.h"
 
 namespace selvage::client {
 
+// Examples that stay with the host, and how many of a collection are read.
+struct ExampleSource {
+  DataSource* host = nullptr;  // nullptr: the examples are in the store
+  uint64_t count_max = 0;
+  uint64_t bytes_max = 0;
+};
+
 struct ClientStoreOptions {
-  Path path;        // the database file; its directory exists
-  std::string vfs;  // SQLite VFS; empty: the default
+  Path path;             // the database file; its directory exists
+  std::string vfs = {};  // SQLite VFS; empty: the default
+  // Used by Open() only.
+  StorageKeys& keys;
+  // These must outlive the store.
+  Clock& clock;
+  EventSink& events;
+  // Of the whole file; enforced where examples are added. 0: no bound.
+  uint64_t bytes_max = 0;
+  ExampleSource source = {};  // what source() gives
 };
 
 struct Enrolment {
@@ -45,6 +67,10 @@ struct StoreOwner {
 // The one update that was recorded and not yet answered.
 struct OutboxEntry {
   std::string assignment_id;
+  std::string task = {};
+  uint64_t round = 0;
+  uint64_t version = 0;
+  Time expires = kNever;
   BuiltUpdate update;
 };
 
@@ -60,9 +86,12 @@ struct PersonalTensors {
 struct SessionChange {
   Bytes session;
   bool drop_outbox = false;
+  // What became of the update that is dropped, for the audit.
+  AuditResult dropped = AuditResult::kWithdrawn;
   std::vector<std::string> counters = {};  // each plus one
   const OutboxEntry* outbox = nullptr;
   const PersonalTensors* tensors = nullptr;
+  const Bytes* crashes = nullptr;  // as SaveCrashes()
 };
 
 struct StoredModel {
@@ -78,6 +107,25 @@ struct StoredModel {
   uint64_t holdout_count = 0;
   std::vector<double> global_scores;  // means on the hold-out, by metric
   std::vector<double> personal_scores;
+  std::vector<double> alone_scores = {};
+  // Global version that the personal slot was made for.
+  uint64_t personal_version = 0;
+  // What LoadModel() found beside the values: the SHA-256 that they had when
+  // they were installed, for whoever loads them to check. Empty: not known.
+  // InstallModel() computes them.
+  crypto::Digest global_digest = {};
+  crypto::Digest personal_digest = {};
+};
+
+// What served before the active model did: the last known good one.
+struct GoodModel {
+  std::string task;
+  uint64_t version = 0;
+  std::string plan_json;
+  crypto::Digest program_digest;
+  crypto::Digest archive_digest;  // empty: none
+  Bytes values;                   // plan::SerializeMaster
+  bool personal = false;          // they were the personal slot's
 };
 
 struct ModelVersion {
@@ -96,13 +144,24 @@ struct PendingReport {
 // Thread-safe: one call at a time, the others wait.
 class ClientStore {
  public:
-  // Creates or opens. FAILED_PRECONDITION if a newer version made it.
+  // Creates or opens, and checks the file (PRAGMA quick_check).
+  // FAILED_PRECONDITION if a newer version made it, or the storage key is
+  // missing or another than it was sealed with. DATA_LOSS if it is damaged.
+  // A store whose values lie open is sealed; one that is sealed under the key
+  // of a file is sealed under the host's key, if the host gives one now, and
+  // the file is removed.
   static Result<std::unique_ptr<ClientStore>> Open(
       const ClientStoreOptions& options);
   ~ClientStore();
 
   // Releases the file; every call after it is FAILED_PRECONDITION. Idempotent.
   void Close();
+
+  // Where examples to train on come from.
+  const ExampleSource& source() const;
+
+  // One more of a counter of the next report.
+  Status Count(const std::string& counter);
 
   Result<std::optional<StoreOwner>> Owner();
   Status SetOwner(const StoreOwner& owner);
@@ -114,36 +173,63 @@ class ClientStore {
   Status SaveEnrolment(const Enrolment& enrolment);
 
   // -- examples
-  // All or none, in one transaction; their ids, in order.
-  Result<std::vector<int64_t>> AddExamples(
-      std::string_view collection,
-      std::span<const std::vector<Bytes>> examples);
+  // As Client::DeclareCollection(); the name was checked.
+  Status DeclareCollection(const std::string& name,
+                           const CollectionOptions& options);
+  // All or none, in one transaction; their ids, in order. What does not fit the
+  // bounds of the collection or of the store is evicted, oldest first, with a
+  // counter (examples_expired, examples_evicted) and an event. Errors as
+  // Client::AddExample().
+  Result<std::vector<int64_t>> AddExamples(std::string_view collection,
+                                           std::span<const Example> examples);
   // The bytes are overwritten on disk, also in the log. NOT_FOUND.
   Status DeleteExample(int64_t id);
+  // Those that have not expired; so everywhere below.
   Result<uint64_t> CountExamples(std::string_view collection);
-  // Ascending ids of the examples whose inputs have exactly these sizes.
+  // Ascending ids of the examples whose inputs have exactly these sizes;
+  // `consented`: only those with the owner's consent.
   Result<std::vector<int64_t>> ExampleIds(std::string_view collection,
-                                          std::span<const size_t> input_sizes);
-  // In the order of `ids`. NOT_FOUND if one is gone, DATA_LOSS if one has other
-  // sizes.
+                                          std::span<const size_t> input_sizes,
+                                          bool consented = false);
+  // In the order of `ids`. One that is damaged is left out, removed, counted
+  // (values_damaged) and told as an event. NOT_FOUND if one is gone, DATA_LOSS
+  // if one has other sizes.
   Result<ExampleSet> LoadExamples(std::span<const int64_t> ids,
                                   std::span<const size_t> input_sizes);
 
   // -- the session
+  // Bytes that Session::Restore() refuses if they are damaged.
   Result<std::optional<Bytes>> LoadSession();
   Status SaveSession(const SessionChange& change);
+  // DATA_LOSS if it is damaged.
   Result<std::optional<OutboxEntry>> LoadOutbox();
+  Result<std::vector<OutboxItem>> InspectOutbox();
+  // Newest first.
+  Result<std::vector<AuditEntry>> Audit(size_t count_max);
+  // Client::ForgetMe(), as far as it is about this file; `session` replaces
+  // what LoadSession() gives.
+  Status Forget(ByteSpan session, const ForgetOptions& options);
+  // nullopt also if they are damaged, which is counted and told.
   Result<std::optional<PersonalTensors>> LoadTensors(std::string_view task);
 
   // -- models
-  // The model, its program and its archive (empty: none) become active as one;
+  // The model, its program and its archive (empty: none) become active as one,
+  // and `good` (nullptr: whatever there is stays) its last known good one;
   // artefacts that no model needs any more are removed.
   Status InstallModel(const StoredModel& model, ByteSpan program,
-                      ByteSpan archive);
+                      ByteSpan archive, const GoodModel* good = nullptr);
+  // A personal or alone slot that is damaged is not there, which is counted
+  // and told: then the global one serves.
   Result<std::optional<StoredModel>> LoadModel(std::string_view task);
+  // nullopt also if it is damaged, which is counted and told.
+  Result<std::optional<GoodModel>> LoadGoodModel(std::string_view task);
   Result<std::vector<ModelVersion>> ListModels();  // by task
   // DATA_LOSS if the bytes do not have the digest, NOT_FOUND.
   Result<Bytes> LoadArtefact(const crypto::Digest& digest);
+
+  // -- crashes: CrashLedger::Save()
+  Result<std::optional<Bytes>> LoadCrashes();
+  Status SaveCrashes(ByteSpan ledger);
 
   // -- telemetry
   // The report that was not answered yet, or a new one named `new_id` over all

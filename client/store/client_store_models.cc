@@ -9,6 +9,10 @@ namespace selvage::client {
 using store_internal::Bind;
 using store_internal::BlobOf;
 using store_internal::CheckBlobSize;
+using store_internal::GetMeta;
+using store_internal::kMetaCrashes;
+using store_internal::SetMeta;
+using store_internal::TaskPlace;
 
 namespace {
 
@@ -28,13 +32,49 @@ Result<std::vector<double>> DecodeDoubles(ByteSpan bytes) {
   return values;
 }
 
-void BindOptional(SQLite::Statement& statement, int index,
-                  const std::optional<Bytes>& bytes) {
-  if (bytes.has_value()) {
-    Bind(statement, index, *bytes);
-  } else {
+Status BindSealed(SQLite::Statement& statement, int index,
+                  const ValueSeal& seal, const ValuePlace& place,
+                  const std::optional<Bytes>& plain) {
+  if (!plain.has_value()) {
     statement.bind(index);
+    return OkStatus();
   }
+  SELVAGE_ASSIGN_OR_RETURN(const Bytes sealed, seal.Seal(place, *plain));
+  Bind(statement, index, sealed);
+  return OkStatus();
+}
+
+void BindDigest(SQLite::Statement& statement, int index,
+                const crypto::Digest& digest) {
+  if (digest.empty()) {
+    statement.bind(index);
+  } else {
+    Bind(statement, index, digest.span());
+  }
+}
+
+Result<crypto::Digest> DigestOf(const SQLite::Column& column) {
+  if (column.isNull()) return crypto::Digest{};
+  return crypto::Digest::FromBytes(BlobOf(column));
+}
+
+Status PutGoodModel(SQLite::Database& db, const ValueSeal& seal,
+                    const GoodModel& good) {
+  SQLite::Statement insert(
+      db,
+      "INSERT OR REPLACE INTO good_model (task, version, plan, program, "
+      "archive, personal, serving_values) VALUES (?, ?, ?, ?, ?, ?, ?)");
+  insert.bind(1, good.task);
+  insert.bind(2, static_cast<int64_t>(good.version));
+  insert.bind(3, good.plan_json);
+  Bind(insert, 4, good.program_digest.span());
+  BindDigest(insert, 5, good.archive_digest);
+  insert.bind(6, good.personal ? 1 : 0);
+  SELVAGE_RETURN_IF_ERROR(BindSealed(
+      insert, 7, seal, TaskPlace("good_model", "serving_values", good.task),
+      good.values));
+  insert.exec();
+  return OkStatus();
 }
 
 void PutArtefact(SQLite::Database& db, const crypto::Digest& digest,
@@ -76,7 +116,7 @@ Result<std::vector<std::pair<std::string, uint64_t>>> DecodeCounters(
 }  // namespace
 
 Status ClientStore::InstallModel(const StoredModel& model, ByteSpan program,
-                                 ByteSpan archive) {
+                                 ByteSpan archive, const GoodModel* good) {
   SELVAGE_RETURN_IF_ERROR(CheckBlobSize("the archive", archive));
   SELVAGE_RETURN_IF_ERROR(CheckBlobSize("the model", model.global_values));
   return impl_->Run([&](SQLite::Database& db) -> Status {
@@ -89,8 +129,9 @@ Status ClientStore::InstallModel(const StoredModel& model, ByteSpan program,
         db,
         "INSERT OR REPLACE INTO model (task, version, plan, program, archive, "
         "global_values, personal_values, alone_values, personal_serving, "
-        "holdout_count, global_scores, personal_scores) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        "holdout_count, global_scores, personal_scores, global_digest, "
+        "personal_digest, personal_version, alone_scores) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     insert.bind(1, model.task);
     insert.bind(2, static_cast<int64_t>(model.version));
     insert.bind(3, model.plan_json);
@@ -101,17 +142,39 @@ Status ClientStore::InstallModel(const StoredModel& model, ByteSpan program,
       Bind(insert, 5, model.archive_digest.span());
     }
     Bind(insert, 6, model.global_values);
-    BindOptional(insert, 7, model.personal_values);
-    BindOptional(insert, 8, model.alone_values);
+    const ValueSeal& seal = impl_->seal;
+    SELVAGE_RETURN_IF_ERROR(BindSealed(
+        insert, 7, seal, TaskPlace("model", "personal_values", model.task),
+        model.personal_values));
+    SELVAGE_RETURN_IF_ERROR(BindSealed(
+        insert, 8, seal, TaskPlace("model", "alone_values", model.task),
+        model.alone_values));
     insert.bind(9, model.personal_serving ? 1 : 0);
     insert.bind(10, static_cast<int64_t>(model.holdout_count));
-    Bind(insert, 11, EncodeDoubles(model.global_scores));
-    Bind(insert, 12, EncodeDoubles(model.personal_scores));
+    SELVAGE_RETURN_IF_ERROR(BindSealed(
+        insert, 11, seal, TaskPlace("model", "global_scores", model.task),
+        EncodeDoubles(model.global_scores)));
+    SELVAGE_RETURN_IF_ERROR(BindSealed(
+        insert, 12, seal, TaskPlace("model", "personal_scores", model.task),
+        EncodeDoubles(model.personal_scores)));
+    BindDigest(insert, 13, crypto::Sha256(model.global_values));
+    BindDigest(insert, 14,
+               model.personal_values.has_value()
+                   ? crypto::Sha256(*model.personal_values)
+                   : crypto::Digest{});
+    insert.bind(15, static_cast<int64_t>(model.personal_version));
+    SELVAGE_RETURN_IF_ERROR(BindSealed(
+        insert, 16, seal, TaskPlace("model", "alone_scores", model.task),
+        EncodeDoubles(model.alone_scores)));
     insert.exec();
+    if (good != nullptr) {
+      SELVAGE_RETURN_IF_ERROR(PutGoodModel(db, seal, *good));
+    }
     db.exec(
         "DELETE FROM artefact WHERE digest NOT IN (SELECT program FROM model) "
         "AND digest NOT IN (SELECT archive FROM model WHERE archive IS NOT "
-        "NULL)");
+        "NULL) AND digest NOT IN (SELECT program FROM good_model) AND digest "
+        "NOT IN (SELECT archive FROM good_model WHERE archive IS NOT NULL)");
     transaction.commit();
     return OkStatus();
   });
@@ -119,43 +182,98 @@ Status ClientStore::InstallModel(const StoredModel& model, ByteSpan program,
 
 Result<std::optional<StoredModel>> ClientStore::LoadModel(
     std::string_view task) {
-  return impl_->Run(
-      [&](SQLite::Database& db) -> Result<std::optional<StoredModel>> {
-        SQLite::Statement query(
-            db,
-            "SELECT version, plan, program, archive, global_values, "
-            "personal_values, alone_values, personal_serving, holdout_count, "
-            "global_scores, personal_scores FROM model WHERE task = ?");
-        query.bind(1, std::string(task));
-        if (!query.executeStep()) return std::optional<StoredModel>();
-        StoredModel model;
-        model.task = task;
-        model.version = static_cast<uint64_t>(query.getColumn(0).getInt64());
-        model.plan_json = query.getColumn(1).getString();
-        SELVAGE_ASSIGN_OR_RETURN(
-            model.program_digest,
-            crypto::Digest::FromBytes(BlobOf(query.getColumn(2))));
-        if (!query.getColumn(3).isNull()) {
-          SELVAGE_ASSIGN_OR_RETURN(
-              model.archive_digest,
-              crypto::Digest::FromBytes(BlobOf(query.getColumn(3))));
-        }
-        model.global_values = BlobOf(query.getColumn(4));
-        if (!query.getColumn(5).isNull()) {
-          model.personal_values = BlobOf(query.getColumn(5));
-        }
-        if (!query.getColumn(6).isNull()) {
-          model.alone_values = BlobOf(query.getColumn(6));
-        }
-        model.personal_serving = query.getColumn(7).getInt() != 0;
-        model.holdout_count =
-            static_cast<uint64_t>(query.getColumn(8).getInt64());
-        SELVAGE_ASSIGN_OR_RETURN(model.global_scores,
-                                 DecodeDoubles(BlobOf(query.getColumn(9))));
-        SELVAGE_ASSIGN_OR_RETURN(model.personal_scores,
-                                 DecodeDoubles(BlobOf(query.getColumn(10))));
-        return std::optional<StoredModel>(std::move(model));
-      });
+  return impl_->Run([&](SQLite::Database& db)
+                        -> Result<std::optional<StoredModel>> {
+    SQLite::Statement query(
+        db,
+        "SELECT version, plan, program, archive, global_values, "
+        "personal_values, alone_values, personal_serving, holdout_count, "
+        "global_scores, personal_scores, global_digest, personal_digest, "
+        "personal_version, alone_scores FROM model WHERE task = ?");
+    query.bind(1, std::string(task));
+    if (!query.executeStep()) return std::optional<StoredModel>();
+    StoredModel model;
+    model.task = task;
+    model.version = static_cast<uint64_t>(query.getColumn(0).getInt64());
+    model.plan_json = query.getColumn(1).getString();
+    SELVAGE_ASSIGN_OR_RETURN(
+        model.program_digest,
+        crypto::Digest::FromBytes(BlobOf(query.getColumn(2))));
+    if (!query.getColumn(3).isNull()) {
+      SELVAGE_ASSIGN_OR_RETURN(
+          model.archive_digest,
+          crypto::Digest::FromBytes(BlobOf(query.getColumn(3))));
+    }
+    model.global_values = BlobOf(query.getColumn(4));
+    const auto open = [&](const char* column, int index) {
+      return impl_->OpenOrDrop(db, TaskPlace("model", column, task),
+                               query.getColumn(index));
+    };
+    SELVAGE_ASSIGN_OR_RETURN(model.personal_values, open("personal_values", 5));
+    SELVAGE_ASSIGN_OR_RETURN(model.alone_values, open("alone_values", 6));
+    model.personal_serving =
+        query.getColumn(7).getInt() != 0 && model.personal_values;
+    model.holdout_count = static_cast<uint64_t>(query.getColumn(8).getInt64());
+    SELVAGE_ASSIGN_OR_RETURN(const std::optional<Bytes> global,
+                             open("global_scores", 9));
+    SELVAGE_ASSIGN_OR_RETURN(const std::optional<Bytes> personal,
+                             open("personal_scores", 10));
+    SELVAGE_ASSIGN_OR_RETURN(model.global_scores,
+                             DecodeDoubles(global.value_or(Bytes())));
+    SELVAGE_ASSIGN_OR_RETURN(model.personal_scores,
+                             DecodeDoubles(personal.value_or(Bytes())));
+    SELVAGE_ASSIGN_OR_RETURN(model.global_digest,
+                             DigestOf(query.getColumn(11)));
+    SELVAGE_ASSIGN_OR_RETURN(model.personal_digest,
+                             DigestOf(query.getColumn(12)));
+    model.personal_version =
+        static_cast<uint64_t>(query.getColumn(13).getInt64());
+    SELVAGE_ASSIGN_OR_RETURN(const std::optional<Bytes> alone,
+                             open("alone_scores", 14));
+    SELVAGE_ASSIGN_OR_RETURN(model.alone_scores,
+                             DecodeDoubles(alone.value_or(Bytes())));
+    return std::optional<StoredModel>(std::move(model));
+  });
+}
+
+Result<std::optional<GoodModel>> ClientStore::LoadGoodModel(
+    std::string_view task) {
+  return impl_->Run([&](SQLite::Database& db)
+                        -> Result<std::optional<GoodModel>> {
+    SQLite::Statement query(
+        db,
+        "SELECT version, plan, program, archive, personal, serving_values "
+        "FROM good_model WHERE task = ?");
+    query.bind(1, std::string(task));
+    if (!query.executeStep()) return std::optional<GoodModel>();
+    GoodModel good;
+    good.task = task;
+    good.version = static_cast<uint64_t>(query.getColumn(0).getInt64());
+    good.plan_json = query.getColumn(1).getString();
+    SELVAGE_ASSIGN_OR_RETURN(good.program_digest, DigestOf(query.getColumn(2)));
+    SELVAGE_ASSIGN_OR_RETURN(good.archive_digest, DigestOf(query.getColumn(3)));
+    good.personal = query.getColumn(4).getInt() != 0;
+    SELVAGE_ASSIGN_OR_RETURN(
+        std::optional<Bytes> values,
+        impl_->OpenOrDrop(db, TaskPlace("good_model", "serving_values", task),
+                          query.getColumn(5)));
+    if (!values.has_value()) return std::optional<GoodModel>();
+    good.values = *std::move(values);
+    return std::optional<GoodModel>(std::move(good));
+  });
+}
+
+Result<std::optional<Bytes>> ClientStore::LoadCrashes() {
+  return impl_->Run([](SQLite::Database& db) -> Result<std::optional<Bytes>> {
+    return GetMeta(db, kMetaCrashes);
+  });
+}
+
+Status ClientStore::SaveCrashes(ByteSpan ledger) {
+  return impl_->Run([&](SQLite::Database& db) -> Status {
+    SetMeta(db, kMetaCrashes, ledger);
+    return OkStatus();
+  });
 }
 
 Result<std::vector<ModelVersion>> ClientStore::ListModels() {

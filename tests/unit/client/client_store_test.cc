@@ -10,6 +10,7 @@
 #include "tests/testing/fault_vfs.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/client/client_fixture.h"
+#include "tests/unit/client/store_fixture.h"
 
 namespace selvage::client {
 namespace {
@@ -47,7 +48,7 @@ StoredModel MakeModel(uint64_t version, ByteSpan program) {
 class ClientStoreTest : public ::testing::Test {
  protected:
   Result<std::unique_ptr<ClientStore>> TryOpen(const std::string& vfs = "") {
-    return ClientStore::Open({.path = path_, .vfs = vfs});
+    return parts_.Open(path_, vfs);
   }
   void Open() {
     store_.reset();
@@ -56,6 +57,7 @@ class ClientStoreTest : public ::testing::Test {
     store_ = *std::move(store);
   }
 
+  test::StoreParts parts_;
   test::TemporaryDirectory directory_;
   Path path_ = directory_.path() / "client.db";
   std::unique_ptr<ClientStore> store_;
@@ -108,8 +110,8 @@ TEST_F(ClientStoreTest, LoadExamples_Order_IsThatOfTheIds) {
   const std::vector<size_t> sizes = {2, 1};
   std::vector<int64_t> ids;
   for (uint8_t i = 0; i < 5; ++i) {
-    const std::vector<std::vector<Bytes>> one = {
-        {Bytes(2, i), Bytes(1, static_cast<uint8_t>(50 + i))}};
+    const std::vector<Example> one = {
+        {{Bytes(2, i), Bytes(1, static_cast<uint8_t>(50 + i))}}};
     ids.push_back(store_->AddExamples("numbers", one)->front());
   }
   ASSERT_THAT(store_->DeleteExample(ids[1]), IsOk());
@@ -130,7 +132,7 @@ TEST_F(ClientStoreTest, LoadExamples_Order_IsThatOfTheIds) {
 
 TEST_F(ClientStoreTest, AddExample_AfterDeletingTheLast_IdIsNotGivenAgain) {
   Open();
-  const std::vector<std::vector<Bytes>> one = {{Bytes(1, 1)}};
+  const std::vector<Example> one = {{{Bytes(1, 1)}}};
   const int64_t first = store_->AddExamples("numbers", one)->front();
   ASSERT_THAT(store_->DeleteExample(first), IsOk());
   EXPECT_GT(store_->AddExamples("numbers", one)->front(), first);
@@ -186,10 +188,11 @@ TEST(ClientStorePowerTest, SaveSession_PowerCutAnywhere_AllOrNothing) {
   for (uint64_t point = 0; point < 400; point += 3) {
     SCOPED_TRACE("power cut after operation " + std::to_string(point));
     FaultVfs vfs;
+    test::StoreParts parts;
     int durable = 0;
     bool finished = false;
     {
-      auto store = ClientStore::Open({.path = "/client.db", .vfs = vfs.name()});
+      auto store = parts.Open("/client.db", vfs.name());
       ASSERT_THAT(store, IsOk());
       vfs.FailAfter(point);
       for (int i = 1; i <= 4; ++i) {
@@ -218,7 +221,7 @@ TEST(ClientStorePowerTest, SaveSession_PowerCutAnywhere_AllOrNothing) {
       vfs.CrashTorn(random);
     }
     vfs.ClearFaults();
-    auto store = ClientStore::Open({.path = "/client.db", .vfs = vfs.name()});
+    auto store = parts.Open("/client.db", vfs.name());
     ASSERT_THAT(store, IsOk());
     const auto session = (*store)->LoadSession();
     const auto outbox = (*store)->LoadOutbox();
@@ -248,7 +251,8 @@ TEST(ClientStorePowerTest, SaveSession_PowerCutAnywhere_AllOrNothing) {
 
 TEST(ClientStorePowerTest, SaveSession_DiskFull_SaysSoAndRecovers) {
   FaultVfs vfs;
-  auto store = ClientStore::Open({.path = "/client.db", .vfs = vfs.name()});
+  test::StoreParts parts;
+  auto store = parts.Open("/client.db", vfs.name());
   ASSERT_THAT(store, IsOk());
   OutboxEntry entry = MakeEntry("a1");
   entry.update.encoded = Bytes(100'000, 7);

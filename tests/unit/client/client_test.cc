@@ -448,7 +448,7 @@ TEST_F(ClientTest, RunOnce_SilentTooLong_AsksForANewToken) {
 
 TEST_F(ClientTest, Open_KeyFile_IsPrivate) {
   Open();
-  for (const char* name : {"device.key", "client.db"}) {
+  for (const char* name : {"device.key", "storage.key", "client.db"}) {
     struct stat info {};
     ASSERT_EQ(::stat((state_dir_ / name).c_str(), &info), 0);
     EXPECT_EQ(info.st_mode & 0777U, 0600U) << name;
@@ -521,16 +521,6 @@ TEST_F(ClientTest, Open_BadOptions_AreRefused) {
   options.cache_dir = options.state_dir;
   EXPECT_THAT(Client::Open(options, Dependencies()).status(),
               StatusIs(StatusCode::kInvalidArgument));
-}
-
-TEST_F(ClientTest, Open_DamagedStore_IsDataLoss) {
-  Open();
-  client_.reset();
-  std::ofstream(state_dir_ / "client.db", std::ios::binary)
-      << std::string(8192, 'x');
-  std::filesystem::remove(state_dir_ / "client.db-wal");
-  EXPECT_THAT(Client::Open(Options(), Dependencies()).status(),
-              StatusIs(StatusCode::kDataLoss));
 }
 
 TEST_F(ClientTest, Close_EveryCall_IsRefusedAfterwards) {

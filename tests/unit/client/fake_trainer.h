@@ -20,7 +20,8 @@ namespace selvage::test {
 inline constexpr float kPersonalCanary = 12345.678F;
 
 struct FakeTrainerState {
-  // Called before every load, training step and scoring; an error ends it.
+  // Called before every load, training, step, scoring and prediction; an error
+  // ends it.
   std::function<Status(const std::string& call)> before = [](const auto&) {
     return OkStatus();
   };
@@ -30,6 +31,11 @@ struct FakeTrainerState {
   float blow_up = 0;
   // Fine-tuning (not federated training) goes the wrong way.
   bool personal_harms = false;
+  // What a model of this first float predicts; and its scores, [count, 2].
+  std::function<float(float value)> output = [](float value) { return value; };
+  std::function<std::vector<float>(float value, size_t count)> scores;
+  // How many examples each training had.
+  std::vector<size_t> trained_on;
 };
 
 // Inputs: anything, then an i64 label. The first float of the table predicts
@@ -54,7 +60,10 @@ class FakeModel final : public client::TrainableModel {
       const client::ExampleSet& examples,
       const client::LocalTraining& options) override {
     SELVAGE_RETURN_IF_ERROR(client::ValidateExamples(program_, examples));
+    SELVAGE_RETURN_IF_ERROR(state_.before("train"));
     ++state_.trainings;
+    state_.trained_on.push_back(examples.count);
+    const float start = values_.floats[0];
     SeededRandom random(options.seed);
     client::TrainingReport report;
     for (int epoch = 0; epoch < options.epochs; ++epoch) {
@@ -65,6 +74,11 @@ class FakeModel final : public client::TrainableModel {
       ++report.steps;
       for (const size_t i : options.trainable) {
         TrainEntry(program_.table.entries()[i], examples, options, random);
+        if (program_.table.entries()[i].offset == 0) {
+          values_.floats[0] -=
+              static_cast<float>(options.optimizer.lr * options.proximal_mu) *
+              (values_.floats[0] - start);
+        }
       }
     }
     return report;
@@ -74,6 +88,7 @@ class FakeModel final : public client::TrainableModel {
       const client::ExampleSet& examples) override {
     SELVAGE_RETURN_IF_ERROR(state_.before("score"));
     SELVAGE_RETURN_IF_ERROR(client::ValidateExamples(program_, examples));
+    if (state_.scores) return state_.scores(values_.floats[0], examples.count);
     std::vector<float> scores;
     for (size_t i = 0; i < examples.count; ++i) {
       const float error = values_.floats[0] - Label(examples, i);
@@ -84,8 +99,10 @@ class FakeModel final : public client::TrainableModel {
   }
 
   Result<Prediction> Predict(size_t count, ByteSpan) override {
-    return Prediction{.shape = {static_cast<int64_t>(count)},
-                      .values = std::vector<float>(count, values_.floats[0])};
+    SELVAGE_RETURN_IF_ERROR(state_.before("predict"));
+    return Prediction{
+        .shape = {static_cast<int64_t>(count)},
+        .values = std::vector<float>(count, state_.output(values_.floats[0]))};
   }
 
  private:
