@@ -30,6 +30,16 @@ struct ExampleSet {
 Status ValidateExamples(const plan::Program& program,
                         const ExampleSet& examples);
 
+// Where an interrupted training goes on: made by an engine, and understood by
+// no other.
+struct TrainingCheckpoint {
+  uint64_t steps = 0;  // done
+  Bytes state;         // values, optimizer, order, random numbers
+
+  friend bool operator==(const TrainingCheckpoint&,
+                         const TrainingCheckpoint&) = default;
+};
+
 struct LocalTraining {
   int epochs = 1;
   int batch_size = 32;  // the last batch of an epoch may be smaller
@@ -49,6 +59,18 @@ struct LocalTraining {
   Duration step_time_max = std::chrono::seconds(30);
   // Asked before every step; false stops training with CANCELLED.
   std::function<bool()> keep_going;
+  // Threads of one operator, where the engine has a choice; 0: its own choice.
+  int threads = 0;
+  // Goes on after the steps of this checkpoint of an earlier call with the same
+  // examples and options, before which the same values had been set: the result
+  // is that of a call that nothing interrupted, to the bit. An engine without
+  // checkpoints never made one. Must outlive the call; nullptr: from the start.
+  const TrainingCheckpoint* resume = nullptr;
+  // If set, and the engine can make checkpoints: called with one when
+  // `checkpoint_due` (asked before every step but the first) says so, and
+  // before a stop by `keep_going`.
+  std::function<bool()> checkpoint_due = {};
+  std::function<void(TrainingCheckpoint)> save_checkpoint = {};
 };
 
 struct TrainingReport {
@@ -68,8 +90,10 @@ class TrainableModel {
   // Trains on `examples` (at least one). The same values, examples, options and
   // thread count give the same result to the bit. On error the values are
   // unspecified: SetValues() before going on.
-  // CANCELLED, DEADLINE_EXCEEDED (a step took too long), OUT_OF_RANGE (the loss
-  // is not finite), RESOURCE_EXHAUSTED (memory), INTERNAL (the engine's words).
+  // FAILED_PRECONDITION (`resume` is no checkpoint of this training; nothing
+  // was trained), CANCELLED, DEADLINE_EXCEEDED (a step took too long),
+  // OUT_OF_RANGE (the loss is not finite), RESOURCE_EXHAUSTED (memory),
+  // INTERNAL (the engine's words).
   virtual Result<TrainingReport> Train(const ExampleSet& examples,
                                        const LocalTraining& options) = 0;
 

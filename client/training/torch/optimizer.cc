@@ -1,11 +1,21 @@
 #include "client/training/torch/optimizer.h"
 
 #include <cmath>
+#include <cstring>
+#include <string>
 #include <utility>
 
 #include <torch/torch.h>
 
 namespace selvage::client::torch_engine {
+namespace {
+
+ByteSpan AsByteSpan(const at::Tensor& dense) {
+  return ByteSpan(static_cast<const uint8_t*>(dense.data_ptr()),
+                  static_cast<size_t>(dense.nbytes()));
+}
+
+}  // namespace
 
 Optimizer::Optimizer(const plan::OptimizerSpec& spec,
                      std::vector<at::Tensor> parameters, double proximal_mu)
@@ -35,6 +45,56 @@ void Optimizer::Step() {
     }
     parameter.mutable_grad().reset();
   }
+}
+
+Bytes Optimizer::Save() const {
+  Bytes out;
+  const auto put = [&out](const at::Tensor& tensor) {
+    AppendLe(out, static_cast<uint8_t>(tensor.defined() ? 1 : 0));
+    if (!tensor.defined()) return;
+    const at::Tensor dense = tensor.contiguous();
+    AppendBytes(out, AsByteSpan(dense));
+  };
+  AppendLe(out, static_cast<uint64_t>(states_.size()));
+  for (const State& state : states_) {
+    AppendLe(out, state.steps);
+    put(state.momentum);
+    put(state.variance);
+  }
+  return out;
+}
+
+Status Optimizer::Restore(ByteSpan bytes) {
+  ByteReader in(bytes);
+  const auto get = [&](const at::Tensor& like, at::Tensor& tensor) -> Status {
+    SELVAGE_ASSIGN_OR_RETURN(const auto defined, in.Read<uint8_t>("defined"));
+    if (defined > 1) return DataLoss("the optimizer state is damaged");
+    if (defined == 0) {
+      tensor = at::Tensor();
+      return OkStatus();
+    }
+    at::Tensor loaded = at::empty_like(like, at::MemoryFormat::Contiguous);
+    SELVAGE_ASSIGN_OR_RETURN(
+        const ByteSpan raw,
+        in.ReadBytes(static_cast<size_t>(loaded.nbytes()), "tensor"));
+    std::memcpy(loaded.data_ptr(), raw.data(), raw.size());
+    tensor = std::move(loaded);
+    return OkStatus();
+  };
+  const torch::NoGradGuard no_grad;
+  SELVAGE_ASSIGN_OR_RETURN(const auto count, in.Read<uint64_t>("count"));
+  if (count != states_.size()) {
+    return DataLoss("the optimizer state is of " + std::to_string(count) +
+                    " tensors, not " + std::to_string(states_.size()));
+  }
+  for (size_t i = 0; i < states_.size(); ++i) {
+    State& state = states_[i];
+    SELVAGE_ASSIGN_OR_RETURN(state.steps, in.Read<int64_t>("steps"));
+    SELVAGE_RETURN_IF_ERROR(get(parameters_[i], state.momentum));
+    SELVAGE_RETURN_IF_ERROR(get(parameters_[i], state.variance));
+  }
+  if (in.remaining() != 0) return DataLoss("the optimizer state is too long");
+  return OkStatus();
 }
 
 void Optimizer::StepSgd(at::Tensor& parameter, at::Tensor gradient,

@@ -6,6 +6,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "base/bytes.h"
+#include "base/status.h"
 #include "plan/task.h"
 
 namespace selvage::client::torch_engine {
@@ -21,6 +23,12 @@ class Optimizer {
 
   // Moves every parameter that has a gradient and drops the gradients.
   void Step();
+
+  // The state of all parameters, for an Optimizer that is made alike.
+  Bytes Save() const;
+  // DATA_LOSS unless Save() wrote it for parameters of these sizes; the state
+  // is unspecified then.
+  Status Restore(ByteSpan bytes);
 
  private:
   struct State {

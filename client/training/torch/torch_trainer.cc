@@ -39,6 +39,19 @@ class GeneratorScope {
   }
   ~GeneratorScope() { generator_.set_state(saved_); }
 
+  Bytes Save() const {
+    const at::Tensor state = generator_.get_state().contiguous();
+    const auto* const begin = state.data_ptr<uint8_t>();
+    return Bytes(begin, begin + state.numel());
+  }
+  // Throws what LibTorch throws if it is no state of a generator.
+  void Restore(ByteSpan bytes) {
+    at::Tensor state =
+        torch::empty({static_cast<int64_t>(bytes.size())}, torch::kUInt8);
+    std::memcpy(state.data_ptr<uint8_t>(), bytes.data(), bytes.size());
+    generator_.set_state(state);
+  }
+
  private:
   const MutexLock lock_;
   at::Generator generator_;
@@ -103,6 +116,87 @@ class Batch {
   std::vector<Bytes> buffers_;
 };
 
+// LibTorch's threads are the process's: what they were comes back.
+class ThreadsScope {
+ public:
+  explicit ThreadsScope(int threads) : saved_(at::get_num_threads()) {
+    if (threads > 0 && threads != saved_) at::set_num_threads(threads);
+  }
+  ~ThreadsScope() {
+    if (at::get_num_threads() != saved_) at::set_num_threads(saved_);
+  }
+  ThreadsScope(const ThreadsScope&) = delete;
+  ThreadsScope& operator=(const ThreadsScope&) = delete;
+
+ private:
+  const int saved_;
+};
+
+// What a TrainingCheckpoint of this engine holds.
+struct SavedTraining {
+  int threads = 0;  // bits depend on it
+  int epoch = 0;
+  uint64_t at = 0;  // examples of the epoch that were used
+  uint64_t epoch_steps = 0;
+  double loss_sum = 0;
+  Bytes generator = {};  // empty: the program draws nothing
+  Bytes values = {};     // plan::SerializeMaster
+  Bytes optimizer = {};
+};
+
+constexpr uint32_t kCheckpointMagic = 0x43544c53;  // "SLTC"
+constexpr uint16_t kCheckpointVersion = 1;
+
+void PutBytes(Bytes& out, ByteSpan bytes) {
+  AppendLe(out, static_cast<uint64_t>(bytes.size()));
+  AppendBytes(out, bytes);
+}
+
+Result<Bytes> GetBytes(ByteReader& in, std::string_view what) {
+  SELVAGE_ASSIGN_OR_RETURN(const auto size, in.Read<uint64_t>(what));
+  if (size > in.remaining()) return DataLoss(std::string(what) + " is cut off");
+  SELVAGE_ASSIGN_OR_RETURN(const ByteSpan bytes, in.ReadBytes(size, what));
+  return Bytes(bytes.begin(), bytes.end());
+}
+
+Bytes Encode(const SavedTraining& saved) {
+  Bytes out;
+  AppendLe(out, kCheckpointMagic);
+  AppendLe(out, kCheckpointVersion);
+  AppendLe(out, static_cast<int32_t>(saved.threads));
+  AppendLe(out, static_cast<int32_t>(saved.epoch));
+  AppendLe(out, saved.at);
+  AppendLe(out, saved.epoch_steps);
+  uint64_t bits;
+  std::memcpy(&bits, &saved.loss_sum, sizeof bits);
+  AppendLe(out, bits);
+  PutBytes(out, saved.generator);
+  PutBytes(out, saved.values);
+  PutBytes(out, saved.optimizer);
+  return out;
+}
+
+Result<SavedTraining> DecodeTraining(ByteSpan bytes) {
+  ByteReader in(bytes);
+  SELVAGE_ASSIGN_OR_RETURN(const auto magic, in.Read<uint32_t>("magic"));
+  SELVAGE_ASSIGN_OR_RETURN(const auto version, in.Read<uint16_t>("version"));
+  if (magic != kCheckpointMagic || version != kCheckpointVersion) {
+    return DataLoss("it is of another engine");
+  }
+  SavedTraining saved;
+  SELVAGE_ASSIGN_OR_RETURN(saved.threads, in.Read<int32_t>("threads"));
+  SELVAGE_ASSIGN_OR_RETURN(saved.epoch, in.Read<int32_t>("epoch"));
+  SELVAGE_ASSIGN_OR_RETURN(saved.at, in.Read<uint64_t>("position"));
+  SELVAGE_ASSIGN_OR_RETURN(saved.epoch_steps, in.Read<uint64_t>("steps"));
+  SELVAGE_ASSIGN_OR_RETURN(const auto bits, in.Read<uint64_t>("loss"));
+  std::memcpy(&saved.loss_sum, &bits, sizeof bits);
+  SELVAGE_ASSIGN_OR_RETURN(saved.generator, GetBytes(in, "generator"));
+  SELVAGE_ASSIGN_OR_RETURN(saved.values, GetBytes(in, "values"));
+  SELVAGE_ASSIGN_OR_RETURN(saved.optimizer, GetBytes(in, "optimizer"));
+  if (in.remaining() != 0) return DataLoss("it is too long");
+  return saved;
+}
+
 // 0, 1, ... count - 1
 std::vector<size_t> Rows(size_t count) {
   std::vector<size_t> rows(count);
@@ -143,7 +237,9 @@ class TorchModel final : public TrainableModel {
       if (computation_->uses_randomness()) {
         generator = std::make_unique<GeneratorScope>(options.seed);
       }
-      Result<TrainingReport> report = TrainChecked(examples, options);
+      const ThreadsScope threads(options.threads);
+      Result<TrainingReport> report =
+          TrainChecked(examples, options, generator.get());
       Detach();
       return report;
     } catch (...) {
@@ -303,8 +399,54 @@ class TorchModel final : public TrainableModel {
     std::vector<std::pair<size_t, uint32_t>> versions_;
   };
 
+  // After the optimizer took what it keeps of the values at the start.
+  Status Resume(const TrainingCheckpoint& from, const LocalTraining& options,
+                size_t example_count, size_t batch_size,
+                GeneratorScope* generator, engine::Optimizer& optimizer,
+                SavedTraining& saved) {
+    const auto load = [&]() -> Status {
+      SELVAGE_ASSIGN_OR_RETURN(saved, DecodeTraining(from.state));
+      const bool possible = saved.threads == at::get_num_threads() &&
+                            saved.epoch >= 0 && saved.epoch < options.epochs &&
+                            saved.at < example_count &&
+                            saved.at == saved.epoch_steps * batch_size &&
+                            std::isfinite(saved.loss_sum) &&
+                            saved.generator.empty() == (generator == nullptr);
+      if (!possible) return DataLoss("it is of another training");
+      SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint values,
+                               plan::ParseMaster(program_.table, saved.values));
+      SELVAGE_RETURN_IF_ERROR(optimizer.Restore(saved.optimizer));
+      if (generator != nullptr) generator->Restore(saved.generator);
+      const torch::NoGradGuard no_grad;
+      engine::CopyIn(program_.table, values, named_);
+      return OkStatus();
+    };
+    Status status;
+    try {
+      status = load();
+    } catch (...) {
+      status = engine::StatusFromException(StatusCode::kInternal, "checkpoint");
+    }
+    if (status.ok()) return status;
+    return FailedPrecondition("the checkpoint cannot be gone on from: " +
+                              std::string(status.message()));
+  }
+
+  TrainingCheckpoint Checkpoint(SavedTraining saved, uint64_t steps,
+                                const GeneratorScope* generator,
+                                const engine::Optimizer& optimizer) const {
+    const torch::NoGradGuard no_grad;
+    saved.threads = at::get_num_threads();
+    if (generator != nullptr) saved.generator = generator->Save();
+    saved.values =
+        plan::SerializeMaster(engine::CopyOut(program_.table, named_));
+    saved.optimizer = optimizer.Save();
+    return {.steps = steps, .state = Encode(saved)};
+  }
+
   Result<TrainingReport> TrainChecked(const ExampleSet& examples,
-                                      const LocalTraining& options) {
+                                      const LocalTraining& options,
+                                      GeneratorScope* generator) {
     // A `personal` buffer that the caller counts as trainable has no gradient;
     // it moves by itself like any other.
     std::set<size_t> trained;
@@ -321,8 +463,6 @@ class TorchModel final : public TrainableModel {
         to_restore.emplace_back(i, tensors_[i].clone());
       }
     }
-    const Guard guard(*this, may_move);
-
     computation_->SetTraining(true);
     std::vector<at::Tensor> parameters;
     for (const size_t i : trained) {
@@ -331,19 +471,42 @@ class TorchModel final : public TrainableModel {
     }
     engine::Optimizer optimizer(options.optimizer, parameters,
                                 options.proximal_mu);
-
     const size_t batch_size =
         std::min(static_cast<size_t>(options.batch_size), examples.count);
+    SavedTraining begun;
+    TrainingReport report;
+    if (options.resume != nullptr) {
+      SELVAGE_RETURN_IF_ERROR(Resume(*options.resume, options, examples.count,
+                                     batch_size, generator, optimizer, begun));
+      report.steps = options.resume->steps;
+    }
+    const Guard guard(*this, may_move);
+
     Batch batch(program_.inputs, batch_size);
     std::vector<size_t> order = Rows(examples.count);
     SeededRandom random(options.seed);
-    TrainingReport report;
-    for (int epoch = 0; epoch < options.epochs; ++epoch) {
+    for (int epoch = 0; epoch < begun.epoch; ++epoch) Shuffle(order, random);
+    for (int epoch = begun.epoch; epoch < options.epochs; ++epoch) {
       Shuffle(order, random);
-      double loss_sum = 0;
-      uint64_t steps = 0;
-      for (size_t at = 0; at < order.size(); at += batch_size) {
+      const bool first = epoch == begun.epoch;
+      double loss_sum = first ? begun.loss_sum : 0;
+      uint64_t steps = first ? begun.epoch_steps : 0;
+      for (size_t at = first ? begun.at : 0; at < order.size();
+           at += batch_size) {
+        const auto save = [&] {
+          options.save_checkpoint(Checkpoint({.epoch = epoch,
+                                              .at = at,
+                                              .epoch_steps = steps,
+                                              .loss_sum = loss_sum},
+                                             report.steps, generator,
+                                             optimizer));
+        };
+        const bool can_save = options.save_checkpoint && report.steps > 0;
+        if (can_save && options.checkpoint_due && options.checkpoint_due()) {
+          save();
+        }
         if (options.keep_going && !options.keep_going()) {
+          if (can_save) save();
           return Cancelled("training was stopped after " +
                            std::to_string(report.steps) + " steps");
         }
