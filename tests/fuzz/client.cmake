@@ -1,6 +1,9 @@
 selvage_fuzz(fuzz_session
   SRCS ${CMAKE_CURRENT_LIST_DIR}/client/fuzz_session.cc
   DEPS selvage::client_core)
+selvage_fuzz(fuzz_crash_ledger
+  SRCS ${CMAKE_CURRENT_LIST_DIR}/client/fuzz_crash_ledger.cc
+  DEPS selvage::client_core)
 selvage_fuzz(fuzz_enrolment_bundle
   SRCS ${CMAKE_CURRENT_LIST_DIR}/client/fuzz_enrolment_bundle.cc
   DEPS selvage::client)
