@@ -1,6 +1,8 @@
 #include "client/agent/device.h"
 
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "client/agent/idx.h"
 
@@ -34,36 +36,40 @@ Result<std::vector<IdxRows>> ReadInputs(FileSystem& files,
 
 }  // namespace
 
+Status StatusOf(const host::Error& error) {
+  return {static_cast<StatusCode>(error.code()), error.message()};
+}
+
 Status ImportExamples(FileSystem& files, const DeviceData& data,
-                      client::Client& client) {
+                      host::Client& client) try {
   if (data.folder.empty()) return OkStatus();
-  SELVAGE_ASSIGN_OR_RETURN(const uint64_t present,
-                           client.CountExamples(data.collection));
+  const uint64_t present = client.CountExamples(data.collection);
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<IdxRows> inputs,
                            ReadInputs(files, data, "train"));
   // In batches: a sync of the disk each, and little memory.
   constexpr size_t kBatch = 256;
   const size_t count = inputs.front().count;
   for (auto i = static_cast<size_t>(present); i < count;) {
-    std::vector<client::Example> batch;
+    std::vector<host::Example> batch;
     for (; i < count && batch.size() < kBatch; ++i) {
-      client::Example& example = batch.emplace_back();
+      std::vector<host::Tensor> tensors;
       for (const IdxRows& input : inputs) {
         const ByteSpan row = input.Row(i);
-        example.inputs.emplace_back(row.begin(), row.end());
+        tensors.push_back(host::Tensor::Raw(row.data(), row.size()));
       }
+      batch.emplace_back(std::move(tensors));
     }
-    SELVAGE_RETURN_IF_ERROR(
-        client.AddExamples(data.collection, batch).status());
+    client.AddExamples(data.collection, batch);
   }
   return OkStatus();
+} catch (const host::Error& error) {
+  return StatusOf(error);
 }
 
-Result<client::ExampleSet> ReadTestExamples(FileSystem& files,
-                                            const DeviceData& data) {
+Result<ExampleSet> ReadTestExamples(FileSystem& files, const DeviceData& data) {
   SELVAGE_ASSIGN_OR_RETURN(std::vector<IdxRows> inputs,
                            ReadInputs(files, data, "test"));
-  client::ExampleSet examples;
+  ExampleSet examples;
   examples.count = inputs.front().count;
   for (IdxRows& input : inputs) {
     examples.inputs.push_back(std::move(input.rows));
@@ -74,29 +80,38 @@ Result<client::ExampleSet> ReadTestExamples(FileSystem& files,
 Result<std::string> EvaluateDevice(FileSystem& files, const DeviceData& data,
                                    const std::string& name,
                                    const std::string& task,
-                                   client::Client& client) {
-  SELVAGE_ASSIGN_OR_RETURN(const client::ModelInfo info, client.Info(task));
-  SELVAGE_ASSIGN_OR_RETURN(const client::ExampleSet test,
+                                   host::Client& client) try {
+  constexpr std::pair<const char*, int32_t> kSlots[] = {
+      {"alone", SELVAGE_SLOT_ALONE},
+      {"global", SELVAGE_SLOT_GLOBAL},
+      {"personal", SELVAGE_SLOT_PERSONAL},
+      {"serving", SELVAGE_SLOT_SERVING},
+  };
+  const host::Model model = client.GetModel(task);
+  SELVAGE_ASSIGN_OR_RETURN(const ExampleSet test,
                            ReadTestExamples(files, data));
+  std::vector<host::Tensor> inputs;
+  for (const Bytes& input : test.inputs) {
+    inputs.push_back(host::Tensor::Raw(input.data(), input.size()));
+  }
   nlohmann::json out = {{"device", name},
                         {"task", task},
-                        {"version", info.version},
+                        {"version", model.version},
                         {"examples", test.count},
-                        {"holdout", info.holdout_count},
-                        {"personal_serving", info.personal_serving}};
-  for (const client::Slot slot :
-       {client::Slot::kAlone, client::Slot::kGlobal, client::Slot::kPersonal,
-        client::Slot::kServing}) {
-    const Result<std::vector<double>> scores =
-        client.Evaluate(task, slot, test);
-    if (scores.status().code() == StatusCode::kNotFound) continue;
-    if (!scores.ok()) return scores.status();
-    nlohmann::json& entry = out[std::string(client::SlotName(slot))];
-    for (size_t i = 0; i < scores->size() && i < info.metrics.size(); ++i) {
-      entry[info.metrics[i]] = (*scores)[i];
+                        {"holdout", model.holdout_count},
+                        {"personal_serving", model.personal_serving}};
+  for (const auto& [label, slot] : kSlots) {
+    const std::optional<std::vector<double>> scores =
+        client.Evaluate(task, slot, inputs, test.count);
+    if (!scores.has_value()) continue;
+    nlohmann::json& entry = out[label];
+    for (size_t i = 0; i < scores->size() && i < model.metrics.size(); ++i) {
+      entry[model.metrics[i]] = (*scores)[i];
     }
   }
   return out.dump();
+} catch (const host::Error& error) {
+  return StatusOf(error);
 }
 
 }  // namespace selvage::agent

@@ -3,14 +3,16 @@
 #include <algorithm>
 #include <chrono>
 
+#include "client/agent/device.h"
+
 namespace selvage::agent {
 
 Fleet::Fleet(FleetOptions options, std::vector<FleetDevice> devices,
-             Clock& clock, RandomSource& random, OnOutcome on_outcome)
+             Clock& clock, RandomSource& random, OnResult on_result)
     : options_(std::move(options)),
       devices_(std::move(devices)),
       clock_(clock),
-      on_outcome_(std::move(on_outcome)) {
+      on_result_(std::move(on_result)) {
   const Time now = clock_.Now();
   for (size_t i = 0; i < devices_.size(); ++i) {
     const double share = UniformUnit(random);
@@ -33,10 +35,18 @@ Status Fleet::Run() {
 }
 
 void Fleet::Stop() {
-  cancel_.Cancel();
+  cancel_.Now();
   const std::lock_guard lock(mu_);
   stopping_ = true;
   changed_.notify_all();
+}
+
+Result<host::RunResult> Fleet::RunSession(size_t device) {
+  try {
+    return devices_[device].client->RunOnce({}, &cancel_);
+  } catch (const host::Error& error) {
+    return StatusOf(error).WithContext(devices_[device].name);
+  }
 }
 
 void Fleet::Work() {
@@ -59,26 +69,22 @@ void Fleet::Work() {
       device = due_.top().device;
       due_.pop();
     }
-    const Result<client::RunOutcome> outcome =
-        devices_[device].client->RunOnce({}, cancel_);
-    if (outcome.ok()) {
-      const std::lock_guard lock(outcome_mu_);
-      on_outcome_(devices_[device], *outcome);
+    const Result<host::RunResult> result = RunSession(device);
+    if (result.ok()) {
+      const std::lock_guard lock(result_mu_);
+      on_result_(devices_[device], *result);
     }
     const std::lock_guard lock(mu_);
-    if (!outcome.ok()) {
-      if (error_.ok()) {
-        error_ = outcome.status().WithContext(devices_[device].name);
-      }
+    if (!result.ok()) {
+      if (error_.ok()) error_ = result.status();
       stopping_ = true;
-      cancel_.Cancel();
-    } else if (options_.once ||
-               (!options_.until_task.empty() &&
-                outcome->result == client::RunResult::kInstalled &&
-                outcome->task == options_.until_task)) {
+      cancel_.Now();
+    } else if (options_.once || (!options_.until_task.empty() &&
+                                 result->outcome == SELVAGE_INSTALLED &&
+                                 result->task == options_.until_task)) {
       done_.insert(device);
     } else {
-      due_.push({outcome->next_run, device});
+      due_.push({FromMicros(result->next_run_us), device});
     }
     changed_.notify_all();
   }

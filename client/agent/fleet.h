@@ -15,13 +15,13 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "base/time.h"
-#include "client/client.h"
+#include "client/capi/selvage.hpp"
 
 namespace selvage::agent {
 
 struct FleetDevice {
   std::string name;
-  client::Client* client = nullptr;  // must outlive the fleet
+  host::Client* client = nullptr;  // must outlive the fleet
 };
 
 struct FleetOptions {
@@ -37,12 +37,12 @@ struct FleetOptions {
 
 class Fleet {
  public:
-  // `on_outcome` comes on worker threads, one at a time.
-  using OnOutcome = std::function<void(const FleetDevice& device,
-                                       const client::RunOutcome& outcome)>;
+  // `on_result` comes on worker threads, one at a time.
+  using OnResult = std::function<void(const FleetDevice& device,
+                                      const host::RunResult& result)>;
 
   Fleet(FleetOptions options, std::vector<FleetDevice> devices, Clock& clock,
-        RandomSource& random, OnOutcome on_outcome);
+        RandomSource& random, OnResult on_result);
 
   // Blocks until done or Stop(). The first misuse error of a client ends it.
   Status Run();
@@ -56,13 +56,14 @@ class Fleet {
     friend bool operator>(const Due& a, const Due& b) { return a.at > b.at; }
   };
 
+  Result<host::RunResult> RunSession(size_t device);
   void Work();
 
   const FleetOptions options_;
   const std::vector<FleetDevice> devices_;
   Clock& clock_;
-  const OnOutcome on_outcome_;
-  client::CancelToken cancel_;
+  const OnResult on_result_;
+  host::Cancel cancel_;
 
   // std::mutex, not base Mutex: workers wait on a condition variable.
   std::mutex mu_;
@@ -71,7 +72,7 @@ class Fleet {
   std::set<size_t> done_;
   bool stopping_ = false;
   Status error_;
-  std::mutex outcome_mu_;  // held while on_outcome_ runs
+  std::mutex result_mu_;  // held while on_result_ runs
 };
 
 }  // namespace selvage::agent

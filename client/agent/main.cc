@@ -15,16 +15,11 @@
 #include <vector>
 
 #include "base/file_system.h"
-#include "base/log.h"
 #include "base/random.h"
 #include "base/version.h"
 #include "client/agent/device.h"
 #include "client/agent/fleet.h"
-#include "client/client.h"
-#include "client/rpc/grpc_transport.h"
-#include "client/training/torch/lenet5.h"
-#include "client/training/torch/torch_trainer.h"
-#include "crypto/tls_policy.h"
+#include "client/capi/selvage.hpp"
 
 namespace selvage::agent {
 namespace {
@@ -58,9 +53,7 @@ struct Settings {
 struct HostedDevice {
   std::string name;
   DeviceData data;
-  std::unique_ptr<OsRandom> random = std::make_unique<OsRandom>();
-  std::unique_ptr<client::TorchTrainer> trainer;
-  std::unique_ptr<client::Client> client;
+  std::unique_ptr<host::Client> client;
 };
 
 std::string DeviceName(const Settings& settings, int index) {
@@ -71,8 +64,7 @@ std::string DeviceName(const Settings& settings, int index) {
 }
 
 Result<HostedDevice> OpenDevice(const Settings& settings, int index,
-                                const std::string& bundle, Clock& clock,
-                                EventSink& events, FileSystem& files) {
+                                const std::string& bundle, FileSystem& files) {
   HostedDevice device;
   device.name = DeviceName(settings, index);
   const Path home = settings.fleet.empty() ? Path(settings.state)
@@ -84,49 +76,49 @@ Result<HostedDevice> OpenDevice(const Settings& settings, int index,
                              ? Path(settings.examples)
                              : Path(settings.examples) / device.name;
   }
-  device.trainer =
-      std::make_unique<client::TorchTrainer>(client::TorchTrainerOptions{
-          .native = {{"lenet5", client::LeNet5Factory()}}});
-  client::ClientOptions options;
-  options.state_dir = home / "state";
-  options.cache_dir = home / "cache";
+  host::Options options;
+  options.state_dir = (home / "state").string();
+  options.cache_dir = (home / "cache").string();
   options.population = settings.population;
   options.enrolment_bundle = bundle;
   options.device_name = device.name;
   options.device_class = settings.device_class;
   options.app_version = std::string(Version());
-  options.allow_insecure_loopback = settings.insecure;
-  SELVAGE_ASSIGN_OR_RETURN(
-      device.client,
-      client::Client::Open(
-          std::move(options),
-          {.clock = clock,
-           .random = *device.random,
-           .events = events,
-           .files = files,
-           .trainer = *device.trainer,
-           .transport = client::GrpcTransportFactory(*device.random)}));
+  options.insecure_loopback = settings.insecure;
+  options.log_level = settings.log_level == "debug"  ? SELVAGE_LOG_DEBUG
+                      : settings.log_level == "info" ? SELVAGE_LOG_INFO
+                                                     : SELVAGE_LOG_WARNING;
+  options.log = [](int32_t, const char* event) {
+    // In one piece: many threads write.
+    const std::string line = std::string(event) + "\n";
+    std::fwrite(line.data(), 1, line.size(), stderr);
+  };
+  try {
+    device.client = std::make_unique<host::Client>(options);
+  } catch (const host::Error& error) {
+    return StatusOf(error);
+  }
   SELVAGE_RETURN_IF_ERROR(ImportExamples(files, device.data, *device.client));
   return device;
 }
 
 // One line per session, for people or for programs; never a control character.
-void PrintOutcome(const Settings& settings, const FleetDevice& device,
-                  const client::RunOutcome& outcome) {
-  if (outcome.result == client::RunResult::kNothingToDo) return;
-  const std::string result(client::RunResultName(outcome.result));
+void PrintResult(const Settings& settings, const FleetDevice& device,
+                 const host::RunResult& result) {
+  if (result.outcome == SELVAGE_NOTHING_TO_DO) return;
+  const std::string outcome = selvage_outcome_name(result.outcome);
   std::string line;
   if (settings.json_progress) {
     // Names and tasks are [a-z0-9-]; the reason is left out, it may hold
     // anything.
     line = R"({"event":"session","device":")" + device.name +
-           R"(","result":")" + result + R"(","task":")" + outcome.task +
-           R"(","round":)" + std::to_string(outcome.round) + "}\n";
+           R"(","result":")" + outcome + R"(","task":")" + result.task +
+           R"(","round":)" + std::to_string(result.round) + "}\n";
   } else {
-    line = device.name + ": " + result;
-    if (!outcome.task.empty()) line += " " + outcome.task;
-    if (outcome.round > 0) line += " round " + std::to_string(outcome.round);
-    if (!outcome.reason.empty()) line += " (" + outcome.reason + ")";
+    line = device.name + ": " + outcome;
+    if (!result.task.empty()) line += " " + result.task;
+    if (result.round > 0) line += " round " + std::to_string(result.round);
+    if (!result.reason.empty()) line += " (" + result.reason + ")";
     line += "\n";
   }
   std::fwrite(line.data(), 1, line.size(), stdout);
@@ -150,10 +142,6 @@ Status WriteResults(const Settings& settings, FileSystem& files,
 Status Run(const Settings& settings, const sigset_t& signals, bool& stopped) {
   SystemClock clock;
   OsRandom random;
-  StreamEventSink events(std::cerr, clock, StreamEventSink::Format::kText,
-                         settings.log_level == "debug"  ? LogLevel::kDebug
-                         : settings.log_level == "info" ? LogLevel::kInfo
-                                                        : LogLevel::kWarning);
   PosixFileSystem files;
   std::string bundle;
   if (!settings.bundle.empty()) {
@@ -164,8 +152,7 @@ Status Run(const Settings& settings, const sigset_t& signals, bool& stopped) {
   std::vector<HostedDevice> devices;
   const int count = settings.fleet.empty() ? 1 : settings.devices;
   for (int i = 0; i < count; ++i) {
-    Result<HostedDevice> device =
-        OpenDevice(settings, i, bundle, clock, events, files);
+    Result<HostedDevice> device = OpenDevice(settings, i, bundle, files);
     if (!device.ok()) {
       return device.status().WithContext(DeviceName(settings, i));
     }
@@ -175,15 +162,15 @@ Status Run(const Settings& settings, const sigset_t& signals, bool& stopped) {
   for (const HostedDevice& device : devices) {
     hosted.push_back({device.name, device.client.get()});
   }
-  Fleet fleet({.threads = settings.threads,
-               .stagger = std::chrono::milliseconds(settings.stagger_ms),
-               .until_task = settings.until_task,
-               .once = settings.once},
-              std::move(hosted), clock, random,
-              [&settings](const FleetDevice& device,
-                          const client::RunOutcome& outcome) {
-                PrintOutcome(settings, device, outcome);
-              });
+  Fleet fleet(
+      {.threads = settings.threads,
+       .stagger = std::chrono::milliseconds(settings.stagger_ms),
+       .until_task = settings.until_task,
+       .once = settings.once},
+      std::move(hosted), clock, random,
+      [&settings](const FleetDevice& device, const host::RunResult& result) {
+        PrintResult(settings, device, result);
+      });
   // Signals are blocked in every thread and taken here, never in a handler. To
   // end this thread when the work is done, it is sent one.
   std::atomic<bool> finished{false};
@@ -201,7 +188,6 @@ Status Run(const Settings& settings, const sigset_t& signals, bool& stopped) {
   if (status.ok() && !stopped && !settings.results.empty()) {
     status = WriteResults(settings, files, devices);
   }
-  for (HostedDevice& device : devices) device.client->Close();
   return status;
 }
 
@@ -209,10 +195,6 @@ int Main(int argc, char** argv) {
   // Every large buffer given back to the system is faulted in again.
   mallopt(M_MMAP_THRESHOLD, 64 << 20);
   mallopt(M_TRIM_THRESHOLD, 256 << 20);
-  if (const Status tls = crypto::RequireTls13(); !tls.ok()) {
-    std::cerr << "selvage-device: " << tls << "\n";
-    return 1;
-  }
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);

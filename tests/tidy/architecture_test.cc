@@ -42,16 +42,21 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
      {"aggregation", "aggregation/codec", "base", "crypto", "plan"}},
     {"client/training", {"base", "client/core", "crypto", "plan"}},
     {"client/training/torch",
-     {"base", "client/core", "client/training", "crypto", "plan"}},
+     {"base", "client/capi/engine", "client/core", "client/training", "crypto",
+      "plan"}},
     {"client/store", {"base", "client/core", "crypto", "plan"}},
     {"client/rpc", {"base", "client/core", "crypto", "plan", "proto"}},
     {"client",
      {"aggregation", "aggregation/codec", "base", "client/core", "client/rpc",
       "client/store", "client/training", "client/training/torch", "crypto",
       "plan"}},
-    {"client/agent",
-     {"base", "client", "client/core", "client/rpc", "client/store",
-      "client/training", "client/training/torch", "crypto", "plan"}},
+    // Of client/capi, selvage.h alone.
+    {"client/capi/engine", {"base", "client/capi", "client/core", "plan"}},
+    {"client/capi",
+     {"base", "client", "client/capi/engine", "client/core", "client/rpc",
+      "crypto", "plan"}},
+    // A host like any other: of client/capi, selvage.h and selvage.hpp alone.
+    {"client/agent", {"base", "client/capi"}},
 
     {"coordinator",
      {"aggregation", "aggregation/codec", "base", "crypto", "plan"}},
@@ -257,9 +262,25 @@ TEST(ArchitectureTest, Table_Coordinator_NeverReachesTheClientOrLibTorch) {
   }
 }
 
+// What others see of the C API is its headers, not what they are made of.
+TEST(ArchitectureTest, CApi_FromOutside_IsSelvageHAndHppAlone) {
+  static const std::regex kCApi(R"rx("client/capi/[^/"]+")rx");
+  for (const Source& source : Sources()) {
+    if (LayerOf(source.name) == "client/capi") continue;
+    for (std::sregex_iterator it(source.text.begin(), source.text.end(), kCApi);
+         it != std::sregex_iterator(); ++it) {
+      EXPECT_THAT(it->str(), ::testing::AnyOf("\"client/capi/selvage.h\"",
+                                              "\"client/capi/selvage.hpp\""))
+          << source.name;
+    }
+  }
+}
+
 TEST(ArchitectureTest, Headers_EveryOne_IsGuardedByPragmaOnce) {
   for (const Source& source : Sources()) {
     if (!source.name.ends_with(".h")) continue;
+    // ISO C knows no #pragma once.
+    if (source.name == "client/capi/selvage.h") continue;
     EXPECT_THAT("\n" + source.text, HasSubstr("\n#pragma once\n"))
         << source.name;
   }

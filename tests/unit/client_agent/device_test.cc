@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 
+#include "client/capi/handles.h"
 #include "tests/unit/client/client_fixture.h"
 
 namespace selvage::agent {
@@ -35,16 +36,23 @@ class DeviceTest : public test::ClientFixture {
                static_cast<std::streamsize>(bytes.size()));
   }
 
+  // From here on the client is the app's.
+  host::Client& App() {
+    if (!app_.has_value()) app_.emplace(capi::Adopt(std::move(client_)));
+    return *app_;
+  }
+
   DeviceData data_;
+  std::optional<host::Client> app_;
 };
 
 TEST_F(DeviceTest, ImportExamples_Twice_ImportsOnce) {
   Open();
   Write("train-x.idx", 12, false);
   Write("train-y.idx", 12, true);
-  EXPECT_THAT(ImportExamples(files_, data_, *client_), IsOk());
-  EXPECT_THAT(ImportExamples(files_, data_, *client_), IsOk());
-  EXPECT_EQ(*client_->CountExamples("numbers"), 12U);
+  EXPECT_THAT(ImportExamples(files_, data_, App()), IsOk());
+  EXPECT_THAT(ImportExamples(files_, data_, App()), IsOk());
+  EXPECT_EQ(App().CountExamples("numbers"), 12U);
 }
 
 TEST_F(DeviceTest, ImportExamples_Interrupted_IsCompleted) {
@@ -52,17 +60,17 @@ TEST_F(DeviceTest, ImportExamples_Interrupted_IsCompleted) {
   AddExamples(5);
   Write("train-x.idx", 12, false);
   Write("train-y.idx", 12, true);
-  EXPECT_THAT(ImportExamples(files_, data_, *client_), IsOk());
-  EXPECT_EQ(*client_->CountExamples("numbers"), 12U);
+  EXPECT_THAT(ImportExamples(files_, data_, App()), IsOk());
+  EXPECT_EQ(App().CountExamples("numbers"), 12U);
 }
 
 TEST_F(DeviceTest, ImportExamples_FilesDisagree_IsRefused) {
   Open();
   Write("train-x.idx", 12, false);
   Write("train-y.idx", 11, true);
-  EXPECT_THAT(ImportExamples(files_, data_, *client_),
+  EXPECT_THAT(ImportExamples(files_, data_, App()),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("train-y.idx")));
-  EXPECT_EQ(*client_->CountExamples("numbers"), 0U);
+  EXPECT_EQ(App().CountExamples("numbers"), 0U);
 }
 
 // The test files are not needed, so not opened, until the very end.
@@ -70,7 +78,7 @@ TEST_F(DeviceTest, ImportExamples_NoTestFiles_IsFine) {
   Open();
   Write("train-x.idx", 12, false);
   Write("train-y.idx", 12, true);
-  EXPECT_THAT(ImportExamples(files_, data_, *client_), IsOk());
+  EXPECT_THAT(ImportExamples(files_, data_, App()), IsOk());
   EXPECT_THAT(ReadTestExamples(files_, data_), StatusIs(StatusCode::kNotFound));
 }
 
@@ -82,7 +90,7 @@ TEST_F(DeviceTest, EvaluateDevice_Slots_AreScoredByMetric) {
   server_->Give(server_->NewOffer(4));
   Run();
   const Result<std::string> json =
-      EvaluateDevice(files_, data_, "dev-7", "digits", *client_);
+      EvaluateDevice(files_, data_, "dev-7", "digits", App());
   ASSERT_THAT(json, IsOk());
   EXPECT_THAT(*json, HasSubstr(R"("examples":30)"));
   EXPECT_THAT(*json, HasSubstr(R"("personal":{"accuracy":1.0)"));

@@ -4,13 +4,13 @@
 
 #include <gmock/gmock.h>
 
+#include "client/capi/handles.h"
 #include "tests/unit/client/client_fixture.h"
 
 namespace selvage::agent {
 namespace {
 
-using client::RunOutcome;
-using client::RunResult;
+using host::RunResult;
 using test::IsOk;
 
 // Every read moves it on, so that a fleet never waits on the machine's clock.
@@ -26,7 +26,7 @@ class HastyClock final : public Clock {
 
 class FleetTest : public test::ClientFixture {
  protected:
-  std::unique_ptr<client::Client> OpenDevice(const std::string& name) {
+  std::unique_ptr<host::Client> OpenDevice(const std::string& name) {
     client::ClientOptions options = Options();
     options.state_dir = directory_.path() / name / "state";
     options.cache_dir = directory_.path() / name / "cache";
@@ -34,7 +34,7 @@ class FleetTest : public test::ClientFixture {
     Result<std::unique_ptr<client::Client>> client =
         client::Client::Open(options, Dependencies());
     EXPECT_THAT(client, IsOk());
-    return *std::move(client);
+    return std::make_unique<host::Client>(capi::Adopt(*std::move(client)));
   }
 };
 
@@ -44,7 +44,7 @@ TEST_F(FleetTest, Run_Once_OneSessionEach) {
   std::map<std::string, int> sessions;
   Fleet fleet({.threads = 1, .once = true},
               {{"dev-1", first.get()}, {"dev-2", second.get()}}, clock_,
-              random_, [&](const FleetDevice& device, const RunOutcome&) {
+              random_, [&](const FleetDevice& device, const RunResult&) {
                 ++sessions[device.name];
               });
   EXPECT_THAT(fleet.Run(), IsOk());
@@ -61,8 +61,8 @@ TEST_F(FleetTest, Run_UntilTask_EndsWhenEveryDeviceInstalledIt) {
   // The clients' clock follows their sessions; the fleet's runs by itself.
   Fleet fleet({.threads = 1, .until_task = "digits"},
               {{"dev-1", first.get()}, {"dev-2", second.get()}}, hasty, random_,
-              [&](const FleetDevice&, const RunOutcome& outcome) {
-                if (outcome.result == RunResult::kInstalled) ++installed;
+              [&](const FleetDevice&, const RunResult& result) {
+                if (result.outcome == SELVAGE_INSTALLED) ++installed;
                 clock_.Advance(std::chrono::minutes(1));
               });
   EXPECT_THAT(fleet.Run(), IsOk());
@@ -75,7 +75,7 @@ TEST_F(FleetTest, Stop_FromAnotherPlace_EndsRun) {
   Fleet* self = nullptr;
   int sessions = 0;
   Fleet fleet({.threads = 2}, {{"dev-1", first.get()}}, hasty, random_,
-              [&](const FleetDevice&, const RunOutcome&) {
+              [&](const FleetDevice&, const RunResult&) {
                 if (++sessions == 3) self->Stop();
               });
   self = &fleet;
@@ -83,13 +83,15 @@ TEST_F(FleetTest, Stop_FromAnotherPlace_EndsRun) {
   EXPECT_EQ(sessions, 3);
 }
 
-TEST_F(FleetTest, Run_ClosedClient_EndsWithItsName) {
+TEST_F(FleetTest, Run_Misuse_EndsWithItsName) {
   const auto first = OpenDevice("dev-1");
-  first->Close();
+  // Another call is under way for all the fleet can see.
+  first->handle()->busy = true;
   Fleet fleet({.threads = 1}, {{"dev-1", first.get()}}, clock_, random_,
-              [](const FleetDevice&, const RunOutcome&) {});
+              [](const FleetDevice&, const RunResult&) {});
   EXPECT_THAT(fleet.Run(), test::StatusIs(StatusCode::kFailedPrecondition,
                                           ::testing::HasSubstr("dev-1")));
+  first->handle()->busy = false;
 }
 
 }  // namespace

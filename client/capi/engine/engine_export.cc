@@ -1,0 +1,220 @@
+#include <algorithm>
+#include <exception>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "client/capi/engine/engine_adapter.h"
+
+namespace selvage::capi {
+namespace {
+
+struct ExportedModel {
+  plan::Program program;
+  std::unique_ptr<client::TrainableModel> model;
+};
+
+// Runs `body`, which returns a Status, and reports it in C.
+template <typename Body>
+selvage_code Guarded(selvage_engine_error* error, const Body& body) {
+  try {
+    return ReportTo(error, body());
+  } catch (const std::bad_alloc&) {
+    return ReportTo(error, ResourceExhausted("out of memory"));
+  } catch (const std::exception& exception) {
+    return ReportTo(error, Internal(exception.what()));
+  } catch (...) {
+    return ReportTo(error, Internal("the engine threw"));
+  }
+}
+
+client::Trainer& TrainerOf(void* user) {
+  return *static_cast<client::Trainer*>(user);
+}
+ExportedModel& ModelOf(void* model) {
+  return *static_cast<ExportedModel*>(model);
+}
+
+client::ExampleSet CopyExamples(const selvage_example_set& from) {
+  client::ExampleSet examples;
+  examples.count = static_cast<size_t>(from.count);
+  for (uint32_t i = 0; i < from.input_count; ++i) {
+    const auto* bytes = static_cast<const uint8_t*>(from.inputs[i]);
+    examples.inputs.emplace_back(bytes, bytes + from.input_sizes[i]);
+  }
+  return examples;
+}
+
+void Engines(void* user, void (*add)(void* list, const char* name),
+             void* list) {
+  try {
+    for (const std::string& name : TrainerOf(user).engines()) {
+      add(list, name.c_str());
+    }
+  } catch (const std::exception&) {
+    return;  // an engine that cannot name itself has no tasks
+  }
+}
+
+selvage_code Load(void* user, const selvage_program* program, void** model,
+                  selvage_engine_error* error) {
+  return Guarded(error, [&]() -> Status {
+    auto exported = std::make_unique<ExportedModel>();
+    SELVAGE_ASSIGN_OR_RETURN(exported->program,
+                             plan::ParseProgram(std::string_view(
+                                 program->json, program->json_size)));
+    SELVAGE_ASSIGN_OR_RETURN(
+        exported->model,
+        TrainerOf(user).Load(
+            exported->program,
+            ByteSpan(static_cast<const uint8_t*>(program->archive),
+                     static_cast<size_t>(program->archive_size))));
+    *model = exported.release();
+    return OkStatus();
+  });
+}
+
+void Unload(void* model) { delete static_cast<ExportedModel*>(model); }
+
+selvage_code SetValues(void* model, const float* floats, const int64_t* ints,
+                       selvage_engine_error* error) {
+  return Guarded(error, [&] {
+    const plan::TensorTable& table = ModelOf(model).program.table;
+    plan::Checkpoint values;
+    values.floats.assign(floats, floats + table.float_count());
+    values.ints.assign(ints, ints + table.int_count());
+    return ModelOf(model).model->SetValues(values);
+  });
+}
+
+selvage_code GetValues(void* model, float* floats, int64_t* ints,
+                       selvage_engine_error* error) {
+  return Guarded(error, [&]() -> Status {
+    SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint values,
+                             ModelOf(model).model->Values());
+    std::copy(values.floats.begin(), values.floats.end(), floats);
+    std::copy(values.ints.begin(), values.ints.end(), ints);
+    return OkStatus();
+  });
+}
+
+selvage_code Train(void* model, const selvage_example_set* examples,
+                   const selvage_training* training,
+                   selvage_training_report* report,
+                   selvage_engine_error* error) {
+  return Guarded(error, [&]() -> Status {
+    client::LocalTraining options;
+    options.epochs = training->epochs;
+    options.batch_size = training->batch_size;
+    options.optimizer.name = training->optimizer == SELVAGE_ADAM
+                                 ? plan::OptimizerName::kAdam
+                                 : plan::OptimizerName::kSgd;
+    options.optimizer.lr = training->learning_rate;
+    options.optimizer.momentum = training->momentum;
+    options.optimizer.beta1 = training->beta1;
+    options.optimizer.beta2 = training->beta2;
+    options.optimizer.eps = training->epsilon;
+    options.optimizer.weight_decay = training->weight_decay;
+    options.seed = training->seed;
+    options.trainable.assign(training->trainable,
+                             training->trainable + training->trainable_count);
+    options.update_buffers = training->update_buffers != 0;
+    options.proximal_mu = training->proximal_mu;
+    options.step_time_max = Duration(training->step_time_max_us);
+    options.threads = training->threads;
+    if (training->keep_going != nullptr) {
+      options.keep_going = [training] {
+        return training->keep_going(training->user) != 0;
+      };
+    }
+    client::TrainingCheckpoint resume;
+    if (training->resume != nullptr) {
+      const auto* state = static_cast<const uint8_t*>(training->resume->state);
+      resume.steps = training->resume->steps;
+      resume.state.assign(state, state + training->resume->state_size);
+      options.resume = &resume;
+    }
+    if (training->checkpoint_due != nullptr &&
+        training->save_checkpoint != nullptr) {
+      options.checkpoint_due = [training] {
+        return training->checkpoint_due(training->user) != 0;
+      };
+      options.save_checkpoint = [training](client::TrainingCheckpoint made) {
+        selvage_training_checkpoint out{};
+        out.struct_size = sizeof out;
+        out.steps = made.steps;
+        out.state = made.state.data();
+        out.state_size = made.state.size();
+        training->save_checkpoint(training->user, &out);
+      };
+    }
+    SELVAGE_ASSIGN_OR_RETURN(
+        const client::TrainingReport done,
+        ModelOf(model).model->Train(CopyExamples(*examples), options));
+    report->steps = done.steps;
+    report->mean_loss = done.mean_loss;
+    return OkStatus();
+  });
+}
+
+selvage_code Score(void* model, const selvage_example_set* examples,
+                   float* scores, selvage_engine_error* error) {
+  return Guarded(error, [&]() -> Status {
+    SELVAGE_ASSIGN_OR_RETURN(
+        const std::vector<float> values,
+        ModelOf(model).model->Score(CopyExamples(*examples)));
+    std::copy(values.begin(), values.end(), scores);
+    return OkStatus();
+  });
+}
+
+selvage_code Predict(void* model, uint64_t count, const void* input,
+                     uint64_t size, selvage_prediction_sink sink,
+                     void* sink_user, selvage_engine_error* error) {
+  return Guarded(error, [&]() -> Status {
+    SELVAGE_ASSIGN_OR_RETURN(
+        const client::TrainableModel::Prediction prediction,
+        ModelOf(model).model->Predict(
+            static_cast<size_t>(count),
+            ByteSpan(static_cast<const uint8_t*>(input),
+                     static_cast<size_t>(size))));
+    const selvage_code taken =
+        sink(sink_user, prediction.shape.data(),
+             static_cast<uint32_t>(prediction.shape.size()),
+             prediction.values.data());
+    return taken == SELVAGE_OK ? OkStatus()
+                               : Internal("the prediction was not taken");
+  });
+}
+
+void Close(void* user) { delete static_cast<client::Trainer*>(user); }
+
+}  // namespace
+
+void ExportTrainer(std::unique_ptr<client::Trainer> trainer,
+                   selvage_engine* engine) {
+  *engine = {};
+  engine->struct_size = sizeof *engine;
+  engine->user = trainer.release();
+  engine->engines = Engines;
+  engine->load = Load;
+  engine->unload = Unload;
+  engine->set_values = SetValues;
+  engine->get_values = GetValues;
+  engine->train = Train;
+  engine->score = Score;
+  engine->predict = Predict;
+  engine->close = Close;
+}
+
+selvage_code ReportTo(selvage_engine_error* error, const Status& status) {
+  if (!status.ok() && error != nullptr) {
+    const std::string_view text = status.message();
+    const size_t size = std::min(text.size(), sizeof error->text - 1);
+    std::copy_n(text.data(), size, error->text);
+    error->text[size] = '\0';
+  }
+  return static_cast<selvage_code>(status.code());
+}
+
+}  // namespace selvage::capi

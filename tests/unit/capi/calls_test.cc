@@ -1,0 +1,149 @@
+// What the calls of selvage.h say about a client: outcomes, outbox, audit,
+// models, and the rule of one call at a time.
+#include <thread>
+
+#include <gmock/gmock.h>
+
+#include "client/capi/handles.h"
+#include "client/capi/selvage.h"
+#include "client/capi/selvage.hpp"
+#include "tests/unit/client/client_fixture.h"
+
+namespace selvage::capi {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+class CallsTest : public test::ClientFixture {
+ protected:
+  CallsTest() {
+    Open();
+    AddExamples(24);
+    app_.emplace(Adopt(std::move(client_)));
+  }
+
+  host::RunResult RunUntilOutcome(int32_t wanted) {
+    host::RunResult result;
+    for (int i = 0; i < 10; ++i) {
+      result = app_->RunOnce();
+      if (result.outcome == wanted) return result;
+      const Time next = FromMicros(result.next_run_us);
+      if (next > clock_.Now()) clock_.Advance(next - clock_.Now());
+    }
+    ADD_FAILURE() << "no session ended as " << selvage_outcome_name(wanted)
+                  << ": " << result.reason;
+    return result;
+  }
+
+  std::optional<host::Client> app_;
+};
+
+TEST_F(CallsTest, RunOnce_Assignment_Contributes) {
+  server_->Give(server_->NewAssignment());
+  const host::RunResult result = RunUntilOutcome(SELVAGE_CONTRIBUTED);
+  EXPECT_EQ(result.task, "digits");
+  EXPECT_TRUE(result.enrolled);
+  EXPECT_GT(result.next_run_us, ToMicros(clock_.Now()));
+  EXPECT_GT(result.bytes_sent, 0U);
+  EXPECT_THAT(app_->DeviceId(), HasSubstr("dev-7"));
+  EXPECT_THAT(app_->InspectOutbox(), IsEmpty());
+  const std::vector<host::AuditEntry> audit = app_->Audit();
+  ASSERT_THAT(audit, SizeIs(2));
+  EXPECT_EQ(audit[0].result, SELVAGE_AUDIT_ACCEPTED);
+  EXPECT_EQ(audit[1].result, SELVAGE_AUDIT_RECORDED);
+  EXPECT_EQ(audit[0].task, "digits");
+  EXPECT_GT(audit[0].size, 0U);
+  EXPECT_GT(audit[0].norm, 0);
+}
+
+TEST_F(CallsTest, InspectOutbox_UploadFails_ShowsTheUpdate) {
+  server_->Give(server_->NewAssignment());
+  server_->hook = [](const std::string& call) {
+    return call == "upload" ? Unavailable("no network") : OkStatus();
+  };
+  RunUntilOutcome(SELVAGE_FAILED);
+  const std::vector<host::OutboxItem> outbox = app_->InspectOutbox();
+  ASSERT_THAT(outbox, SizeIs(1));
+  EXPECT_EQ(outbox[0].task, "digits");
+  EXPECT_GT(outbox[0].size, 0U);
+  EXPECT_GT(outbox[0].weight, 0U);
+  app_->ForgetMe();
+  EXPECT_THAT(app_->InspectOutbox(), IsEmpty());
+  EXPECT_EQ(app_->CountExamples("numbers"), 0U);
+  EXPECT_EQ(app_->Audit().front().result, SELVAGE_AUDIT_WITHDRAWN);
+  app_->ForgetMe(/*audit_too=*/true);
+  EXPECT_THAT(app_->Audit(), IsEmpty());
+}
+
+TEST_F(CallsTest, GetModel_AfterAnOffer_HasItsScores) {
+  server_->Give(server_->NewOffer(4));
+  RunUntilOutcome(SELVAGE_INSTALLED);
+  EXPECT_THAT(app_->Tasks(), ElementsAre("digits"));
+  const host::Model model = app_->GetModel("digits");
+  EXPECT_EQ(model.version, 4U);
+  EXPECT_TRUE(model.personal_serving);
+  EXPECT_THAT(model.metrics, ElementsAre("accuracy", "loss"));
+  EXPECT_THAT(model.global_scores, SizeIs(2));
+  EXPECT_THAT(model.personal_scores, SizeIs(2));
+  EXPECT_GT(model.holdout_count, 0U);
+  EXPECT_FALSE(model.training_paused);
+  const std::vector<uint8_t> input(32, 6);
+  const host::Prediction prediction = app_->Predict("digits", input, 2);
+  EXPECT_EQ(prediction.shape[0], 2);
+  const std::vector<int64_t> labels = {6, 6};
+  const auto scores =
+      app_->Evaluate("digits", SELVAGE_SLOT_PERSONAL,
+                     {host::Tensor::Of(input), host::Tensor::Of(labels)}, 2);
+  ASSERT_TRUE(scores.has_value());
+  EXPECT_EQ((*scores)[0], 1.0);
+  EXPECT_EQ(
+      app_->Evaluate("digits", SELVAGE_SLOT_ALONE,
+                     {host::Tensor::Of(input), host::Tensor::Of(labels)}, 2),
+      std::nullopt);
+  EXPECT_GT(app_->TrainLocally("digits"), 0U);
+}
+
+TEST_F(CallsTest, RunOnce_BesideAnotherCall_IsRefused) {
+  server_->Give(server_->NewOffer(4));
+  RunUntilOutcome(SELVAGE_INSTALLED);
+  selvage_client* handle = app_->handle();
+  // From within the session, as a callback that blocks would.
+  selvage_code second = SELVAGE_OK;
+  selvage_code predicted = SELVAGE_UNKNOWN;
+  std::string text;
+  server_->hook = [&](const std::string&) {
+    std::thread([&] {
+      uint64_t count = 0;
+      second = selvage_count_examples(handle, "numbers", &count);
+      text = selvage_last_error();
+      const uint8_t input[16] = {6};
+      selvage_prediction* out = nullptr;
+      predicted =
+          selvage_predict(handle, "digits", input, sizeof input, 1, &out);
+      selvage_free(out);
+    }).join();
+    return OkStatus();
+  };
+  clock_.Advance(std::chrono::hours(24));
+  (void)app_->RunOnce();
+  EXPECT_EQ(second, SELVAGE_FAILED_PRECONDITION);
+  EXPECT_EQ(text, "another call of this client is under way");
+  EXPECT_EQ(predicted, SELVAGE_OK);
+}
+
+TEST_F(CallsTest, RunOnce_Cancelled_Interrupts) {
+  server_->Give(server_->NewAssignment());
+  host::Cancel cancel;
+  trainer_.state.before = [&](const std::string& call) {
+    if (call == "step") cancel.Now();
+    return OkStatus();
+  };
+  const host::RunResult result = app_->RunOnce({}, &cancel);
+  EXPECT_EQ(result.outcome, SELVAGE_INTERRUPTED) << result.reason;
+}
+
+}  // namespace
+}  // namespace selvage::capi

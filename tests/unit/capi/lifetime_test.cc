@@ -1,0 +1,276 @@
+// Clients come and go, stand beside each other, and call back.
+#include <dirent.h>
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cstdio>
+#include <set>
+#include <thread>
+
+#include "tests/unit/capi/app_fixture.h"
+
+namespace selvage::test {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+size_t EntriesOf(const char* directory) {
+  size_t count = 0;
+  DIR* dir = opendir(directory);
+  while (readdir(dir) != nullptr) ++count;
+  closedir(dir);
+  return count;
+}
+
+size_t ResidentKib() {
+  long pages = 0;
+  long resident = 0;
+  std::FILE* file = std::fopen("/proc/self/statm", "r");
+  EXPECT_EQ(std::fscanf(file, "%ld %ld", &pages, &resident), 2);
+  std::fclose(file);
+  return static_cast<size_t>(resident) * 4;
+}
+
+class LifetimeTest : public AppFixture {};
+
+TEST_F(LifetimeTest, OpenClose_AThousandTimes_LeavesNothingBehind) {
+  const auto once = [&] {
+    Open();
+    selvage_close(client_);
+    client_ = nullptr;
+  };
+  for (int i = 0; i < 50; ++i) once();
+  const size_t resident = ResidentKib();
+  const size_t descriptors = EntriesOf("/proc/self/fd");
+  const size_t threads = EntriesOf("/proc/self/task");
+  for (int i = 0; i < 1000; ++i) once();
+  EXPECT_EQ(EntriesOf("/proc/self/fd"), descriptors);
+  EXPECT_EQ(EntriesOf("/proc/self/task"), threads);
+#if !defined(__SANITIZE_ADDRESS__)
+  EXPECT_LE(ResidentKib(), resident + 512);
+#else
+  (void)resident;
+#endif
+  EXPECT_EQ(tiny_.closed, 1050);
+  EXPECT_EQ(tiny_.models, 0);
+}
+
+TEST_F(LifetimeTest, Open_StateInUse_IsRefused) {
+  Open();
+  selvage_client* second = nullptr;
+  EXPECT_EQ(selvage_open(&options_, &second), SELVAGE_FAILED_PRECONDITION);
+  EXPECT_EQ(second, nullptr);
+  EXPECT_EQ(tiny_.closed, 0);
+}
+
+TEST_F(LifetimeTest, TwoClients_AtOnce_AreIndependent) {
+  host::Client one(Options("one"));
+  host::Client two(Options("two"));
+  one.InstallModel(Model());
+  two.InstallModel(Model());
+  std::thread first([&] {
+    AddReadings(one, 60);
+    one.TrainLocally("tiny");
+  });
+  AddReadings(two, 20);
+  first.join();
+  EXPECT_EQ(one.CountExamples("readings"), 60U);
+  EXPECT_EQ(two.CountExamples("readings"), 20U);
+  const std::vector<float> x = {1, 1};
+  EXPECT_NEAR(one.Predict("tiny", x).values[0], 2, 0.1);
+  EXPECT_EQ(two.Predict("tiny", x).values[0], 0);
+}
+
+TEST_F(LifetimeTest, Collections_Schema_IsKept) {
+  host::Client client(Options("one"));
+  client.DeclareCollection(
+      "readings", {{{"x", SELVAGE_F32, {2}}, {"y", SELVAGE_F32}}, {}, 10, 0});
+  AddReadings(client, 12);
+  EXPECT_EQ(client.CountExamples("readings"), 10U);
+  const std::vector<float> x = {1, 2, 3};
+  EXPECT_THROW(
+      client.AddExample("readings", {host::Tensor::Of(x), host::Tensor::Of(x)}),
+      host::Error);
+  const int64_t id =
+      client.AddExample("other", host::Example({host::Tensor::Of(x)}));
+  client.DeleteExample(id);
+  EXPECT_EQ(client.CountExamples("other"), 0U);
+}
+
+TEST_F(LifetimeTest, RunOnce_WithoutABundle_IsAnOutcome) {
+  host::Options options = Options("one");
+  std::vector<std::string> log;
+  options.log = [&](int32_t, const char* line) { log.emplace_back(line); };
+  options.log_level = SELVAGE_LOG_DEBUG;
+  host::Client client(options);
+  const host::RunResult result = client.RunOnce();
+  EXPECT_EQ(result.outcome, SELVAGE_FAILED);
+  EXPECT_THAT(result.reason, HasSubstr("bundle"));
+  EXPECT_EQ(client.DeviceId(), "");
+  EXPECT_FALSE(result.enrolled);
+  EXPECT_THAT(client.Tasks(), IsEmpty());
+  EXPECT_THAT(client.Audit(), IsEmpty());
+}
+
+TEST_F(LifetimeTest, Conditions_Lost_StopLocalTraining) {
+  host::Options options = Options("one");
+  std::atomic<int> asked{0};
+  std::set<int32_t> phases;
+  options.conditions = [&]() -> host::Conditions {
+    if (++asked > 20) throw std::runtime_error("the battery service is gone");
+    return {};
+  };
+  options.progress = [&](const host::Progress& progress) {
+    phases.insert(progress.phase);
+    throw std::runtime_error("nobody looks");
+  };
+  host::Client client(options);
+  client.InstallModel(Model());
+  AddReadings(client, 60);
+  try {
+    client.TrainLocally("tiny");
+    FAIL() << "asked " << asked << " times";
+  } catch (const host::Error& error) {
+    EXPECT_EQ(error.code(), SELVAGE_CANCELLED) << error.what();
+  }
+  EXPECT_GT(asked, 20);
+  EXPECT_THAT(phases, Contains(SELVAGE_PHASE_PERSONALIZING));
+}
+
+TEST_F(LifetimeTest, Consent_Refused_TrainsNothing) {
+  host::Options options = Options("one");
+  std::vector<std::string> asked;
+  options.consent = [&](const host::ConsentRequest& request) {
+    asked.push_back(request.task + "/" + request.collection +
+                    (request.upload ? "/upload" : ""));
+    return false;
+  };
+  host::Client client(options);
+  client.InstallModel(Model());
+  AddReadings(client, 60);
+  EXPECT_THROW(client.TrainLocally("tiny"), host::Error);
+  EXPECT_THAT(asked, ElementsAre("tiny/readings"));
+  EXPECT_FALSE(client.GetModel("tiny").personal_serving);
+}
+
+TEST_F(LifetimeTest, StorageKey_Another_DoesNotOpen) {
+  host::Options options = Options("one");
+  uint8_t fill = 1;
+  bool there = true;
+  options.storage_key = [&](uint8_t* key) {
+    std::fill_n(key, 32, fill);
+    return there;
+  };
+  { host::Client client(options); }
+  { host::Client client(options); }
+  fill = 2;
+  EXPECT_THROW(host::Client client(options), host::Error);
+  fill = 1;
+  there = false;
+  EXPECT_THROW(host::Client client(options), host::Error);
+  there = true;
+  host::Client client(options);
+}
+
+// Examples of the host's: the same sixty readings by index.
+struct Source {
+  size_t next = 0;
+  int open = 0;
+  float values[3] = {};
+  selvage_tensor tensors[2] = {};
+};
+selvage_code OpenSource(void* user, const char* collection, void** iterator) {
+  auto* source = static_cast<Source*>(user);
+  if (std::string(collection) != "readings") return SELVAGE_NOT_FOUND;
+  source->next = 0;
+  ++source->open;
+  *iterator = source;
+  return SELVAGE_OK;
+}
+selvage_code NextOfSource(void* iterator, selvage_sourced_example* out) {
+  auto* source = static_cast<Source*>(iterator);
+  if (source->next == 60) return SELVAGE_OUT_OF_RANGE;
+  const size_t i = source->next++;
+  source->values[0] = static_cast<float>(i % 7) / 7;
+  source->values[1] = static_cast<float>(i % 5) / 5;
+  source->values[2] = 3 * source->values[0] - 2 * source->values[1] + 1;
+  for (selvage_tensor& tensor : source->tensors) {
+    tensor.struct_size = sizeof tensor;
+  }
+  source->tensors[0].data = source->values;
+  source->tensors[0].size = 8;
+  source->tensors[1].data = source->values + 2;
+  source->tensors[1].size = 4;
+  out->inputs = source->tensors;
+  out->input_count = 2;
+  out->id = i;
+  return SELVAGE_OK;
+}
+void CloseSource(void* iterator) { --static_cast<Source*>(iterator)->open; }
+
+TEST_F(LifetimeTest, DataSource_IsWhatIsTrainedOn) {
+  Source source;
+  selvage_data_source table = {};
+  table.struct_size = sizeof table;
+  table.user = &source;
+  table.open = OpenSource;
+  table.next = NextOfSource;
+  table.close = CloseSource;
+  host::Options options = Options("one");
+  options.data_source = &table;
+  host::Client client(options);
+  client.InstallModel(Model());
+  EXPECT_GT(client.TrainLocally("tiny"), 0U);
+  EXPECT_EQ(source.open, 0);
+  EXPECT_NEAR(client.Predict("tiny", std::vector<float>{1, 1}).values[0], 2,
+              0.1);
+}
+
+TEST_F(LifetimeTest, EnginePlugin_Missing_IsSaidWhenNeeded) {
+  host::Options options = Options("one");
+  options.engine = nullptr;
+  options.engine_library = "/nowhere/libengine.so";
+  std::vector<std::string> log;
+  options.log = [&](int32_t, const char* line) { log.emplace_back(line); };
+  host::Client client(options);
+  try {
+    client.InstallModel(Model());
+    FAIL();
+  } catch (const host::Error& error) {
+    EXPECT_EQ(error.code(), SELVAGE_FAILED_PRECONDITION);
+  }
+  EXPECT_THAT(log, Contains(HasSubstr("event=engine_missing")));
+}
+
+TEST_F(LifetimeTest, TimeAndRandomness_AreTheHosts) {
+  host::Options options = Options("one");
+  std::atomic<int> clock{0};
+  std::atomic<int> dice{0};
+  options.now = [&] {
+    ++clock;
+    return host::SystemTime(std::chrono::hours(24 * 365 * 50));
+  };
+  options.random = [&](uint8_t* out, size_t size) {
+    ++dice;
+    std::fill_n(out, size, uint8_t{5});
+  };
+  host::Client client(options);
+  AddReadings(client, 1);
+  EXPECT_GT(clock, 0);
+  EXPECT_GT(dice, 0);
+}
+
+TEST_F(LifetimeTest, Library_Dlclosed_StaysLoaded) {
+  Dl_info info{};
+  ASSERT_NE(dladdr(reinterpret_cast<void*>(&selvage_open), &info), 0);
+  void* handle = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+  ASSERT_NE(handle, nullptr);
+  dlclose(handle);
+  Open();
+}
+
+}  // namespace
+}  // namespace selvage::test
