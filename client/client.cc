@@ -8,6 +8,7 @@
 #include "client/local_data.h"
 #include "client/model_host.h"
 #include "client/personalizer.h"
+#include "client/run_policy.h"
 #include "client/session_driver.h"
 #include "client/store/blob_cache.h"
 #include "client/store/client_store.h"
@@ -251,22 +252,41 @@ class Client::Impl {
       return FailedPrecondition("the plan of task " + std::string(task) +
                                 " does not personalise");
     }
+    if (!installed.model.global_digest.empty() &&
+        crypto::Sha256(installed.model.global_values) !=
+            installed.model.global_digest) {
+      return DataLoss("the global values of task " + std::string(task) +
+                      " are not those that were installed");
+    }
     SELVAGE_RETURN_IF_ERROR(guard_->CheckNotPaused());
     SELVAGE_ASSIGN_OR_RETURN(
         const CrashGuard::Scope scope,
         guard_->Begin(RiskyWork::kTraining, installed.model.program_digest));
-    const Time started = deps_.clock.Now();
+    // The host asks for it, so the plan's conditions do not count; its budget,
+    // its limits of the day and a device that is too hot do.
+    RunPolicy policy(options_, deps_, *store_);
+    SELVAGE_RETURN_IF_ERROR(policy.Begin(budget, cancel));
+    if (deps_.progress) {
+      deps_.progress({.phase = Phase::kPersonalizing,
+                      .task = std::string(task)});
+    }
     PersonalizeOptions options;
     options.version = installed.model.version;
     options.holdout_salt = holdout_salt_;
     options.device_id = SeedName();
+    options.threads = options_.threads_max;
+    policy.CountProcess(options_.threads_max != 1);
     Personalized done =
         InstallPersonalized(work, options, *store_, *host_, *guard_,
-                            [&, this, started] {
-                              return !cancel.cancelled() &&
-                                     deps_.clock.Now() - started < budget.time;
-                            });
-    SELVAGE_RETURN_IF_ERROR(StatusOf(done));
+                            [&policy] { return !policy.Stopped(); });
+    const std::optional<std::string> stopped = policy.Stop();
+    RunUsage usage;
+    policy.End(usage);
+    const Status status = StatusOf(done);
+    if (status.code() == StatusCode::kCancelled && stopped.has_value()) {
+      return Cancelled(*stopped);
+    }
+    SELVAGE_RETURN_IF_ERROR(status);
     const auto& outcome = std::get<PersonalizeOutcome>(done);
     SELVAGE_RETURN_IF_ERROR(outcome.training);
     return LocalOutcome{.model = InfoWithPause(outcome.model, work.program),

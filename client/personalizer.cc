@@ -167,6 +167,7 @@ class Installation {
         "selvage/v1 " + std::string(purpose) + " " + options_.device_id,
         options_.version);
     training.keep_going = keep_going_;
+    training.threads = options_.threads;
     return training;
   }
 

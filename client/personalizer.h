@@ -36,6 +36,7 @@ struct PersonalizeOptions {
   std::string device_id;     // separates devices' seeds
   bool global_only = false;  // do not train: it crashed before
   bool with_alone = false;   // train the local-only baseline if the plan asks
+  int threads = 0;           // LocalTraining::threads
 };
 
 struct PersonalizeOutcome {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "client/core/memory_estimate.h"
 #include "client/local_data.h"
 #include "plan/tensor_match.h"
 
@@ -20,6 +21,83 @@ TrainedRound Failed(const Status& status) {
   if (status.code() == StatusCode::kCancelled) return status;
   return WorkRefused{.reason = AbandonReason::kTrainingFailed,
                      .message = status.ToString()};
+}
+
+// Everything that the result of a training depends on.
+crypto::Digest Fingerprint(const SessionWork& work, const plan::Plan& plan,
+                           const plan::Checkpoint& start,
+                           const ExampleSet& examples, int threads) {
+  Bytes text = ToBytes("selvage/v1 training\n");
+  const auto add = [&text](ByteSpan bytes) {
+    AppendLe(text, static_cast<uint64_t>(bytes.size()));
+    AppendBytes(text, bytes);
+  };
+  add(AsBytes(work.assignment_id));
+  add(AsBytes(plan::CanonicalJson(plan)));
+  AppendLe(text, work.seed);
+  AppendLe(text, static_cast<int64_t>(threads));
+  add(crypto::Sha256(plan::SerializeMaster(start)).span());
+  AppendLe(text, static_cast<uint64_t>(examples.count));
+  for (const Bytes& input : examples.inputs) add(crypto::Sha256(input).span());
+  return crypto::Sha256(text);
+}
+
+uint64_t StepsOf(const LocalTraining& training, size_t examples) {
+  const auto batch = static_cast<uint64_t>(training.batch_size);
+  return static_cast<uint64_t>(training.epochs) *
+         ((examples + batch - 1) / batch);
+}
+
+// model.Train() from the checkpoint that the store has of this training, if it
+// has one; `start` are the values that the model has now.
+Result<TrainingReport> TrainOrResume(TrainableModel& model,
+                                     const plan::Checkpoint& start,
+                                     const ExampleSet& examples,
+                                     LocalTraining training,
+                                     const crypto::Digest& fingerprint,
+                                     const RoundOptions& options,
+                                     ClientStore& store, RoundFacts& facts) {
+  SELVAGE_ASSIGN_OR_RETURN(std::optional<StoredTraining> kept,
+                           store.LoadTraining());
+  if (kept.has_value() && kept->fingerprint != fingerprint) kept.reset();
+  uint64_t had = kept.has_value() ? kept->steps : 0;
+  Time saved_at = options.clock.Now();
+  training.checkpoint_due = [&] {
+    return options.clock.Now() - saved_at >= options.checkpoint_every;
+  };
+  training.save_checkpoint = [&](TrainingCheckpoint checkpoint) {
+    saved_at = options.clock.Now();
+    if (checkpoint.steps <= had) return;
+    // One that cannot be kept costs its steps, no more.
+    const Status saved =
+        store.SaveTraining({.fingerprint = fingerprint,
+                            .steps = checkpoint.steps,
+                            .state = std::move(checkpoint.state)});
+    facts.saved = facts.saved || saved.ok();
+  };
+  const uint64_t steps = StepsOf(training, examples.count);
+  uint64_t step = had;
+  training.keep_going = [&] {
+    if (!options.keep_going()) return false;
+    if (options.progress) options.progress(step, steps);
+    ++step;
+    return true;
+  };
+  if (!kept.has_value()) return model.Train(examples, training);
+  const TrainingCheckpoint from = {.steps = kept->steps,
+                                   .state = std::move(kept->state)};
+  training.resume = &from;
+  Result<TrainingReport> report = model.Train(examples, training);
+  if (report.ok() ||
+      report.status().code() != StatusCode::kFailedPrecondition) {
+    return report;
+  }
+  // Another engine's, or another version's.
+  training.resume = nullptr;
+  step = 0;
+  had = 0;
+  SELVAGE_RETURN_IF_ERROR(model.SetValues(start));
+  return model.Train(examples, training);
 }
 
 }  // namespace
@@ -45,14 +123,13 @@ Result<plan::Checkpoint> WithPersonalTensors(
 }
 
 TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
-                        uint64_t holdout_salt, ClientStore& store,
-                        ModelHost& host,
-                        const Transport::KeepGoing& keep_going) {
+                        const RoundOptions& round, ClientStore& store,
+                        ModelHost& host, RoundFacts& facts) {
   const plan::Plan& plan = verified.plan;
   const plan::Program& program = verified.program;
 
-  Result<LocalData> data = LoadLocalData(store, holdout_salt, plan, program,
-                                         DataUse::kUpload);
+  Result<LocalData> data =
+      LoadLocalData(store, round.holdout_salt, plan, program, DataUse::kUpload);
   if (!data.ok()) return data.status();
   const auto wanted = static_cast<size_t>(std::max(1, plan.data.min_examples));
   if (data->count < wanted || data->train.count == 0) {
@@ -60,6 +137,21 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
                        .message = "there are " + std::to_string(data->count) +
                                   " examples, the plan wants " +
                                   std::to_string(wanted)};
+  }
+  facts.memory_estimate = EstimateTrainingMemory(
+      program, {.examples = data->train.count + data->holdout.count,
+                .archive_size = verified.archive.size(),
+                .batch_size = plan.train.batch_size,
+                .optimizer = plan.train.optimizer.name,
+                .momentum = plan.train.optimizer.momentum != 0});
+  if (round.memory_bytes_max > 0 &&
+      facts.memory_estimate > round.memory_bytes_max) {
+    return WorkRefused{.reason = AbandonReason::kOverBudget,
+                       .message = "training would take about " +
+                                  std::to_string(facts.memory_estimate) +
+                                  " bytes of memory, more than the " +
+                                  std::to_string(round.memory_bytes_max) +
+                                  " it may"};
   }
   Result<TrainableModel*> loaded =
       host.Training(plan.program_digest, program, verified.archive);
@@ -92,8 +184,11 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
   options.optimizer = plan.train.optimizer;
   options.seed = work.seed;
   options.trainable = *std::move(trainable);
-  options.keep_going = keep_going;
-  const Result<TrainingReport> report = model.Train(data->train, options);
+  options.threads = round.threads;
+  const Result<TrainingReport> report =
+      TrainOrResume(model, *start, data->train, std::move(options),
+                    Fingerprint(work, plan, *start, data->train, round.threads),
+                    round, store, facts);
   if (!report.ok()) return Failed(report.status());
   Result<plan::Checkpoint> trained = model.Values();
   if (!trained.ok()) return Failed(trained.status());

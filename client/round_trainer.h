@@ -2,10 +2,12 @@
 // and build the update.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <variant>
 
 #include "base/status.h"
+#include "base/time.h"
 #include "client/core/session.h"
 #include "client/core/transport.h"
 #include "client/core/update_builder.h"
@@ -21,17 +23,39 @@ struct RoundUpdate {
   std::optional<PersonalTensors> tensors;
 };
 
-// Refused: too few examples, the program does not load, training failed, the
-// update is out of range. Status: CANCELLED, or the store's.
+struct RoundOptions {
+  uint64_t holdout_salt = 0;
+  Transport::KeepGoing keep_going;
+  int threads = 0;                // LocalTraining::threads
+  uint64_t memory_bytes_max = 0;  // refused above it; 0: any
+  Clock& clock;
+  // Checkpoints go to the store this often, and when training is interrupted.
+  Duration checkpoint_every = std::chrono::minutes(1);
+  // Before every step: how many were begun, of how many.
+  std::function<void(uint64_t step, uint64_t steps)> progress = {};
+};
+
+// What came of it besides the update; set as soon as it is known.
+struct RoundFacts {
+  uint64_t memory_estimate = 0;
+  bool saved = false;  // a checkpoint: training goes on from it
+};
+
+// Refused: too few examples, too little memory, the program does not load,
+// training failed, the update is out of range. Status: CANCELLED, or the
+// store's.
 using TrainedRound = std::variant<RoundUpdate, WorkRefused, Status>;
 
 // A function of the checkpoint, the examples and the assignment's seed: run
 // again it gives the same bytes. Personal-role tensors start from the device's
 // own (FedPer) and are never part of the update.
+//
+// What was interrupted goes on from its checkpoint if checkpoint, examples,
+// plan, seed and threads are still the same, and the engine can; the bytes are
+// those of a training that nothing interrupted. Otherwise it begins again.
 TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
-                        uint64_t holdout_salt, ClientStore& store,
-                        ModelHost& host,
-                        const Transport::KeepGoing& keep_going);
+                        const RoundOptions& options, ClientStore& store,
+                        ModelHost& host, RoundFacts& facts);
 
 // `base` with the personal-role tensors that this device keeps for the task, if
 // it keeps any that fit.

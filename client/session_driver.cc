@@ -19,6 +19,7 @@ constexpr RetryWindow kStoreRetry = {.min = std::chrono::minutes(12),
 // and programs are the coordinator's own; the others would speak of examples.
 std::string WireMessage(const SessionAction& action) {
   const bool own = action.abandon_reason == AbandonReason::kPlanRefused ||
+                   action.abandon_reason == AbandonReason::kPlanBelowFloor ||
                    action.abandon_reason == AbandonReason::kProgramRefused;
   if (!own) return "";
   std::string text = action.reason.substr(0, 512);
@@ -60,24 +61,40 @@ Result<std::unique_ptr<SessionDriver>> SessionDriver::Create(
   return driver;
 }
 
-bool SessionDriver::Stopped() const {
-  return cancel_->cancelled() || Now() >= budget_end_;
+Transport::KeepGoing SessionDriver::KeepGoingUntil(Time deadline) {
+  return [this, deadline] { return !Stopped() && Now() < deadline; };
 }
 
-Transport::KeepGoing SessionDriver::KeepGoingUntil(Time deadline) const {
-  return [this, deadline] { return !Stopped() && Now() < deadline; };
+SessionEvent SessionDriver::Interrupted(bool progressed) {
+  return SessionInterrupted{.reason = policy_.Stop().value_or(""),
+                            .progressed = progressed};
+}
+
+void SessionDriver::Tell(Phase phase, uint64_t step, uint64_t steps) {
+  if (!parts_.deps.progress) return;
+  parts_.deps.progress({.phase = phase,
+                        .task = session_.work().task,
+                        .step = step,
+                        .steps = steps});
 }
 
 RunOutcome SessionDriver::Run(const RunBudget& budget,
                               const CancelToken& cancel) {
-  cancel_ = &cancel;
   const Time started = Now();
-  budget_end_ =
-      budget.time >= kNever - started ? kNever : started + budget.time;
   answered_ = false;
+  plan_checked_ = false;
+  over_uploads_ = false;
+  memory_estimate_ = 0;
   pause_.clear();
 
   RunOutcome outcome;
+  if (Status status = policy_.Begin(budget, cancel); !status.ok()) {
+    outcome.result = RunResult::kFailed;
+    outcome.reason = status.WithContext("reading the usage").ToString();
+    outcome.next_run = started + DrawRetry(kStoreRetry, parts_.deps.random);
+    outcome.enrolled = parts_.identity.IsEnrolled(started);
+    return outcome;
+  }
   SessionEvent event =
       SessionStarted{.enrolled = parts_.identity.IsEnrolled(started)};
   while (true) {
@@ -101,12 +118,23 @@ RunOutcome SessionDriver::Run(const RunBudget& budget,
       outcome.next_run = session_.next_run();
       break;
     }
-    event = Stopped() ? SessionEvent(SessionInterrupted{}) : Perform(action);
+    event = Stopped() ? Interrupted() : Perform(action);
   }
   if (session_.work().task.empty()) loaded_.reset();
   TellPause(outcome);
+  if (over_uploads_ && session_.state() == SessionState::kIdle) {
+    // Slots that are given back cost others time.
+    Session next = session_;
+    next.Postpone(*policy_.not_before());
+    if (Save(next, SessionAction{}).ok()) session_ = std::move(next);
+    outcome.next_run = session_.next_run();
+  } else if (policy_.not_before().has_value()) {
+    outcome.next_run = std::max(outcome.next_run, *policy_.not_before());
+  }
   outcome.enrolled = parts_.identity.IsEnrolled(Now());
   if (answered_ && !Stopped()) ReportIfDue();
+  policy_.End(outcome.usage);
+  outcome.usage.memory_estimate_bytes = memory_estimate_;
   parts_.deps.events.Write(outcome.result == RunResult::kFailed
                                ? LogLevel::kWarning
                                : LogLevel::kInfo,
@@ -184,6 +212,11 @@ Status SessionDriver::Save(const Session& next, const SessionAction& action) {
   SELVAGE_RETURN_IF_ERROR(parts_.store.SaveSession(change));
   saved_ = std::move(bytes);
   if (recorded) tensors_.reset();
+  if (has_training_ && next.state() != SessionState::kFetching &&
+      next.state() != SessionState::kTraining) {
+    // No use to anybody any more. What cannot be removed now is next time.
+    has_training_ = !parts_.store.DropTraining().ok();
+  }
   if (action.drop_outbox) outbox_.reset();
   return OkStatus();
 }
@@ -191,28 +224,34 @@ Status SessionDriver::Save(const Session& next, const SessionAction& action) {
 SessionEvent SessionDriver::Perform(const SessionAction& action) {
   switch (action.kind) {
     case SessionActionKind::kEnroll:
+      Tell(Phase::kEnrolling);
       return Enroll();
     case SessionActionKind::kCheckIn:
+      Tell(Phase::kCheckingIn);
       return CheckIn();
     case SessionActionKind::kFetch:
+      Tell(Phase::kFetching);
       return Fetch();
     case SessionActionKind::kTrain:
+      Tell(Phase::kTraining);
       return Train();
     case SessionActionKind::kUpload:
+      Tell(Phase::kUploading);
       return Upload();
     case SessionActionKind::kAbandon:
       return Abandon(action);
     case SessionActionKind::kPersonalize:
+      Tell(Phase::kPersonalizing);
       return Personalize(action);
     case SessionActionKind::kFinish:
       break;
   }
-  return SessionInterrupted{};
+  return Interrupted();
 }
 
-SessionEvent SessionDriver::FailedOrInterrupted(Status status) const {
+SessionEvent SessionDriver::FailedOrInterrupted(Status status) {
   if (status.code() == StatusCode::kCancelled && Stopped()) {
-    return SessionInterrupted{};
+    return Interrupted();
   }
   return ActionFailed{.status = std::move(status)};
 }
@@ -224,7 +263,9 @@ Result<Transport*> SessionDriver::Connect(bool as_device) {
   transport_.reset();
   SELVAGE_ASSIGN_OR_RETURN(const Endpoint endpoint,
                            parts_.identity.MakeEndpoint(as_device));
-  SELVAGE_ASSIGN_OR_RETURN(transport_, parts_.deps.transport(endpoint));
+  SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport,
+                           parts_.deps.transport(endpoint));
+  transport_ = MeteredTransport(std::move(transport), policy_);
   transport_is_device_ = as_device;
   return transport_.get();
 }
@@ -267,6 +308,7 @@ SessionEvent SessionDriver::CheckIn() {
   if (!models.ok()) return ActionFailed{models.status()};
   for (ModelVersion& model : *models) {
     if (request.installed.size() == 16) break;  // the wire's bound
+    if (parts_.host.IsDamaged(model.task)) continue;
     request.installed.push_back(
         {.task = std::move(model.task), .version = model.version});
   }
@@ -274,17 +316,91 @@ SessionEvent SessionDriver::CheckIn() {
   if (!answer.ok()) return FailedOrInterrupted(answer.status());
   answered_ = true;
   loaded_.reset();
+  plan_checked_ = false;
+  policy_.Want({});
   return CheckedIn{.answer = *std::move(answer)};
 }
 
+std::vector<crypto::Ed25519PublicKey> SessionDriver::PlanKeys() const {
+  std::vector<crypto::Ed25519PublicKey> keys = parts_.identity.plan_keys();
+  const std::vector<crypto::Ed25519PublicKey>& allowed =
+      parts_.options.floor.plan_keys;
+  if (allowed.empty()) return keys;
+  std::erase_if(keys, [&](const crypto::Ed25519PublicKey& key) {
+    return std::find(allowed.begin(), allowed.end(), key) == allowed.end();
+  });
+  return keys;
+}
+
+bool SessionDriver::Consents(const plan::Plan& plan, bool upload) {
+  return !parts_.deps.consent ||
+         parts_.deps.consent({.task = plan.task,
+                              .collection = plan.data.collection,
+                              .upload = upload});
+}
+
+std::optional<WorkRefused> SessionDriver::CheckPlan(const plan::Plan& plan) {
+  if (plan_checked_) return std::nullopt;
+  if (std::optional<std::string> below =
+          BelowFloor(parts_.options.floor, plan)) {
+    return WorkRefused{.reason = AbandonReason::kPlanBelowFloor,
+                       .message = *std::move(below)};
+  }
+  const SessionWork& work = session_.work();
+  if (work.train) {
+    if (std::optional<std::string> used =
+            policy_.UploadsUsedUp(work.assignment_id)) {
+      over_uploads_ = true;
+      return WorkRefused{.reason = AbandonReason::kOverBudget,
+                         .message = *std::move(used)};
+    }
+    if (!Consents(plan, /*upload=*/true)) {
+      // On the wire it is an interruption: what an owner said is nobody's
+      // business.
+      return WorkRefused{.reason = AbandonReason::kInterrupted,
+                         .message = "no consent to use the collection " +
+                                    plan.data.collection + " for task " +
+                                    plan.task};
+    }
+  }
+  plan_checked_ = true;
+  policy_.Want(plan.conditions);
+  return std::nullopt;
+}
+
+std::optional<SessionEvent> SessionDriver::EnsurePlanChecked() {
+  if (plan_checked_) return std::nullopt;
+  if (loaded_.has_value()) {
+    if (std::optional<WorkRefused> refused = CheckPlan(loaded_->plan)) {
+      return *std::move(refused);
+    }
+  } else {
+    Result<Transport*> transport = Connect(/*as_device=*/true);
+    if (!transport.ok()) return ActionFailed{transport.status()};
+    auto plan = loader_.LoadPlan(
+        session_.work(), PlanKeys(),
+        [this](const plan::Plan& p) { return CheckPlan(p); }, **transport,
+        KeepGoingUntil(kNever));
+    if (auto* refused = std::get_if<WorkRefused>(&plan)) {
+      return std::move(*refused);
+    }
+    if (auto* status = std::get_if<Status>(&plan)) {
+      return FailedOrInterrupted(std::move(*status));
+    }
+  }
+  if (Stopped()) return Interrupted();
+  return std::nullopt;
+}
+
 std::optional<SessionEvent> SessionDriver::EnsureLoaded() {
-  if (loaded_.has_value()) return std::nullopt;
+  if (loaded_.has_value()) return EnsurePlanChecked();
   Result<Transport*> transport = Connect(/*as_device=*/true);
   if (!transport.ok()) return ActionFailed{transport.status()};
   const SessionWork& work = session_.work();
-  LoadedWork loaded =
-      loader_.Load(work, parts_.identity.plan_keys(), **transport,
-                   KeepGoingUntil(work.compute_deadline));
+  LoadedWork loaded = loader_.Load(
+      work, PlanKeys(),
+      [this](const plan::Plan& plan) { return CheckPlan(plan); }, **transport,
+      KeepGoingUntil(work.compute_deadline));
   if (auto* refused = std::get_if<WorkRefused>(&loaded)) {
     return std::move(*refused);
   }
@@ -307,9 +423,22 @@ SessionEvent SessionDriver::Train() {
   if (std::optional<WorkRefused> refused = RefusedByPause()) return *refused;
   if (std::optional<SessionEvent> ended = EnsureLoaded()) return *ended;
   const SessionWork& work = session_.work();
+  const RoundOptions options{
+      .holdout_salt = parts_.holdout_salt,
+      .keep_going = KeepGoingUntil(work.compute_deadline),
+      .threads = parts_.options.threads_max,
+      .memory_bytes_max = parts_.options.memory_bytes_max,
+      .clock = parts_.deps.clock,
+      .progress = [this](uint64_t step, uint64_t steps) {
+        Tell(Phase::kTraining, step, steps);
+      }};
+  RoundFacts facts;
+  has_training_ = true;
+  policy_.CountProcess(parts_.options.threads_max != 1);
   TrainedRound trained =
-      TrainRound(work, *loaded_, parts_.holdout_salt, parts_.store, parts_.host,
-                 KeepGoingUntil(work.compute_deadline));
+      TrainRound(work, *loaded_, options, parts_.store, parts_.host, facts);
+  policy_.CountProcess(false);
+  memory_estimate_ = facts.memory_estimate;
   if (auto* refused = std::get_if<WorkRefused>(&trained)) {
     return std::move(*refused);
   }
@@ -319,7 +448,10 @@ SessionEvent SessionDriver::Train() {
       return WorkRefused{.reason = AbandonReason::kInterrupted,
                          .message = "the compute deadline passed"};
     }
-    return FailedOrInterrupted(std::move(*status));
+    if (status->code() == StatusCode::kCancelled) {
+      return Interrupted(facts.saved);
+    }
+    return ActionFailed{.status = std::move(*status)};
   }
   parts_.guard.TrainingSurvived();
   auto& update = std::get<RoundUpdate>(trained);
@@ -345,7 +477,14 @@ SessionEvent SessionDriver::Upload() {
   }
   Result<Transport*> transport = Connect(/*as_device=*/true);
   if (!transport.ok()) return ActionFailed{transport.status()};
+  // The host's word counts until the last byte is sent.
+  if (std::optional<SessionEvent> ended = EnsurePlanChecked()) return *ended;
   const BuiltUpdate& update = outbox_->update;
+  policy_.Reserve(update.encoded.size());
+  if (Stopped()) return Interrupted();
+  if (Status status = policy_.CountUpload(work.assignment_id); !status.ok()) {
+    return ActionFailed{status};
+  }
   UploadHeader header;
   header.assignment_id = work.assignment_id;
   header.token = work.token;
@@ -392,8 +531,11 @@ SessionEvent SessionDriver::Personalize(const SessionAction& action) {
   options.version = work.version;
   options.holdout_salt = parts_.holdout_salt;
   options.device_id = parts_.identity.device_id();
-  options.global_only =
-      action.global_only || parts_.guard.PausedUntil().has_value();
+  options.global_only = action.global_only ||
+                        parts_.guard.PausedUntil().has_value() ||
+                        (loaded_->plan.personalize.enabled &&
+                         !Consents(loaded_->plan, /*upload=*/false));
+  options.threads = parts_.options.threads_max;
   options.with_alone = !work.train && !options.global_only;
   Personalized done =
       InstallPersonalized(*loaded_, options, parts_.store, parts_.host,

@@ -16,6 +16,7 @@
 #include "client/device_identity.h"
 #include "client/model_host.h"
 #include "client/round_trainer.h"
+#include "client/run_policy.h"
 #include "client/store/blob_cache.h"
 #include "client/store/client_store.h"
 #include "client/work_loader.h"
@@ -50,12 +51,16 @@ class SessionDriver {
 
  private:
   explicit SessionDriver(SessionParts parts)
-      : parts_(parts), loader_(parts.cache, parts.options.population) {}
+      : parts_(parts),
+        loader_(parts.cache, parts.options.population),
+        policy_(parts.options, parts.deps, parts.store) {}
 
   Time Now() const { return parts_.deps.clock.Now(); }
   // True once the host wants its device back.
-  bool Stopped() const;
-  Transport::KeepGoing KeepGoingUntil(Time deadline) const;
+  bool Stopped() { return policy_.Stopped(); }
+  Transport::KeepGoing KeepGoingUntil(Time deadline);
+  SessionEvent Interrupted(bool progressed = false);
+  void Tell(Phase phase, uint64_t step = 0, uint64_t steps = 0);
 
   // A pause of training, as the host sees it: nothing to do, and why.
   void TellPause(RunOutcome& outcome);
@@ -73,9 +78,18 @@ class SessionDriver {
   void ReportIfDue();
 
   Result<Transport*> Connect(bool as_device);
-  // The artefacts of the current work, fetched if they are not in memory.
+  // The keys that may sign plans here.
+  std::vector<crypto::Ed25519PublicKey> PlanKeys() const;
+  // What this device's host has against a plan: its floor, its budget, its
+  // consent. From then on the plan's conditions are the session's.
+  std::optional<WorkRefused> CheckPlan(const plan::Plan& plan);
+  bool Consents(const plan::Plan& plan, bool upload);
+  // The artefacts of the current work, fetched if they are not in memory, and
+  // its plan checked in this session.
   std::optional<SessionEvent> EnsureLoaded();
-  SessionEvent FailedOrInterrupted(Status status) const;
+  // The same for the plan alone.
+  std::optional<SessionEvent> EnsurePlanChecked();
+  SessionEvent FailedOrInterrupted(Status status);
 
   const SessionParts parts_;
   WorkLoader loader_;
@@ -87,14 +101,19 @@ class SessionDriver {
   bool answered_ = false;  // the coordinator, in this session
   std::string pause_;      // why training was refused in this session
 
+  RunPolicy policy_;
+
   // Of this Run().
-  const CancelToken* cancel_ = nullptr;
-  Time budget_end_ = kNever;
+  bool plan_checked_ = false;  // of the current work
+  bool over_uploads_ = false;  // work was refused: no more uploads today
+  uint64_t memory_estimate_ = 0;
 
   // Of the current work; only in memory.
   std::optional<VerifiedWork> loaded_;
   std::optional<OutboxEntry> outbox_;
   std::optional<PersonalTensors> tensors_;
+  // The store may have a checkpoint of a training.
+  bool has_training_ = true;
 };
 
 }  // namespace selvage::client

@@ -89,11 +89,12 @@ Result<Bytes> WorkLoader::Get(const crypto::Digest& digest, uint64_t size_max,
   return fetched;
 }
 
-LoadedWork WorkLoader::Load(
+std::optional<std::variant<WorkRefused, Status>> WorkLoader::GetPlan(
     const SessionWork& work,
     const std::vector<crypto::Ed25519PublicKey>& plan_keys,
-    Transport& transport, const Transport::KeepGoing& keep_going) {
-  VerifiedWork out;
+    const PlanCheck& check, Transport& transport,
+    const Transport::KeepGoing& keep_going, std::string& json,
+    plan::Plan& plan) {
   Result<Bytes> plan_bytes =
       Get(work.plan_digest, plan::kPlanSizeMax, transport, keep_going);
   if (!plan_bytes.ok()) return plan_bytes.status();
@@ -101,19 +102,54 @@ LoadedWork WorkLoader::Load(
   if (!IsSigned(*plan_bytes, work.plan_signature, plan_keys)) {
     return PlanRefused("the plan is not signed by a key of this population");
   }
-  out.plan_json = ToString(*plan_bytes);
-  Result<plan::Plan> parsed = plan::ParsePlan(out.plan_json);
+  json = ToString(*plan_bytes);
+  Result<plan::Plan> parsed = plan::ParsePlan(json);
   if (!parsed.ok()) {
     return PlanRefused("plan: " + std::string(parsed.status().message()));
   }
-  out.plan = *std::move(parsed);
-  if (out.plan.population != population_) {
-    return PlanRefused("the plan is for population " + out.plan.population +
+  plan = *std::move(parsed);
+  if (plan.population != population_) {
+    return PlanRefused("the plan is for population " + plan.population +
                        ", not " + population_);
   }
-  if (out.plan.task != work.task) {
-    return PlanRefused("the plan is for task " + out.plan.task + ", not " +
+  if (plan.task != work.task) {
+    return PlanRefused("the plan is for task " + plan.task + ", not " +
                        work.task);
+  }
+  if (std::optional<WorkRefused> refused = check(plan)) {
+    return *std::move(refused);
+  }
+  return std::nullopt;
+}
+
+std::variant<plan::Plan, WorkRefused, Status> WorkLoader::LoadPlan(
+    const SessionWork& work,
+    const std::vector<crypto::Ed25519PublicKey>& plan_keys,
+    const PlanCheck& check, Transport& transport,
+    const Transport::KeepGoing& keep_going) {
+  std::string json;
+  plan::Plan plan;
+  auto ended =
+      GetPlan(work, plan_keys, check, transport, keep_going, json, plan);
+  if (!ended.has_value()) return plan;
+  if (auto* refused = std::get_if<WorkRefused>(&*ended)) {
+    return std::move(*refused);
+  }
+  return std::get<Status>(*std::move(ended));
+}
+
+LoadedWork WorkLoader::Load(
+    const SessionWork& work,
+    const std::vector<crypto::Ed25519PublicKey>& plan_keys,
+    const PlanCheck& check, Transport& transport,
+    const Transport::KeepGoing& keep_going) {
+  VerifiedWork out;
+  if (auto ended = GetPlan(work, plan_keys, check, transport, keep_going,
+                           out.plan_json, out.plan)) {
+    if (auto* refused = std::get_if<WorkRefused>(&*ended)) {
+      return std::move(*refused);
+    }
+    return std::get<Status>(*std::move(ended));
   }
 
   Result<Bytes> program_bytes =

@@ -3,6 +3,8 @@
 // that comes before a program is loaded.
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -32,6 +34,9 @@ struct VerifiedWork {
 // UNAVAILABLE, NOT_FOUND, DATA_LOSS (the bytes do not have their digest), ...
 using LoadedWork = std::variant<VerifiedWork, WorkRefused, Status>;
 
+// What the host has against a plan that is signed and understood.
+using PlanCheck = std::function<std::optional<WorkRefused>(const plan::Plan&)>;
+
 class WorkLoader {
  public:
   // `cache` must outlive it.
@@ -39,13 +44,29 @@ class WorkLoader {
       : cache_(cache), population_(std::move(population)) {}
 
   // Only what the cache lacks is fetched. A plan is refused unless one of
-  // `plan_keys` signed it, every key in it is understood, and it is for this
-  // population and task.
+  // `plan_keys` signed it, every key in it is understood, it is for this
+  // population and task, and `check` has nothing against it: nothing else of
+  // the work is fetched before that, and no program is loaded.
   LoadedWork Load(const SessionWork& work,
                   const std::vector<crypto::Ed25519PublicKey>& plan_keys,
-                  Transport& transport, const Transport::KeepGoing& keep_going);
+                  const PlanCheck& check, Transport& transport,
+                  const Transport::KeepGoing& keep_going);
+
+  // The plan alone, after the same checks.
+  std::variant<plan::Plan, WorkRefused, Status> LoadPlan(
+      const SessionWork& work,
+      const std::vector<crypto::Ed25519PublicKey>& plan_keys,
+      const PlanCheck& check, Transport& transport,
+      const Transport::KeepGoing& keep_going);
 
  private:
+  // nullopt: `json` and `plan` hold it.
+  std::optional<std::variant<WorkRefused, Status>> GetPlan(
+      const SessionWork& work,
+      const std::vector<crypto::Ed25519PublicKey>& plan_keys,
+      const PlanCheck& check, Transport& transport,
+      const Transport::KeepGoing& keep_going, std::string& json,
+      plan::Plan& plan);
   Result<Bytes> Get(const crypto::Digest& digest, uint64_t size_max,
                     Transport& transport,
                     const Transport::KeepGoing& keep_going);

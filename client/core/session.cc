@@ -479,10 +479,12 @@ SessionAction Session::On(const WorkRefused& event, Time now,
     return DropWorkAndFinish(RunResult::kDeclined, event.message, "declined",
                              Later(work_.retry, now, random));
   }
+  const bool recorded = state_ == SessionState::kUploading;
   Enter(SessionState::kAbandoning);
   refusal_ = event.message;
   next_run_ = Later(work_.retry, now, random);
   SessionAction action = Do(SessionActionKind::kAbandon);
+  action.drop_outbox = recorded;
   action.abandon_reason = event.reason;
   action.reason = event.message;
   return action;
@@ -530,20 +532,22 @@ SessionAction Session::On(const ActionFailed& event, Time now,
   return action;
 }
 
-SessionAction Session::On(const SessionInterrupted&, Time now, RandomSource&) {
+SessionAction Session::On(const SessionInterrupted& event, Time now,
+                          RandomSource&) {
   running_ = false;
   switch (state_) {
     case SessionState::kEnrolling:
     case SessionState::kCheckingIn:
       Enter(SessionState::kIdle);
       next_run_ = now;
-      return Finish(RunResult::kInterrupted, "");
+      return Finish(RunResult::kInterrupted, event.reason);
     case SessionState::kAbandoning:
       if (withdrawn_) break;
       return DropWorkAndFinish(RunResult::kDeclined, refusal_, "declined",
                                next_run_);
     case SessionState::kTraining:
     case SessionState::kPersonalizing:
+      if (event.progressed) break;
       interruptions_ = static_cast<uint8_t>(
           std::min<int>(interruptions_ + 1, kInterruptionsMax));
       break;
@@ -556,7 +560,7 @@ SessionAction Session::On(const SessionInterrupted&, Time now, RandomSource&) {
         "personalisation goes on next time");
   }
   next_run_ = now;
-  SessionAction action = Finish(RunResult::kInterrupted, "");
+  SessionAction action = Finish(RunResult::kInterrupted, event.reason);
   action.counters = {"interrupted"};
   return action;
 }

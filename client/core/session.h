@@ -111,8 +111,13 @@ struct WorkRefused {
 struct ActionFailed {
   Status status;
 };
-// Budget or cancel stopped the action in flight.
-struct SessionInterrupted {};
+// Budget, conditions or cancel stopped the action in flight.
+struct SessionInterrupted {
+  std::string reason;  // for people
+  // Training got further than before and goes on from there: that does not
+  // count as one of the interruptions that end it.
+  bool progressed = false;
+};
 
 using SessionEvent =
     std::variant<SessionStarted, DeviceEnrolled, CheckedIn, ArtefactsFetched,
@@ -227,7 +232,7 @@ class Session {
   // Saved before training or personalising, cleared by whatever ends it: found
   // set by a start, the process died.
   bool running_ = false;
-  bool withdrawn_ = false;  // ABANDONING only: saved as it is
+  bool withdrawn_ = false;              // ABANDONING only: saved as it is
   std::vector<std::string> unsettled_;  // oldest first
   std::string last_assignment_;         // done with, whatever became of it
 

@@ -739,6 +739,9 @@ Status ClientStore::Forget(ByteSpan session, const ForgetOptions& options) {
     if (options.audit) db.exec("DELETE FROM audit");
     db.exec("DELETE FROM example");
     db.exec("DELETE FROM usage");
+    SQLite::Statement training(db, "DELETE FROM meta WHERE name = ?");
+    training.bind(1, std::string(store_internal::kMetaTraining));
+    training.exec();
     db.exec("DELETE FROM tensors");
     db.exec("DELETE FROM good_model WHERE personal = 1");
     std::vector<std::string> tasks;

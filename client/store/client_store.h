@@ -128,6 +128,16 @@ struct GoodModel {
   bool personal = false;          // they were the personal slot's
 };
 
+// A TrainingCheckpoint, and what it is one of.
+struct StoredTraining {
+  crypto::Digest fingerprint;  // of everything that the result depends on
+  uint64_t steps = 0;
+  Bytes state;
+
+  friend bool operator==(const StoredTraining&,
+                         const StoredTraining&) = default;
+};
+
 struct ModelVersion {
   std::string task;
   uint64_t version = 0;
@@ -226,6 +236,16 @@ class ClientStore {
   Result<std::vector<ModelVersion>> ListModels();  // by task
   // DATA_LOSS if the bytes do not have the digest, NOT_FOUND.
   Result<Bytes> LoadArtefact(const crypto::Digest& digest);
+
+  // -- UsageLedger::Save()
+  Result<std::optional<Bytes>> LoadUsage();
+  Status SaveUsage(ByteSpan ledger);
+
+  // -- the interrupted training of the open assignment: at most one
+  // nullopt also if it is damaged, which is counted and told.
+  Result<std::optional<StoredTraining>> LoadTraining();
+  Status SaveTraining(const StoredTraining& training);
+  Status DropTraining();
 
   // -- crashes: CrashLedger::Save()
   Result<std::optional<Bytes>> LoadCrashes();

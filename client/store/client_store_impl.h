@@ -39,6 +39,8 @@ inline constexpr const char* kMetaWrappedKey = "data_key";
 inline constexpr const char* kMetaSession = "session";
 inline constexpr const char* kMetaBundle = "bundle";
 inline constexpr const char* kMetaCrashes = "crashes";  // not sealed
+inline constexpr const char* kMetaUsage = "usage_of_day";  // not sealed
+inline constexpr const char* kMetaTraining = "training";
 
 std::optional<Bytes> GetMeta(SQLite::Database& db, const char* name);
 void SetMeta(SQLite::Database& db, const char* name, ByteSpan value);

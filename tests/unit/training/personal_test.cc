@@ -1,0 +1,225 @@
+// Personal models with the real engine, through the client: which tensors a
+// strategy moves, which it keeps, and which leave the device.
+#include <cmath>
+
+#include <gmock/gmock.h>
+
+#include "base/random.h"
+#include "client/training/torch/torch_trainer.h"
+#include "tests/unit/client/client_fixture.h"
+#include "tests/unit/training/programs.h"
+
+namespace selvage::client {
+namespace {
+
+using plan::Role;
+using test::IsOk;
+using test::LinearProgram;
+
+// y = 3 x + 7 on this device.
+constexpr float kSlope = 3;
+constexpr float kOffset = 7;
+
+class PersonalTest : public test::ClientFixture {
+ protected:
+  // w and b with these roles; both start at 1.
+  void Publish(Role w, Role b, const std::function<void(plan::Plan&)>& change) {
+    Publish(LinearProgram(test::kLinearSource,
+                          {{.name = "w", .shape = {}, .role = w},
+                           {.name = "b", .shape = {}, .role = b}}),
+            {.floats = {1, 1}, .ints = {}}, change);
+  }
+  void Publish(const plan::Program& program, const plan::Checkpoint& values,
+               const std::function<void(plan::Plan&)>& change) {
+    plan::Plan plan = test::MakeFakePlan(program);
+    plan.key_metric = "a";
+    plan.maximize = false;
+    plan.personalize.tensors = {};
+    plan.personalize.epochs = 40;
+    plan.personalize.batch_size = 8;
+    plan.personalize.optimizer.lr = 0.05;
+    plan.train.optimizer.lr = 0.05;
+    plan.train.batch_size = 8;
+    plan.update.max_abs_default = 1000;
+    change(plan);
+    server_->Publish(plan, program);
+    server_->PublishCheckpoint(values);
+  }
+  void Start() {
+    ClientDependencies dependencies{.clock = clock_,
+                                    .random = random_,
+                                    .events = events_,
+                                    .files = files_,
+                                    .trainer = torch_,
+                                    .transport = server_->Transports()};
+    Result<std::unique_ptr<Client>> client =
+        Client::Open(Options(), dependencies);
+    ASSERT_THAT(client, IsOk());
+    client_ = *std::move(client);
+    SeededRandom random(3);
+    std::vector<Example> examples;
+    for (int i = 0; i < 60; ++i) {
+      const auto x = static_cast<float>(2 * UniformUnit(random) - 1);
+      Bytes input;
+      for (size_t k = 0; k < server_->program.inputs[0].SizeBytes() / 4; ++k) {
+        AppendLe(input, x * static_cast<float>(k + 1));
+      }
+      Bytes label;
+      AppendLe(label, kSlope * x + kOffset);
+      examples.push_back({.inputs = {input, label}});
+    }
+    ASSERT_THAT(client_->AddExamples("numbers", examples), IsOk());
+  }
+  float At(float x) {
+    Bytes input;
+    AppendLe(input, x);
+    const auto prediction = client_->Predict("digits", input, 1);
+    EXPECT_THAT(prediction, IsOk());
+    return prediction.ok() ? prediction->values[0] : 0;
+  }
+  // What the serving model computes.
+  float Offset() { return At(0); }
+  float Slope() { return At(1) - At(0); }
+  void Install(uint64_t version) {
+    server_->Give(server_->NewOffer(version));
+    WaitForTurn();
+    RunUntil(RunResult::kInstalled);
+  }
+  void Contribute() {
+    server_->Give(server_->NewAssignment());
+    WaitForTurn();
+    RunUntil(RunResult::kContributed);
+  }
+  // Floats of an update, as many as its codec (float16) carries.
+  static size_t UpdateSize(const Bytes& payload) { return payload.size(); }
+
+  TorchTrainer torch_;
+};
+
+TEST_F(PersonalTest, FineTuneAll_LearnsTheDevicesOwnLine) {
+  Publish(Role::kShared, Role::kShared, [](plan::Plan&) {});
+  Start();
+  Install(1);
+  EXPECT_TRUE(client_->Info("digits")->personal_serving);
+  EXPECT_NEAR(Slope(), kSlope, 0.2);
+  EXPECT_NEAR(Offset(), kOffset, 0.2);
+}
+
+TEST_F(PersonalTest, FineTuneHead_LeavesTheBody) {
+  Publish(Role::kShared, Role::kShared,
+          [](plan::Plan& plan) { plan.personalize.tensors = {"^b$"}; });
+  Start();
+  Install(1);
+  EXPECT_TRUE(client_->Info("digits")->personal_serving);
+  EXPECT_FLOAT_EQ(Slope(), 1);
+  EXPECT_NEAR(Offset(), kOffset, 0.4);
+}
+
+TEST_F(PersonalTest, Frozen_IsNeitherTrainedNorSent) {
+  Publish(Role::kFrozen, Role::kShared, [](plan::Plan&) {});
+  Start();
+  Contribute();
+  Install(5);
+  EXPECT_FLOAT_EQ(Slope(), 1);
+  EXPECT_NEAR(Offset(), kOffset, 0.4);
+  const size_t frozen = UpdateSize(server_->payloads["round-1"]);
+
+  server_ = std::make_unique<test::FakeServer>(clock_);
+  state_dir_ = directory_.path() / "other";
+  next_run_ = Time{};
+  Publish(Role::kShared, Role::kShared, [](plan::Plan&) {});
+  Start();
+  Contribute();
+  EXPECT_LT(frozen, UpdateSize(server_->payloads["round-1"]));
+}
+
+// FedPer: b is the device's own, is trained along with w in a round, stays when
+// a new base comes, and is not in the update.
+TEST_F(PersonalTest, FedPer_PersonalTensorsStayFromRoundToRound) {
+  Publish(Role::kShared, Role::kPersonal, [](plan::Plan& plan) {
+    plan.train.local_epochs = 40;
+    plan.personalize = {};
+  });
+  Start();
+  Contribute();
+  EXPECT_NEAR(Offset(), kOffset, 0.5);
+  EXPECT_FLOAT_EQ(Slope(), 1);  // the global one, until the round's result
+  const Bytes update = server_->payloads["round-1"];
+  server_->PublishCheckpoint({.floats = {2.5, 0}, .ints = {}});
+  Install(9);
+  EXPECT_FLOAT_EQ(Slope(), 2.5);
+  EXPECT_NEAR(Offset(), kOffset, 0.5);
+
+  server_ = std::make_unique<test::FakeServer>(clock_);
+  state_dir_ = directory_.path() / "other";
+  next_run_ = Time{};
+  Publish(Role::kShared, Role::kShared,
+          [](plan::Plan& plan) { plan.personalize = {}; });
+  Start();
+  Contribute();
+  EXPECT_LT(UpdateSize(update), UpdateSize(server_->payloads["round-1"]));
+}
+
+constexpr char kNormSource[] = R"(
+def forward(self, x):
+    h = torch.batch_norm(x, None, None, self.mean, self.var, self.training, 0.5, 1e-5, False)
+    return torch.linear(h, self.weight).squeeze(1) + self.b
+
+def training_loss(self, x, y):
+    return torch.mse_loss(self.forward(x), y)
+
+def example_scores(self, x, y):
+    error = self.forward(x) - y
+    return torch.stack([error * error, error.abs()], 1)
+)";
+
+// FedBN: the statistics are the device's own, whatever the new base says.
+TEST_F(PersonalTest, FedBn_StatisticsAreTheDevicesOwn) {
+  plan::Program program = LinearProgram(
+      kNormSource, {{.name = "mean", .shape = {2}, .role = Role::kPersonal},
+                    {.name = "var", .shape = {2}, .role = Role::kPersonal},
+                    {.name = "weight", .shape = {1, 2}},
+                    {.name = "b", .shape = {}}});
+  program.inputs[0].shape = {2};
+  Publish(program, {.floats = {50, 50, 1, 1, 1, 1, 0}, .ints = {}},
+          [](plan::Plan& plan) {
+            plan.train.local_epochs = 20;
+            plan.personalize = {};
+          });
+  Start();
+  Contribute();
+  // A new base with statistics that would put every output far away.
+  server_->PublishCheckpoint({.floats = {900, 900, 1, 1, 1, 1, 0}, .ints = {}});
+  Install(9);
+  Bytes input;
+  AppendLe(input, 0.0F);
+  AppendLe(input, 0.0F);
+  const auto prediction = client_->Predict("digits", input, 1);
+  ASSERT_THAT(prediction, IsOk());
+  EXPECT_LT(std::abs(prediction->values[0]), 5);
+  // The update holds weight and b: three numbers.
+  EXPECT_LT(UpdateSize(server_->payloads["round-1"]), 40U);
+}
+
+TEST_F(PersonalTest, Ditto_LargerMuStaysCloserToGlobal) {
+  float before = kOffset;
+  for (const double mu : {0.0, 1.0, 10.0}) {
+    SCOPED_TRACE(mu);
+    server_ = std::make_unique<test::FakeServer>(clock_);
+    state_dir_ = directory_.path() / ("mu" + std::to_string(mu));
+    next_run_ = Time{};
+    Publish(Role::kShared, Role::kShared,
+            [&](plan::Plan& plan) { plan.personalize.proximal_mu = mu; });
+    Start();
+    Install(1);
+    EXPECT_TRUE(client_->Info("digits")->personal_serving);
+    // The minimum of (b - 7)^2 + mu/2 (b - 1)^2, roughly.
+    const double wanted = (2 * kOffset + mu) / (2 + mu);
+    EXPECT_NEAR(Offset(), wanted, 0.4);
+    EXPECT_LT(Offset(), before + 0.01F);
+    before = Offset();
+  }
+}
+
+}  // namespace
+}  // namespace selvage::client
