@@ -96,6 +96,10 @@ Result<std::shared_ptr<ModelHost::Serving>> ModelHost::Build(
                 stored->global_values, stored->global_digest, occasion);
   if (global.ok()) return global;
   passed_over("global", global.status());
+  if (global.status().code() == StatusCode::kDataLoss) {
+    MutexLock lock(mu_);
+    damaged_.insert(task);
+  }
   SELVAGE_ASSIGN_OR_RETURN(const std::optional<GoodModel> known_good,
                            store_.LoadGoodModel(task));
   if (!known_good.has_value()) return first;
@@ -145,11 +149,19 @@ void ModelHost::Forget() {
   serving_.clear();
 }
 
+bool ModelHost::IsDamaged(std::string_view task) {
+  MutexLock lock(mu_);
+  return damaged_.contains(task);
+}
+
 Status ModelHost::Refresh(std::string_view task) {
   bool serving = false;
   {
     MutexLock lock(mu_);
     ++generation_;
+    if (const auto it = damaged_.find(task); it != damaged_.end()) {
+      damaged_.erase(it);
+    }
     serving = serving_.contains(task);
   }
   if (!serving) return OkStatus();  // loaded when somebody asks

@@ -7,6 +7,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -49,6 +50,10 @@ class ModelHost {
   // from now on gets what the store has. Not while Training()'s is in use.
   void Forget() SELVAGE_EXCLUDES(mu_);
 
+  // The global slot of `task` was found not to be what was installed: it is to
+  // be installed again.
+  bool IsDamaged(std::string_view task) SELVAGE_EXCLUDES(mu_);
+
   // After a model was installed: whoever predicts from now on gets it. What was
   // serving goes on if the new one cannot be loaded.
   Status Refresh(std::string_view task) SELVAGE_EXCLUDES(mu_);
@@ -82,6 +87,7 @@ class ModelHost {
   Mutex mu_;
   std::map<std::string, std::shared_ptr<Serving>, std::less<>> serving_
       SELVAGE_GUARDED_BY(mu_);
+  std::set<std::string, std::less<>> damaged_ SELVAGE_GUARDED_BY(mu_);
   uint64_t generation_ SELVAGE_GUARDED_BY(mu_) = 0;  // installations so far
 };
 
