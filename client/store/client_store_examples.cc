@@ -216,18 +216,22 @@ Usage UsageOf(SQLite::Database& db, const std::string& collection) {
           .bytes = static_cast<uint64_t>(query.getColumn(1).getInt64())};
 }
 
-// Removes the oldest, of `collection` or of all (empty), until at least `count`
-// and `bytes` are gone, or all are. How many went.
+// Removes the oldest with ids below `keep_from`, of `collection` or of all
+// (empty), until at least `count` and `bytes` are gone, or all are. How many
+// went.
 uint64_t RemoveOldest(SQLite::Database& db, const std::string& collection,
-                      uint64_t count, uint64_t bytes) {
+                      uint64_t count, uint64_t bytes,
+                      int64_t keep_from = std::numeric_limits<int64_t>::max()) {
   std::vector<int64_t> ids;
   {
     SQLite::Statement query(
         db, collection.empty()
-                ? "SELECT id, size FROM example ORDER BY timestamp, id"
-                : "SELECT id, size FROM example WHERE collection = ? "
-                  "ORDER BY timestamp, id");
-    if (!collection.empty()) query.bind(1, collection);
+                ? "SELECT id, size FROM example WHERE id < ? "
+                  "ORDER BY timestamp, id"
+                : "SELECT id, size FROM example WHERE id < ? AND collection = "
+                  "? ORDER BY timestamp, id");
+    query.bind(1, keep_from);
+    if (!collection.empty()) query.bind(2, collection);
     uint64_t freed = 0;
     while ((ids.size() < count || freed < bytes) && query.executeStep()) {
       ids.push_back(query.getColumn(0).getInt64());
@@ -309,17 +313,19 @@ void ClientStore::Impl::EvictFrom(SQLite::Database& database,
       {{"collection", collection}, {"count", gone}, {"bound", "collection"}});
 }
 
-Status ClientStore::Impl::EvictFromAll(SQLite::Database& database) {
+Status ClientStore::Impl::EvictFromAll(SQLite::Database& database,
+                                       int64_t keep_from) {
   if (bytes_max == 0) return OkStatus();
   uint64_t gone = 0;
   while (true) {
     const uint64_t used = UsedBytes(database);
     if (used <= bytes_max) break;
-    const uint64_t removed = RemoveOldest(database, "", 1, used - bytes_max);
+    const uint64_t removed =
+        RemoveOldest(database, "", 1, used - bytes_max, keep_from);
     if (removed == 0) {
       return ResourceExhausted(
           "the store has " + std::to_string(used) +
-          " bytes without any example, store_bytes_max is " +
+          " bytes without any older example, store_bytes_max is " +
           std::to_string(bytes_max));
     }
     gone += removed;
@@ -409,7 +415,8 @@ Result<std::vector<int64_t>> ClientStore::AddExamples(
       ids.push_back(id);
     }
     impl_->EvictFrom(db, name, options);
-    SELVAGE_RETURN_IF_ERROR(impl_->EvictFromAll(db));
+    SELVAGE_RETURN_IF_ERROR(impl_->EvictFromAll(
+        db, id - static_cast<int64_t>(examples.size()) + 1));
     transaction.commit();
     return ids;
   });

@@ -113,9 +113,9 @@ struct ClientStore::Impl {
   // Applies a collection's bounds.
   void EvictFrom(SQLite::Database& database, const std::string& collection,
                  const CollectionOptions& options);
-  // Applies the store's. RESOURCE_EXHAUSTED if it is too large without any
-  // example.
-  Status EvictFromAll(SQLite::Database& database);
+  // Applies the store's; `keep_from` and later ids stay. RESOURCE_EXHAUSTED if
+  // it is too large without all the others.
+  Status EvictFromAll(SQLite::Database& database, int64_t keep_from);
   Status LoadCollections(SQLite::Database& database);
   // Without any bound if the collection was not declared.
   CollectionOptions OptionsOf(const std::string& collection) const;
