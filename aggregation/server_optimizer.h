@@ -1,20 +1,63 @@
 // Server strategies: what the coordinator does with a round's mean delta.
 #pragma once
 
+#include <cstddef>
 #include <span>
+#include <vector>
 
+#include "base/bytes.h"
 #include "base/status.h"
+#include "plan/task.h"
 
 namespace selvage::aggregation {
 
-// FedAvg with a server learning rate (McMahan et al., 2017, Algorithm 1; Reddi
-// et al., 2021, for eta): x <- x + eta * delta, computed in double without
-// contraction and rounded once to float32. buffer_float tensors always use
-// eta = 1: a BatchNorm statistic is a mean, not a direction.
+// What a strategy remembers from one committed round to the next, one value for
+// each element of the `shared` tensors, in table order. Empty: it needs none.
+struct ServerState {
+  std::vector<float> momentum;       // fedavgm: v; the adaptive ones: m
+  std::vector<float> second_moment;  // the adaptive ones: v
+
+  friend bool operator==(const ServerState&, const ServerState&) = default;
+};
+
+// Before the first round: momentum 0, second moment tau^2 (the smallest start
+// that Reddi et al. allow, so that early steps are not divided by nothing).
+ServerState InitialServerState(const plan::StrategySpec& strategy,
+                               size_t shared_count);
+
+// Magic, version, strategy, count and the values, little-endian.
+Bytes SerializeServerState(const plan::StrategySpec& strategy,
+                           const ServerState& state);
+// DATA_LOSS unless it is a state of that strategy and size, with finite values
+// and no negative second moment.
+Result<ServerState> ParseServerState(const plan::StrategySpec& strategy,
+                                     size_t shared_count, ByteSpan bytes);
+
+// One step over a tensor of role `shared`; d is the mean delta, x the master,
+// eta the server's learning rate. Computed in double without contraction and
+// rounded once to float32, so that a step is the same everywhere.
 //
-// INVALID_ARGUMENT if sizes differ; OUT_OF_RANGE if a result is not finite
-// (`master` is unchanged then).
-Status ApplyFedAvg(double server_learning_rate,
-                   std::span<const double> mean_delta, std::span<float> master);
+//   fedavg      x <- x + eta d                       (McMahan et al., 2017)
+//   fedavgm     v <- beta v + d;  x <- x + eta v      (Hsu et al., 2019)
+//               with Nesterov: x <- x + eta (d + beta v)
+//   adaptive    m <- beta_1 m + (1 - beta_1) d       (Reddi et al., 2021,
+//               x <- x + eta m / (sqrt(v) + tau)      Algorithm 2)
+//     fedadagrad  v <- v + d^2
+//     fedadam     v <- beta_2 v + (1 - beta_2) d^2
+//     fedyogi     v <- v - (1 - beta_2) d^2 sign(v - d^2)
+//
+// `momentum` and `second_moment` are this tensor's part of the state, empty
+// where the strategy has none. INVALID_ARGUMENT if sizes differ; OUT_OF_RANGE
+// if a result is not finite: master and state are unspecified then.
+Status ApplyServerStep(const plan::StrategySpec& strategy,
+                       std::span<const double> mean_delta,
+                       std::span<float> momentum,
+                       std::span<float> second_moment, std::span<float> master);
+
+// x <- x + d: buffers are means, not directions. No strategy scales them, and
+// above all no adaptive one: a BatchNorm variance that was stepped instead of
+// averaged can turn negative. Errors as above.
+Status ApplyMeanOfBuffer(std::span<const double> mean_delta,
+                         std::span<float> master);
 
 }  // namespace selvage::aggregation

@@ -1,4 +1,4 @@
-// doctor, version: about the installation itself.
+// doctor, strategies, version: about the installation itself.
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
@@ -6,6 +6,7 @@
 #include "cli/doctor.h"
 #include "cli/text.h"
 #include "cli/verbs.h"
+#include "plan/task.h"
 
 namespace selvage::cli {
 namespace {
@@ -54,6 +55,39 @@ Result<ExitCode> Doctor(Context& context) {
   return code;
 }
 
+Result<ExitCode> PrintStrategies(Context& context) {
+  const std::vector<plan::StrategyDescription> all = plan::DescribeStrategies();
+  Json list = Json::array();
+  for (const plan::StrategyDescription& one : all) {
+    Json parameters = Json::array();
+    for (const plan::StrategyParameter& parameter : one.parameters) {
+      Json entry{{"name", parameter.name}, {"bounds", parameter.bounds}};
+      if (!parameter.default_value.empty()) {
+        entry["default"] = parameter.default_value;
+      }
+      parameters.push_back(entry);
+    }
+    list.push_back({{"name", one.name},
+                    {"summary", one.summary},
+                    {"parameters", parameters}});
+  }
+  context.output().Data({{"strategies", list}}, [&] {
+    Table table({"STRATEGY", "PARAMETER", "BOUNDS", "DEFAULT", "WHAT IT IS"});
+    for (const plan::StrategyDescription& one : all) {
+      bool first = true;
+      for (const plan::StrategyParameter& parameter : one.parameters) {
+        table.Add({first ? one.name : "", parameter.name, parameter.bounds,
+                   parameter.default_value.empty() ? "(required)"
+                                                   : parameter.default_value,
+                   first ? one.summary : ""});
+        first = false;
+      }
+    }
+    return table.ToString();
+  });
+  return ExitCode::kOk;
+}
+
 Result<ExitCode> PrintVersion(Context& context) {
   context.output().Data({{"version", Version()}, {"commit", Commit()}}, [] {
     return "selvage " + std::string(Version()) + " (" + std::string(Commit()) +
@@ -75,6 +109,16 @@ Examples:
   selvage doctor
   selvage --server fl.example.org:8444 --ca ca.pem --token-file t doctor -o json)");
   doctor->callback([&chosen] { chosen = Doctor; });
+  auto* strategies = app.add_subcommand(
+      "strategies", "list what strategy.name can be, and its keys");
+  strategies->footer(
+      R"(The keys go into `strategy:` of the task file, beside num_rounds, cohort and the
+rest. Works without a coordinator.
+
+Examples:
+  selvage strategies
+  selvage strategies -o json)");
+  strategies->callback([&chosen] { chosen = PrintStrategies; });
   auto* version = app.add_subcommand("version", "print version and commit");
   version->footer(R"(Examples:
   selvage version -o json)");

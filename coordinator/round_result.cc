@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "aggregation/codec/checkpoint_codec.h"
-#include "aggregation/server_optimizer.h"
 
 namespace selvage::coordinator {
 
@@ -38,16 +37,28 @@ Result<RoundSums> MergePartials(const TaskDefinition& definition,
 }
 
 Status ApplyMean(const TaskDefinition& definition,
-                 const std::vector<double>& mean, plan::Checkpoint& master) {
+                 const std::vector<double>& mean, plan::Checkpoint& master,
+                 aggregation::ServerState& state) {
   const std::span<const double> all_deltas(mean);
   const std::span<float> all_values(master.floats);
+  const std::span<float> momentum(state.momentum);
+  const std::span<float> second_moment(state.second_moment);
+  size_t shared = 0;  // elements before this tensor
   for (const auto& slice : definition.program.table.aggregated()) {
-    const double rate = slice.role == plan::Role::kBufferFloat
-                            ? 1.0
-                            : definition.spec.strategy.server_learning_rate;
-    const Status applied = aggregation::ApplyFedAvg(
-        rate, all_deltas.subspan(slice.update_offset, slice.count),
-        all_values.subspan(slice.float_offset, slice.count));
+    const auto delta = all_deltas.subspan(slice.update_offset, slice.count);
+    const auto values = all_values.subspan(slice.float_offset, slice.count);
+    Status applied;
+    if (slice.role == plan::Role::kBufferFloat) {
+      applied = aggregation::ApplyMeanOfBuffer(delta, values);
+    } else {
+      const auto part = [&](std::span<float> all) {
+        return all.empty() ? all : all.subspan(shared, slice.count);
+      };
+      applied = aggregation::ApplyServerStep(definition.spec.strategy, delta,
+                                             part(momentum),
+                                             part(second_moment), values);
+      shared += slice.count;
+    }
     if (!applied.ok()) {
       const auto& entry = definition.program.table.entries()[slice.entry];
       return applied.WithContext("tensor " + entry.spec.name);
@@ -56,9 +67,32 @@ Status ApplyMean(const TaskDefinition& definition,
   return OkStatus();
 }
 
+size_t SharedCount(const plan::TensorTable& table) {
+  size_t count = 0;
+  for (const auto& slice : table.aggregated()) {
+    if (slice.role == plan::Role::kShared) count += slice.count;
+  }
+  return count;
+}
+
+Result<aggregation::ServerState> LoadServerState(
+    const TaskDefinition& definition, const VersionRow& base,
+    BlobStore& blobs) {
+  const plan::StrategySpec& strategy = definition.spec.strategy;
+  const size_t count = SharedCount(definition.program.table);
+  if (base.server_state_digest.empty()) {
+    return aggregation::InitialServerState(strategy, count);
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const Bytes bytes,
+                           blobs.Read(base.server_state_digest,
+                                      std::numeric_limits<uint64_t>::max()));
+  return aggregation::ParseServerState(strategy, count, bytes);
+}
+
 Result<VersionArtefacts> StoreVersion(const TaskDefinition& definition,
                                       uint64_t version, uint64_t round,
                                       const plan::Checkpoint& master,
+                                      const aggregation::ServerState& state,
                                       BlobStore& blobs) {
   const plan::TensorTable& table = definition.program.table;
   VersionArtefacts artefacts;
@@ -77,6 +111,13 @@ Result<VersionArtefacts> StoreVersion(const TaskDefinition& definition,
        {"selvage.program", definition.program_digest.ToHex()}});
   artefacts.master_size = safetensors.size();
   SELVAGE_ASSIGN_OR_RETURN(artefacts.master_digest, blobs.Put(safetensors));
+  if (!state.momentum.empty()) {
+    const Bytes remembered =
+        aggregation::SerializeServerState(definition.spec.strategy, state);
+    artefacts.server_state_size = remembered.size();
+    SELVAGE_ASSIGN_OR_RETURN(artefacts.server_state_digest,
+                             blobs.Put(remembered));
+  }
   return artefacts;
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "aggregation/metrics.h"
+#include "aggregation/server_optimizer.h"
 #include "base/status.h"
 #include "coordinator/blob_store.h"
 #include "coordinator/partial.h"
@@ -22,11 +23,20 @@ Result<RoundSums> MergePartials(const TaskDefinition& definition,
                                 BlobStore& blobs,
                                 const crypto::SecretBytes& round_key);
 
-// Applies the mean of a round to its base: shared tensors by the server's
-// learning rate, buffer_float tensors by 1; the others stay. OUT_OF_RANGE if a
-// value would not be finite.
+// Applies the mean of a round to its base: shared tensors by the task's
+// strategy, buffer_float tensors as the means they are; the others stay.
+// OUT_OF_RANGE if a value would not be finite: master and state are unspecified
+// then.
 Status ApplyMean(const TaskDefinition& definition,
-                 const std::vector<double>& mean, plan::Checkpoint& master);
+                 const std::vector<double>& mean, plan::Checkpoint& master,
+                 aggregation::ServerState& state);
+
+// Elements of the tensors that a strategy steps.
+size_t SharedCount(const plan::TensorTable& table);
+
+// What the strategy remembers since `base`; the initial state if nothing.
+Result<aggregation::ServerState> LoadServerState(
+    const TaskDefinition& definition, const VersionRow& base, BlobStore& blobs);
 
 // The artefacts of a version, durable in `blobs`: what devices download, and
 // the float32 master as safetensors.
@@ -35,10 +45,13 @@ struct VersionArtefacts {
   uint64_t checkpoint_size = 0;
   crypto::Digest master_digest;
   uint64_t master_size = 0;
+  crypto::Digest server_state_digest;  // empty: the strategy has none
+  uint64_t server_state_size = 0;
 };
 Result<VersionArtefacts> StoreVersion(const TaskDefinition& definition,
                                       uint64_t version, uint64_t round,
                                       const plan::Checkpoint& master,
+                                      const aggregation::ServerState& state,
                                       BlobStore& blobs);
 
 // The master copy of a version.

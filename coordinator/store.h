@@ -100,6 +100,8 @@ struct VersionRow {
   crypto::Digest checkpoint_digest;
   plan::CodecName checkpoint_codec = plan::CodecName::kFloat16;
   crypto::Digest master_digest;  // the float32 master as safetensors
+  // What the strategy remembers (aggregation::ServerState); empty: nothing.
+  crypto::Digest server_state_digest;
   Time created{};
 };
 

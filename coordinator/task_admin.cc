@@ -161,7 +161,7 @@ Result<TaskAdmin::Created> TaskAdmin::CreateTask(
   SELVAGE_RETURN_IF_ERROR(deps_.blobs.Put(AsBytes(json)).status());
   SELVAGE_ASSIGN_OR_RETURN(
       const VersionArtefacts version,
-      StoreVersion(*definition, 0, 0, initial, deps_.blobs));
+      StoreVersion(*definition, 0, 0, initial, {}, deps_.blobs));
   task.initial.checkpoint_digest = version.checkpoint_digest;
   task.initial.checkpoint_codec = definition->spec.update.codec;
   task.initial.master_digest = version.master_digest;

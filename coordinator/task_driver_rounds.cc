@@ -182,11 +182,14 @@ Status TaskDriver::Commit(Time now) {
   SELVAGE_ASSIGN_OR_RETURN(
       plan::Checkpoint master,
       LoadMaster(definition_->program.table, base_, deps.blobs));
-  SELVAGE_RETURN_IF_ERROR(ApplyMean(*definition_, mean, master));
+  SELVAGE_ASSIGN_OR_RETURN(aggregation::ServerState state,
+                           LoadServerState(*definition_, base_, deps.blobs));
+  SELVAGE_RETURN_IF_ERROR(ApplyMean(*definition_, mean, master, state));
   const uint64_t version = base_.version + 1;
-  SELVAGE_ASSIGN_OR_RETURN(const VersionArtefacts artefacts,
-                           StoreVersion(*definition_, version,
-                                        lease_.key.number, master, deps.blobs));
+  SELVAGE_ASSIGN_OR_RETURN(
+      const VersionArtefacts artefacts,
+      StoreVersion(*definition_, version, lease_.key.number, master, state,
+                   deps.blobs));
   result.version.task_id = task_id_;
   result.version.version = version;
   result.version.round = lease_.key.number;
@@ -196,6 +199,11 @@ Status TaskDriver::Commit(Time now) {
   result.version.created = now;
   result.artefacts = {{artefacts.checkpoint_digest, artefacts.checkpoint_size},
                       {artefacts.master_digest, artefacts.master_size}};
+  if (!artefacts.server_state_digest.empty()) {
+    result.version.server_state_digest = artefacts.server_state_digest;
+    result.artefacts.push_back(
+        {artefacts.server_state_digest, artefacts.server_state_size});
+  }
   result.references = {artefacts.checkpoint_digest};
   result.finish_task =
       row_.committed_rounds + 1 >=

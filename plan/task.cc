@@ -21,11 +21,12 @@ constexpr Duration kRoundDeadlineMax = std::chrono::hours(7 * 24);
 constexpr size_t kTaskJsonSizeMax = 256 << 10;
 
 const std::vector<Choice>& Strategies() {
+  // In the order of StrategyName, then those that are known but not built.
   static const std::vector<Choice> kChoices = {{"fedavg"},
-                                               {"fedavgm", false},
-                                               {"fedadam", false},
-                                               {"fedadagrad", false},
-                                               {"fedyogi", false},
+                                               {"fedavgm"},
+                                               {"fedadam"},
+                                               {"fedadagrad"},
+                                               {"fedyogi"},
                                                {"fedprox", false},
                                                {"fednova", false},
                                                {"scaffold", false},
@@ -83,9 +84,54 @@ std::string KeyMetricProblem(std::string_view text) {
   return text.empty() ? "" : internal::WordProblem(text);
 }
 
+constexpr internal::RealBound kServerRate = {0, 10, true, false};
+constexpr internal::RealBound kDecay = {0, 1, false, true};
+constexpr internal::RealBound kTau = {1e-12, 1};
+
+bool IsAdaptive(StrategyName name) {
+  switch (name) {
+    case StrategyName::kFedAvg:
+    case StrategyName::kFedAvgM:
+      return false;
+    case StrategyName::kFedAdam:
+    case StrategyName::kFedAdagrad:
+    case StrategyName::kFedYogi:
+      return true;
+  }
+  return false;
+}
+
+// The keys that only some strategies have.
+void VisitServerOptimizer(Fields& f, StrategySpec& s) {
+  static const StrategySpec kDefault;
+  const std::string why = std::string(StrategyNameText(s.name)) + " has none";
+  if (s.name == StrategyName::kFedAvgM) {
+    f.Real("server_momentum", kDecay, s.server_momentum);
+    f.Bool("nesterov", s.nesterov);
+  } else {
+    f.Inapplicable("server_momentum", why,
+                   s.server_momentum == kDefault.server_momentum);
+    f.Inapplicable("nesterov", why, s.nesterov == kDefault.nesterov);
+  }
+  if (IsAdaptive(s.name)) {
+    f.Require("server_learning_rate");
+    f.Real("beta_1", kDecay, s.beta_1);
+    f.Real("tau", kTau, s.tau);
+  } else {
+    f.Inapplicable("beta_1", why, s.beta_1 == kDefault.beta_1);
+    f.Inapplicable("tau", why, s.tau == kDefault.tau);
+  }
+  if (IsAdaptive(s.name) && s.name != StrategyName::kFedAdagrad) {
+    f.Real("beta_2", kDecay, s.beta_2);
+  } else {
+    f.Inapplicable("beta_2", why, s.beta_2 == kDefault.beta_2);
+  }
+}
+
 void VisitStrategy(Fields& f, StrategySpec& s) {
-  int name = 0;
+  int name = static_cast<int>(s.name);
   f.Choose("name", Strategies(), name);
+  s.name = static_cast<StrategyName>(name);
   f.Integer("num_rounds", {1, 1'000'000}, s.num_rounds);
   f.Integer("cohort", {1, kCohortMax}, s.cohort);
   f.Integer("min_updates", {0, kCohortMax}, s.min_updates);
@@ -94,7 +140,8 @@ void VisitStrategy(Fields& f, StrategySpec& s) {
          s.round_deadline);
   f.Integer("min_available_nodes", {0, 1'000'000}, s.min_available_nodes);
   f.Span("selection_window", Duration{}, kRoundDeadlineMax, s.selection_window);
-  f.Real("server_learning_rate", {0, 10, true, false}, s.server_learning_rate);
+  f.Real("server_learning_rate", kServerRate, s.server_learning_rate);
+  VisitServerOptimizer(f, s);
   f.Unavailable("fraction_train");  // a pull fleet has no fraction to take
 }
 
@@ -169,6 +216,49 @@ int LineOf(const Node& root, std::string_view message) {
 }
 
 }  // namespace
+
+std::string_view StrategyNameText(StrategyName name) {
+  return Strategies()[static_cast<size_t>(name)].name;
+}
+
+std::vector<StrategyDescription> DescribeStrategies() {
+  const StrategyParameter rate = {"server_learning_rate", "(0, 10]", "1"};
+  const StrategyParameter given_rate = {"server_learning_rate", "(0, 10]", ""};
+  const StrategyParameter beta_1 = {"beta_1", "[0, 1)", "0.9"};
+  const StrategyParameter beta_2 = {"beta_2", "[0, 1)", "0.99"};
+  const StrategyParameter tau = {"tau", "[1e-12, 1]", "0.001"};
+  std::vector<StrategyDescription> all;
+  for (const Choice& choice : Strategies()) {
+    if (!choice.available) continue;
+    StrategyDescription one{std::string(choice.name), "", {}};
+    switch (static_cast<StrategyName>(all.size())) {
+      case StrategyName::kFedAvg:
+        one.summary = "weighted mean of the updates (McMahan et al., 2017)";
+        one.parameters = {rate};
+        break;
+      case StrategyName::kFedAvgM:
+        one.summary = "the mean with server momentum (Hsu et al., 2019)";
+        one.parameters = {rate,
+                          {"server_momentum", "[0, 1)", "0.9"},
+                          {"nesterov", "true or false", "false"}};
+        break;
+      case StrategyName::kFedAdam:
+        one.summary = "Adam on the mean (Reddi et al., 2021)";
+        one.parameters = {given_rate, beta_1, beta_2, tau};
+        break;
+      case StrategyName::kFedAdagrad:
+        one.summary = "Adagrad on the mean (Reddi et al., 2021)";
+        one.parameters = {given_rate, beta_1, tau};
+        break;
+      case StrategyName::kFedYogi:
+        one.summary = "Yogi on the mean (Reddi et al., 2021)";
+        one.parameters = {given_rate, beta_1, beta_2, tau};
+        break;
+    }
+    all.push_back(std::move(one));
+  }
+  return all;
+}
 
 std::string_view CodecNameText(CodecName codec) {
   return codec == CodecName::kFloat32 ? "float32" : "float16";

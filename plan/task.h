@@ -42,7 +42,20 @@ struct TrainSpec {
   friend bool operator==(const TrainSpec&, const TrainSpec&) = default;
 };
 
-struct StrategySpec {           // name: fedavg
+// What the server does with the mean of a round (aggregation/
+// server_optimizer.h has the formulas). Documents and stored states hold these
+// numbers: append only.
+enum class StrategyName {
+  kFedAvg,
+  kFedAvgM,
+  kFedAdam,
+  kFedAdagrad,
+  kFedYogi,
+};
+std::string_view StrategyNameText(StrategyName name);  // "fedavg", ...
+
+struct StrategySpec {
+  StrategyName name = StrategyName::kFedAvg;
   int num_rounds = 1;           // committed rounds; 1..1,000,000
   int cohort = 10;              // the goal: updates per round; 1..10,000
   int min_updates = 0;          // below it the round is ABANDONED; 0: = cohort
@@ -54,7 +67,14 @@ struct StrategySpec {           // name: fedavg
   // ... but no longer than this once min_updates devices did. 0: half of
   // round_deadline.
   Duration selection_window{};
-  double server_learning_rate = 1.0;  // (0, 10]
+  // (0, 10]. The adaptive strategies have no default: their steps do not scale
+  // with the deltas.
+  double server_learning_rate = 1.0;
+  double server_momentum = 0.9;  // fedavgm; [0, 1)
+  bool nesterov = false;         // fedavgm
+  double beta_1 = 0.9;           // fedadam, fedadagrad, fedyogi; [0, 1)
+  double beta_2 = 0.99;          // fedadam, fedyogi; [0, 1)
+  double tau = 1e-3;             // fedadam, fedadagrad, fedyogi; [1e-12, 1]
   friend bool operator==(const StrategySpec&, const StrategySpec&) = default;
 };
 
@@ -74,8 +94,8 @@ struct PersonalizeSpec {  // method: fine_tune
   bool baseline_alone = false;  // also train a local-only model, for reports
   int baseline_epochs = 0;      // 0: 30
   OnNewBase on_new_base = OnNewBase::kRetrain;
-  // Adds mu/2 ||w - start||^2 to the loss, which keeps a personal model close to
-  // the global one that it starts from (as in Ditto; Li et al., 2021). [0,
+  // Adds mu/2 ||w - start||^2 to the loss, which keeps a personal model close
+  // to the global one that it starts from (as in Ditto; Li et al., 2021). [0,
   // 1000]
   double proximal_mu = 0;
   friend bool operator==(const PersonalizeSpec&,
@@ -150,6 +170,19 @@ struct TaskSpec {
 
   friend bool operator==(const TaskSpec&, const TaskSpec&) = default;
 };
+
+// A strategy that tasks can name, and the keys of `strategy:` that are its own.
+struct StrategyParameter {
+  std::string name;
+  std::string bounds;         // "[0, 1)"
+  std::string default_value;  // "": must be given
+};
+struct StrategyDescription {
+  std::string name;
+  std::string summary;  // one line, with the paper
+  std::vector<StrategyParameter> parameters;
+};
+std::vector<StrategyDescription> DescribeStrategies();
 
 // INVALID_ARGUMENT: `line 7: strategy.num_round is not a key here; did you mean
 // num_rounds?`; `privacy.delta is not available in this version`. Durations are

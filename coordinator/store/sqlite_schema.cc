@@ -179,6 +179,10 @@ CREATE TABLE counter (
   PRIMARY KEY (population, name)
 ) STRICT, WITHOUT ROWID;
 )sql"},
+    // What a server strategy remembers; '': nothing.
+    {2, R"sql(
+ALTER TABLE version ADD COLUMN server_state_digest TEXT NOT NULL DEFAULT '';
+)sql"},
 };
 
 }  // namespace

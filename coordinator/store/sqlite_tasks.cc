@@ -22,10 +22,11 @@ void ReadRow(Sql& sql, TaskRow& row) {
 
 const std::string kVersion =
     "SELECT task_id, version, round, checkpoint_digest, checkpoint_codec, "
-    "master_digest, created FROM version ";
+    "master_digest, created, server_state_digest FROM version ";
 void ReadRow(Sql& sql, VersionRow& row) {
   sql.Columns(row.task_id, row.version, row.round, row.checkpoint_digest,
-              row.checkpoint_codec, row.master_digest, row.created);
+              row.checkpoint_codec, row.master_digest, row.created,
+              row.server_state_digest);
 }
 
 Status ReadTask(SQLite::Database& db, const std::string& name, TaskRow& row) {
@@ -40,9 +41,11 @@ Status ReadTask(SQLite::Database& db, const std::string& name, TaskRow& row) {
 Status InsertVersion(SQLite::Database& db, const VersionRow& row) {
   Sql(db,
       "INSERT INTO version (task_id, version, round, checkpoint_digest, "
-      "checkpoint_codec, master_digest, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+      "checkpoint_codec, master_digest, created, server_state_digest) "
+      "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
       row.task_id, row.version, row.round, row.checkpoint_digest,
-      row.checkpoint_codec, row.master_digest, row.created)
+      row.checkpoint_codec, row.master_digest, row.created,
+      row.server_state_digest)
       .Run();
   return OkStatus();
 }

@@ -612,6 +612,25 @@ TEST_P(CoordinatorRoundTest, Restart_SameRoundSameParticipantsSameSums) {
   }
 }
 
+// Server momentum 0.5: a coordinate that only round r moved by 0.25 goes on by
+// half of the last step in every later round, through a restart in between.
+TEST_P(CoordinatorRoundTest, StrategyWithState_GoesOnAfterARestart) {
+  WorldOptions options;
+  options.strategy_name = "fedavgm";
+  options.strategy = std::string(kAllFour) + ", server_momentum: 0.5";
+  World& world = Start(std::move(options));
+  const float moved[] = {0.25f, 0.375f, 0.4375f};
+  for (uint64_t round = 1; round <= 3; ++round) {
+    for (const auto& [device, work] : world.DrawRound()) {
+      EXPECT_EQ(world.Upload(device, work).status, ReceiptStatus::kAccepted);
+    }
+    EXPECT_EQ(world.Model()[world.Coordinate(1, 0)], moved[round - 1]);
+    ASSERT_THAT(world.Reopen(), IsOk());
+  }
+  EXPECT_EQ(world.Model()[world.Coordinate(2, 3)], 0.375f);
+  EXPECT_EQ(world.Model()[world.Coordinate(3, 3)], 0.25f);
+}
+
 TEST_P(CoordinatorRoundTest, ClockJumpsBack_LeasesKeepTheirLength) {
   World& world = Start(kTwoOfFour);
   std::map<int, Assignment> assigned = world.DrawRound();

@@ -194,10 +194,52 @@ TEST_F(ResultTest, ApplyMean_TouchesWhatIsAggregatedByItsRole) {
   master.floats = {1.0f, 2.0f, 7.0f, 10.0f};
   master.ints = {42};
 
-  ASSERT_THAT(ApplyMean(definition_, {1.0, -1.0, 3.0}, master), IsOk());
+  aggregation::ServerState state;
+  ASSERT_THAT(ApplyMean(definition_, {1.0, -1.0, 3.0}, master, state), IsOk());
 
   EXPECT_THAT(master.floats, ::testing::ElementsAre(1.5f, 1.5f, 7.0f, 13.0f));
   EXPECT_THAT(master.ints, ::testing::ElementsAre(42));
+  EXPECT_EQ(state, aggregation::ServerState());
+}
+
+TEST_F(ResultTest, ApplyMean_StrategyWithState_StepsSharedTensorsOnly) {
+  definition_.spec.strategy.name = plan::StrategyName::kFedAvgM;
+  ASSERT_EQ(SharedCount(definition_.program.table), 2u);
+  plan::Checkpoint master;
+  master.floats = {1.0f, 2.0f, 7.0f, 10.0f};
+  master.ints = {42};
+  aggregation::ServerState state =
+      aggregation::InitialServerState(definition_.spec.strategy, 2);
+
+  for (int round = 0; round < 2; ++round) {
+    ASSERT_THAT(ApplyMean(definition_, {1.0, -1.0, 3.0}, master, state),
+                IsOk());
+  }
+
+  EXPECT_THAT(state.momentum, ::testing::ElementsAre(1.9f, -1.9f));
+  // 0.5 (1 + 1.9) for the weights; the buffer moves by the mean each time.
+  EXPECT_THAT(master.floats, ::testing::ElementsAre(2.45f, 0.55f, 7.0f, 16.0f));
+}
+
+TEST_F(ResultTest, LoadServerState_OfAnotherStrategy_IsDataLoss) {
+  selvage::test::FaultFileSystem files;
+  const auto blobs = FileBlobStore::Open(files, "/blobs");
+  definition_.spec.strategy.name = plan::StrategyName::kFedAvgM;
+  plan::Checkpoint master;
+  master.floats = {1.5f, -2.0f, 0.25f, 4.0f};
+  master.ints = {9};
+  const aggregation::ServerState state{{0.5f, -0.5f}, {}};
+  const auto stored = StoreVersion(definition_, 3, 5, master, state, **blobs);
+  ASSERT_THAT(stored, IsOk());
+  VersionRow row;
+  EXPECT_EQ(*LoadServerState(definition_, row, **blobs),
+            aggregation::InitialServerState(definition_.spec.strategy, 2));
+  row.server_state_digest = stored->server_state_digest;
+
+  EXPECT_EQ(*LoadServerState(definition_, row, **blobs), state);
+  definition_.spec.strategy.name = plan::StrategyName::kFedYogi;
+  EXPECT_THAT(LoadServerState(definition_, row, **blobs),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("another strategy")));
 }
 
 TEST_F(ResultTest, ApplyMean_NotFinite_NamesTheTensor) {
@@ -205,7 +247,8 @@ TEST_F(ResultTest, ApplyMean_NotFinite_NamesTheTensor) {
   master.floats = {3.4e38f, 0, 0, 0};
   master.ints = {0};
 
-  EXPECT_THAT(ApplyMean(definition_, {1e38, 0, 0}, master),
+  aggregation::ServerState state;
+  EXPECT_THAT(ApplyMean(definition_, {1e38, 0, 0}, master, state),
               StatusIs(StatusCode::kOutOfRange, HasSubstr("tensor w")));
 }
 
@@ -216,8 +259,8 @@ TEST_F(ResultTest, StoreVersion_Twice_SameDigestsAndReadBack) {
   master.floats = {1.5f, -2.0f, 0.25f, 4.0f};
   master.ints = {9};
 
-  const auto first = StoreVersion(definition_, 3, 5, master, **blobs);
-  const auto second = StoreVersion(definition_, 3, 5, master, **blobs);
+  const auto first = StoreVersion(definition_, 3, 5, master, {}, **blobs);
+  const auto second = StoreVersion(definition_, 3, 5, master, {}, **blobs);
 
   ASSERT_THAT(first, IsOk());
   EXPECT_EQ(first->master_digest, second->master_digest);

@@ -76,6 +76,24 @@ TEST_F(SqliteStoreTest, Open_NewerSchema_IsRefusedAndUntouched) {
                                HasSubstr("newer selvage-coordinator")));
 }
 
+TEST_F(SqliteStoreTest, Open_FirstSchema_IsMigrated) {
+  std::string id;
+  {
+    const auto store = Open();
+    ASSERT_THAT(store, IsOk());
+    id = (*store)->instance_id();
+  }
+  Execute(
+      "ALTER TABLE version DROP COLUMN server_state_digest;"
+      "PRAGMA user_version = 1");
+
+  const auto store = Open();
+
+  ASSERT_THAT(store, IsOk());
+  EXPECT_EQ((*store)->instance_id(), id);
+  EXPECT_EQ((*store)->schema_version(), Migrations().back().version);
+}
+
 TEST_F(SqliteStoreTest, Open_SomebodyElsesDatabase_IsRefused) {
   Execute("CREATE TABLE cookies (jar TEXT)");
 

@@ -77,8 +77,9 @@ class MemorySink final : public EventSink {
 struct WorldOptions {
   bool sqlite = false;  // over a FaultVfs; else a MemoryStore
   int devices = 4;
-  int rounds = 3;        // coordinates for this many rounds
-  std::string strategy;  // YAML flow map without num_rounds
+  int rounds = 3;  // coordinates for this many rounds
+  std::string strategy_name = "fedavg";
+  std::string strategy;  // YAML flow map without name and num_rounds
   std::string privacy = "{min_cohort: 1}";
   plan::CodecName codec = plan::CodecName::kFloat32;
   uint64_t task_seed = 7;
@@ -229,10 +230,10 @@ class World {
     return "name: " + name +
            "\npopulation: demo\nprogram: model.yaml\ninitial: random\nseed: " +
            std::to_string(options_.task_seed) +
-           "\ntrain: {local_epochs: 1, batch_size: 2}\nstrategy: {name: "
-           "fedavg, num_rounds: " +
-           std::to_string(options_.rounds) + ", " + options_.strategy +
-           "}\nupdate: {codec: " +
+           "\ntrain: {local_epochs: 1, batch_size: 2}\nstrategy: {name: " +
+           options_.strategy_name +
+           ", num_rounds: " + std::to_string(options_.rounds) + ", " +
+           options_.strategy + "}\nupdate: {codec: " +
            std::string(plan::CodecNameText(options_.codec)) +
            ", weight_cap: 100}\nprivacy: " + options_.privacy + "\n";
   }

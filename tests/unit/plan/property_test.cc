@@ -75,6 +75,19 @@ TaskSpec Task() {
       *rc::gen::inRange<int64_t>(0, s.strategy.round_deadline.count() + 1));
   s.strategy.min_available_nodes = Int(0, 1'000'000);
   s.strategy.server_learning_rate = Real(0, 10);
+  s.strategy.name = *rc::gen::element(
+      StrategyName::kFedAvg, StrategyName::kFedAvgM, StrategyName::kFedAdam,
+      StrategyName::kFedAdagrad, StrategyName::kFedYogi);
+  if (s.strategy.name == StrategyName::kFedAvgM) {
+    s.strategy.server_momentum = Real(0, 0.999);
+    s.strategy.nesterov = *rc::gen::arbitrary<bool>();
+  } else if (s.strategy.name != StrategyName::kFedAvg) {
+    s.strategy.beta_1 = Real(0, 0.999);
+    s.strategy.tau = Real(1e-9, 1);
+    if (s.strategy.name != StrategyName::kFedAdagrad) {
+      s.strategy.beta_2 = Real(0, 0.999);
+    }
+  }
   s.personalize.enabled = *rc::gen::arbitrary<bool>();
   if (s.personalize.enabled) {
     s.personalize.tensors =
@@ -84,9 +97,8 @@ TaskSpec Task() {
     s.personalize.batch_size = Int(0, 65536);
     s.personalize.optimizer = Optimizer();
     s.personalize.baseline_alone = *rc::gen::arbitrary<bool>();
-    s.personalize.on_new_base =
-        *rc::gen::element(OnNewBase::kRetrain, OnNewBase::kDiscard,
-                          OnNewBase::kKeepIfBetter);
+    s.personalize.on_new_base = *rc::gen::element(
+        OnNewBase::kRetrain, OnNewBase::kDiscard, OnNewBase::kKeepIfBetter);
     s.personalize.proximal_mu = *rc::gen::element(0.0, 0.25, 1000.0);
     if (s.personalize.baseline_alone) {
       s.personalize.baseline_epochs = Int(0, 1000);

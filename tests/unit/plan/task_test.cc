@@ -108,6 +108,33 @@ TEST(ParseTaskFile, EveryKey_IsRead) {
   EXPECT_EQ(*task, want);
 }
 
+// What `selvage strategies` prints is what a task file takes.
+TEST(DescribeStrategies, EveryNameParameterAndDefault_IsAccepted) {
+  const std::vector<StrategyDescription> all = DescribeStrategies();
+  ASSERT_EQ(all.size(), 5u);
+  for (size_t i = 0; i < all.size(); ++i) {
+    const StrategyDescription& one = all[i];
+    EXPECT_EQ(one.name, StrategyNameText(static_cast<StrategyName>(i)));
+    EXPECT_FALSE(one.summary.empty());
+    std::string given = "name: " + one.name;
+    std::string required = given;
+    for (const StrategyParameter& p : one.parameters) {
+      const std::string value = p.default_value.empty() ? "1" : p.default_value;
+      given += ", " + p.name + ": " + value;
+      if (p.default_value.empty()) required += ", " + p.name + ": 1";
+    }
+    const auto explicit_task =
+        ParseTaskFile(std::string(kMinimal) + "strategy: {" + given + "}\n");
+    const auto default_task =
+        ParseTaskFile(std::string(kMinimal) + "strategy: {" + required + "}\n");
+    ASSERT_THAT(explicit_task, IsOk());
+    ASSERT_THAT(default_task, IsOk());
+    EXPECT_EQ(*explicit_task, *default_task) << one.name;
+    EXPECT_EQ(explicit_task->strategy.name, static_cast<StrategyName>(i));
+    EXPECT_EQ(*ParseTask(CanonicalJson(*explicit_task)), *explicit_task);
+  }
+}
+
 TEST(ParseTaskFile, WindowsLinesCommentsAndSequencesInBlocks_AreYaml) {
   const auto task = ParseTaskFile(
       "name: t # the name\r\npopulation: demo\r\nprogram: m.pt\r\n"
@@ -201,14 +228,27 @@ const Mistake kUnavailable[] = {
      "line 4: evaluate.patience is not available in this version"},
     {"strategy: {fraction_train: 0.1}\n",
      "line 4: strategy.fraction_train is not available in this version"},
+    {"strategy: {name: scaffold}\n",
+     "line 4: strategy.name: scaffold is not available in this version"},
     {"strategy: {name: fedadam}\n",
-     "line 4: strategy.name: fedadam is not available in this version"},
-    {"strategy: {name: fedavgm}\n",
-     "line 4: strategy.name: fedavgm is not available in this version"},
+     "line 4: strategy.server_learning_rate is missing"},
+    {"strategy: {name: fedadam, server_learning_rate: 0.1, tau: 0}\n",
+     "line 4: strategy.tau is 0; must be in [1e-12, 1]"},
+    {"strategy: {name: fedadam, server_learning_rate: 0.1, nesterov: true}\n",
+     "line 4: strategy.nesterov: fedadam has none"},
+    {"strategy: {name: fedadagrad, server_learning_rate: 0.1, beta_2: 0.9}\n",
+     "line 4: strategy.beta_2: fedadagrad has none"},
+    {"strategy: {name: fedavgm, server_momentum: 1}\n",
+     "line 4: strategy.server_momentum is 1; must be in [0, 1)"},
+    {"strategy: {name: fedavgm, beta_1: 0.9}\n",
+     "line 4: strategy.beta_1: fedavgm has none"},
+    {"strategy: {server_momentum: 0.9}\n",
+     "line 4: strategy.server_momentum: fedavg has none"},
     {"strategy: {name: fedagv}\n",
      "line 4: strategy.name is fedagv; did you mean fedavg?"},
     {"strategy: {name: best}\n",
-     "line 4: strategy.name is best; must be one of fedavg"},
+     "line 4: strategy.name is best; must be one of fedavg, "
+     "fedavgm, fedadam, fedadagrad, fedyogi"},
     {"update: {codec: int8}\n",
      "line 4: update.codec: int8 is not available in this version"},
     {"update: {codec: topk}\n",
