@@ -121,6 +121,67 @@ TEST_F(SessionTest, Step_WholeRound_ContributesAndPersonalizes) {
   EXPECT_LE(session_.next_run() - now_, seconds(200));
 }
 
+TEST_F(SessionTest, Withdraw_WorkIsOpen_IsGivenBackAtTheNextContact) {
+  for (const int reached : {0, 1, 2}) {
+    SCOPED_TRACE(reached);
+    session_ = Session();
+    if (reached == 0) ReachFetching();
+    if (reached == 1) ReachTraining();
+    if (reached == 2) ReachUploading();
+    session_.Withdraw();
+    session_.Withdraw();
+    EXPECT_EQ(session_.state(), SessionState::kAbandoning);
+    Kill();
+
+    SessionAction abandon = Start();
+    EXPECT_EQ(abandon.kind, SessionActionKind::kAbandon);
+    EXPECT_EQ(abandon.abandon_reason, AbandonReason::kInterrupted);
+    EXPECT_EQ(session_.work().assignment_id, "a1");
+    // No answer: it is tried again.
+    EXPECT_EQ(Step(ActionFailed{Unavailable("down")}).result,
+              RunResult::kFailed);
+    Kill();
+    now_ = session_.next_run();
+    EXPECT_EQ(Start().kind, SessionActionKind::kAbandon);
+    EXPECT_EQ(Step(SessionInterrupted{}).result, RunResult::kInterrupted);
+    Kill();
+    EXPECT_EQ(Start().kind, SessionActionKind::kAbandon);
+    const SessionAction done = Step(AssignmentAbandoned{});
+    EXPECT_EQ(done.result, RunResult::kDeclined);
+    EXPECT_FALSE(done.drop_outbox);
+    EXPECT_EQ(session_.state(), SessionState::kIdle);
+    Kill();
+    now_ = session_.next_run();
+    EXPECT_EQ(Start().kind, SessionActionKind::kCheckIn);
+  }
+}
+
+TEST_F(SessionTest, Withdraw_CoordinatorRefusesIt_IsOver) {
+  ReachUploading();
+  session_.Withdraw();
+  EXPECT_EQ(Start().kind, SessionActionKind::kAbandon);
+  EXPECT_EQ(Step(ActionFailed{NotFound("no such assignment")}).result,
+            RunResult::kDeclined);
+  EXPECT_EQ(session_.state(), SessionState::kIdle);
+}
+
+TEST_F(SessionTest, Withdraw_DeadlinePassed_IsForgotten) {
+  ReachTraining();
+  session_.Withdraw();
+  now_ += std::chrono::hours(24 * 20);
+  EXPECT_EQ(Start().kind, SessionActionKind::kCheckIn);
+}
+
+TEST_F(SessionTest, Withdraw_NothingToGiveBack_ChangesNothing) {
+  session_.Withdraw();
+  EXPECT_EQ(session_.state(), SessionState::kIdle);
+  ReachUploading();
+  Accept();
+  session_.Withdraw();  // what was accepted is the coordinator's
+  EXPECT_EQ(session_.state(), SessionState::kIdle);
+  EXPECT_THAT(session_.unsettled(), ElementsAre("a1"));
+}
+
 TEST_F(SessionTest, Step_NotEnrolled_EnrollsFirst) {
   EXPECT_EQ(Do(SessionStarted{.enrolled = false}), SessionActionKind::kEnroll);
   EXPECT_EQ(Do(DeviceEnrolled{}), SessionActionKind::kCheckIn);
