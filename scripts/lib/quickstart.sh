@@ -1,9 +1,12 @@
 # shellcheck shell=bash
-# Helpers of scripts/quickstart: messages, children, cleaning up. Sourced.
+# Helpers of scripts that start processes: messages, children, cleaning up.
+# Sourced.
+
+me=$(basename "$0") # in messages
 
 say() { printf '%s\n' "$*" >&2; }
 die() {
-  say "quickstart: $*"
+  say "$me: $*"
   exit 1
 }
 
@@ -36,7 +39,7 @@ cleanup() {
   exit "$status"
 }
 trap cleanup EXIT
-trap 'say ""; say "quickstart: interrupted"; exit 130' INT
+trap 'say ""; say "$me: interrupted"; exit 130' INT
 trap 'exit 143' TERM HUP
 
 # A child that lives on: sets `child`. Its output goes to file $1.
