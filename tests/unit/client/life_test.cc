@@ -340,6 +340,11 @@ TEST_F(LifeTest, Predict_DamagedValues_FallBack) {
   Open();
   EXPECT_EQ(*PredictOne(), 10);
   EXPECT_THAT(log_.str(), HasSubstr("not those that were installed"));
+  EXPECT_THAT(Train(), StatusIs(StatusCode::kDataLoss));
+  // The coordinator is not told that the device has it, and offers it again.
+  Install(2, 20);
+  EXPECT_THAT(server_->check_ins.back().installed, ::testing::IsEmpty());
+  EXPECT_EQ(*PredictOne(), 20);
 }
 
 TEST_F(LifeTest, RunOnce_DiesThriceInTraining_PausesForAWeek) {
