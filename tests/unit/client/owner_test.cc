@@ -76,11 +76,11 @@ class FakeSource final : public DataSource {
 };
 
 SourcedExample MakeSourced(uint64_t id, bool consent = true) {
-  Bytes y;
-  AppendLe(y, int64_t{6});
+  const Bytes six = {6, 0, 0, 0, 0, 0, 0, 0};
   return {.id = id,
-          .example = {
-              {Bytes(16, static_cast<uint8_t>(id)), y}, std::nullopt, consent}};
+          .example = {{Bytes(16, static_cast<uint8_t>(id)), six},
+                      std::nullopt,
+                      consent}};
 }
 
 // A disk that stops answering at the n-th call.
