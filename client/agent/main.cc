@@ -8,6 +8,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -19,6 +20,7 @@
 #include "base/version.h"
 #include "client/agent/device.h"
 #include "client/agent/fleet.h"
+#include "client/agent/notify.h"
 #include "client/capi/selvage.hpp"
 
 namespace selvage::agent {
@@ -139,6 +141,13 @@ Status WriteResults(const Settings& settings, FileSystem& files,
   return OkStatus();
 }
 
+// As a service of Type=notify; elsewhere nothing happens. Whoever does not
+// listen is told nothing, which is no reason to stop.
+void TellSystemd(std::string_view state) {
+  const char* socket = std::getenv("NOTIFY_SOCKET");
+  (void)Notify(socket == nullptr ? "" : socket, state);
+}
+
 Status Run(const Settings& settings, const sigset_t& signals, bool& stopped) {
   SystemClock clock;
   OsRandom random;
@@ -181,7 +190,9 @@ Status Run(const Settings& settings, const sigset_t& signals, bool& stopped) {
     stopped = true;
     fleet.Stop();
   });
+  TellSystemd("READY=1");
   Status status = fleet.Run();
+  TellSystemd("STOPPING=1");
   finished = true;
   pthread_kill(waiter.native_handle(), SIGTERM);
   waiter.join();

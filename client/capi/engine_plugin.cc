@@ -1,14 +1,13 @@
 #include "client/capi/engine_plugin.h"
 
-#include <dlfcn.h>
-
+#include <cstring>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "base/mutex.h"
 #include "client/capi/engine/engine_adapter.h"
+#include "client/capi/shared_object.h"
 
 namespace selvage::capi {
 namespace {
@@ -16,35 +15,13 @@ namespace {
 constexpr char kTorchPlugin[] = "libselvage-torch.so.0";
 constexpr char kEntry[] = "selvage_engine_plugin";
 
-// The file beside this code, if it is there; else a name to search for.
-std::string TorchPlugin() {
-  Dl_info self{};
-  const auto address = reinterpret_cast<const void*>(&TorchPlugin);
-  if (dladdr(address, &self) != 0 && self.dli_fname != nullptr) {
-    std::error_code error;
-    const Path beside =
-        std::filesystem::absolute(self.dli_fname, error).parent_path() /
-        kTorchPlugin;
-    if (std::filesystem::exists(beside, error)) return beside.string();
-  }
-  return kTorchPlugin;
-}
-
 Result<std::unique_ptr<client::Trainer>> OpenPlugin(const Path& file) {
-  const std::string name = file.empty() ? TorchPlugin() : file.string();
-  // Never closed: LibTorch cannot be unloaded. Local: its symbols are nobody
-  // else's.
-  void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* why = dlerror();
-    return FailedPrecondition("the engine cannot be opened: " +
-                              std::string(why == nullptr ? name : why));
+  const std::string name = file.empty() ? kTorchPlugin : file.string();
+  Result<void*> symbol = OpenSharedObject(name, kEntry);
+  if (!symbol.ok()) {
+    return symbol.status().WithContext("the engine cannot be opened");
   }
-  const auto entry =
-      reinterpret_cast<selvage_engine_plugin_function>(dlsym(library, kEntry));
-  if (entry == nullptr) {
-    return FailedPrecondition(name + " has no " + kEntry);
-  }
+  const auto entry = reinterpret_cast<selvage_engine_plugin_function>(*symbol);
   selvage_engine engine{};
   engine.struct_size = sizeof engine;
   selvage_engine_error error{};

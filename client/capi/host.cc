@@ -7,10 +7,9 @@
 
 #include "client/capi/engine/engine_adapter.h"
 #include "client/capi/engine_plugin.h"
+#include "client/capi/shared_object.h"
 #include "client/capi/struct_reader.h"
-#ifdef SELVAGE_WITH_GRPC
-#include "client/rpc/grpc_transport.h"
-#endif
+#include "client/rpc/transport_plugin.h"
 
 namespace selvage::capi {
 namespace {
@@ -202,15 +201,25 @@ int32_t PhaseOf(client::Phase phase) {
   return SELVAGE_PHASE_CHECKING_IN;
 }
 
-client::TransportFactory Transports([[maybe_unused]] RandomSource& random) {
-#ifdef SELVAGE_WITH_GRPC
-  return client::GrpcTransportFactory(random);
-#else
-  return [](const client::Endpoint&)
+// The network is half of the library's size and most of its memory: it comes
+// with the first session that needs it.
+client::TransportFactory Transports(RandomSource& random) {
+  return [&random](const client::Endpoint& endpoint)
              -> Result<std::unique_ptr<client::Transport>> {
-    return Unavailable("this library was built without a network");
+    Result<void*> symbol = OpenSharedObject(client::kTransportPluginFile,
+                                            client::kTransportPluginEntry);
+    if (!symbol.ok()) {
+      return symbol.status().WithContext("the network cannot be opened");
+    }
+    const auto entry =
+        reinterpret_cast<client::TransportPluginFunction>(*symbol);
+    client::TransportFactory factory;
+    if (!entry(client::kTransportPluginBuild, random, factory)) {
+      return FailedPrecondition(std::string(client::kTransportPluginFile) +
+                                " is of another build");
+    }
+    return factory(endpoint);
   };
-#endif
 }
 
 }  // namespace

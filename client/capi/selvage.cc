@@ -311,9 +311,7 @@ selvage_code selvage_open(const selvage_options* options,
     SELVAGE_RETURN_IF_ERROR(CheckOut(out));
     SELVAGE_ASSIGN_OR_RETURN(const selvage_options given,
                              ReadStruct<selvage_options>(options, "options"));
-#ifdef SELVAGE_WITH_GRPC
     SELVAGE_RETURN_IF_ERROR(selvage::crypto::RequireTls13());
-#endif
     auto handle = std::make_unique<selvage_client>();
     SELVAGE_ASSIGN_OR_RETURN(handle->host, selvage::capi::Host::Create(given));
     SELVAGE_ASSIGN_OR_RETURN(

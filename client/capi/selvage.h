@@ -1,3 +1,4 @@
+/* clang-format off */
 /* Selvage on a device: adapts a model to its owner and takes part in federated
  * rounds when the host says so. C99; the ABI is stable within a SONAME.
  *
@@ -13,44 +14,55 @@
  *
  * Rules, for every function here:
  *
- * Scheduling  The library never schedules itself, has no timers, and starts no
- *             thread of its own (gRPC has some while there is a connection).
- *             selvage_run_once does one session at most and says when to call
- *             again.
- * Threads     One call at a time for each client; a second one beside it is
- *             FAILED_PRECONDITION and changes nothing. Exceptions:
- * selvage_predict from any number of threads beside any call, and
- * selvage_cancel_now from anywhere. Clients are independent of each other.
- * selvage_close must be the last call on its client: none may be under way.
- * Callbacks   Arrive on the thread that made the call, during it, and never
- *             while the library holds a lock that selvage_predict needs. They
- * may block (the call waits for them) and may fail where they return a status.
- * They must not call back into the same client, except selvage_cancel_now, and
- * must not throw C++ exceptions or longjmp. Errors      Functions return a
- * selvage_code. If it is not SELVAGE_OK, selvage_last_error() is a sentence
- * about it, for the same thread, until its next call into the library; output
- * arguments are as they were. A NULL where an object is required, a handle of
- * another kind, or a struct_size that makes no sense is INVALID_ARGUMENT. Using
- * a handle after its destruction is a bug of the host, as with free().
- * Everything that happens in the world (no network, a late round) is an
- * outcome, not an error. Ownership   Arguments are borrowed for the call and
- * copied if kept, except those that say "must outlive". Results given through a
- * T** are one allocation, the caller's, with everything they point to: give
- * them to selvage_free. Handles have functions of their own. Text        UTF-8,
- * ends with a zero byte. NULL stands for "". Structs     Begin with
- * struct_size: sizeof what you compiled against. Zero every byte you do not
- * set; a zero means the default. A newer library reads an older struct, and an
- * older library refuses a newer one whose new bytes are not all zero
- * (INVALID_ARGUMENT) instead of ignoring what you asked for. In arrays of
- * structs all elements have the struct_size of the first. Before reading a
- * field of a result that is newer than version 1 of it, check its struct_size.
- * Enums only ever grow: treat a value you do not know as "other". Processes
- * fork() while a client is open: the child must not touch it, and must leave by
- * exec or _exit. After selvage_close, fork is safe as far as we are concerned;
- * gRPC's own threads end with their connections. The library cannot be
- * unloaded: dlclose does nothing. The first selvage_open limits every TLS
- * connection that this process opens through OpenSSL to TLS 1.3.
+ * - Scheduling. The library never schedules itself, has no timers, and starts no
+ *   thread of its own (gRPC has some while there is a connection).
+ *   selvage_run_once does one session at most and says when to call again.
+ *
+ * - Threads. One call at a time for each client; a second one beside it is
+ *   FAILED_PRECONDITION and changes nothing. Exceptions: selvage_predict from
+ *   any number of threads beside any call, and selvage_cancel_now from anywhere.
+ *   Clients are independent of each other. selvage_close must be the last call
+ *   on its client: none may be under way.
+ *
+ * - Callbacks arrive on the thread that made the call, during it, and never
+ *   while the library holds a lock that selvage_predict needs. They may block
+ *   (the call waits for them) and may fail where they return a code. They must
+ *   not call back into the same client, except selvage_cancel_now, and must not
+ *   throw C++ exceptions or longjmp.
+ *
+ * - Errors. Functions return a selvage_code. If it is not SELVAGE_OK,
+ *   selvage_last_error() is a sentence about it, for the same thread, until its
+ *   next call into the library; output arguments are as they were. A NULL where
+ *   an object is required, a handle of another kind, or a struct_size that makes
+ *   no sense is INVALID_ARGUMENT. Using a handle after its destruction is a bug
+ *   of the host, as with free(). Everything that happens in the world (no
+ *   network, a late round) is an outcome, not an error.
+ *
+ * - Ownership. Arguments are borrowed for the call and copied if kept, except
+ *   those that say "must outlive". Results given through a T** are one
+ *   allocation, the caller's, with everything they point to: give them to
+ *   selvage_free. Handles have functions of their own.
+ *
+ * - Text is UTF-8 and ends with a zero byte. In options, NULL stands for "".
+ *
+ * - Structs begin with struct_size: sizeof what you compiled against. Zero every
+ *   byte you do not set; a zero means the default. A newer library reads an
+ *   older struct, and an older library refuses a newer one whose new bytes are
+ *   not all zero (INVALID_ARGUMENT) instead of ignoring what you asked for. In
+ *   arrays of structs all elements have the struct_size of the first; step
+ *   through arrays that the library gives by it. Enums only ever grow: treat a
+ *   value you do not know as "other".
+ *
+ * - Processes. fork() while a client is open: the child must not touch it, and
+ *   must leave by exec or _exit. After selvage_close, fork is safe as far as we
+ *   are concerned; gRPC's own threads end with their connections. The library
+ *   cannot be unloaded: dlclose does nothing.
+ *
+ * - TLS. The first selvage_open limits every TLS connection that this process
+ *   opens through OpenSSL afterwards to TLS 1.3 (gRPC has no setter for it): call
+ *   it before other threads use OpenSSL.
  */
+/* clang-format on */
 #ifndef SELVAGE_SELVAGE_H_
 #define SELVAGE_SELVAGE_H_
 
@@ -356,7 +368,7 @@ typedef struct selvage_conditions {
 } selvage_conditions;
 
 /* "May the examples of `collection` be used for `task`?" Asked once for each
- * session and task. */
+ * session and task; not by selvage_train_locally, which the host asked for. */
 typedef struct selvage_consent_request {
   uint32_t struct_size;
   int32_t upload; /* 1: for an update that is sent; 0: for what stays here */

@@ -134,6 +134,74 @@ TEST_F(CallsTest, RunOnce_BesideAnotherCall_IsRefused) {
   EXPECT_EQ(predicted, SELVAGE_OK);
 }
 
+// A client whose callbacks come from the C structs.
+class HostTest : public test::ClientFixture {
+ protected:
+  void OpenHost() {
+    callbacks_.struct_size = sizeof callbacks_;
+    callbacks_.user = this;
+    selvage_options options{};
+    options.struct_size = sizeof options;
+    options.callbacks = &callbacks_;
+    auto host = Host::Create(options);
+    ASSERT_THAT(host, test::IsOk());
+    host_ = *std::move(host);
+    client::ClientDependencies dependencies = Dependencies();
+    const client::ClientDependencies hosts = host_->Dependencies();
+    dependencies.consent = hosts.consent;
+    dependencies.conditions = hosts.conditions;
+    dependencies.progress = hosts.progress;
+    auto client = client::Client::Open(Options(), std::move(dependencies));
+    ASSERT_THAT(client, test::IsOk());
+    client_ = *std::move(client);
+    AddExamples(24);
+  }
+
+  selvage_callbacks callbacks_{};
+  std::vector<std::string> said_;
+  std::unique_ptr<Host> host_;
+};
+
+TEST_F(HostTest, Consent_Refused_Declines) {
+  callbacks_.consent = [](void* user, const selvage_consent_request* request) {
+    static_cast<HostTest*>(user)->said_.push_back(
+        std::string(request->task) + "/" + request->collection +
+        (request->upload != 0 ? "/upload" : ""));
+    return int32_t{0};
+  };
+  OpenHost();
+  server_->Give(server_->NewAssignment());
+  RunUntil(client::RunResult::kDeclined);
+  EXPECT_THAT(said_, ElementsAre("digits/numbers/upload"));
+  EXPECT_EQ(trainer_.state.trainings, 0);
+}
+
+TEST_F(HostTest, Conditions_Failing_StopTheSession) {
+  callbacks_.conditions = [](void*, selvage_conditions*) {
+    return selvage_code{SELVAGE_UNAVAILABLE};
+  };
+  OpenHost();
+  server_->Give(server_->NewAssignment());
+  const client::RunOutcome outcome = Run();
+  EXPECT_NE(outcome.result, client::RunResult::kContributed);
+  EXPECT_EQ(trainer_.state.trainings, 0);
+}
+
+TEST_F(HostTest, Progress_Phases_ComeInOrder) {
+  callbacks_.progress = [](void* user, const selvage_progress* progress) {
+    auto& said = static_cast<HostTest*>(user)->said_;
+    const std::string phase = std::to_string(progress->phase);
+    if (said.empty() || said.back() != phase) said.push_back(phase);
+  };
+  OpenHost();
+  server_->Give(server_->NewAssignment());
+  RunUntil(client::RunResult::kContributed);
+  EXPECT_THAT(said_, ::testing::IsSupersetOf(
+                         {std::to_string(SELVAGE_PHASE_CHECKING_IN),
+                          std::to_string(SELVAGE_PHASE_TRAINING),
+                          std::to_string(SELVAGE_PHASE_UPLOADING)}));
+}
+
 TEST_F(CallsTest, RunOnce_Cancelled_Interrupts) {
   server_->Give(server_->NewAssignment());
   host::Cancel cancel;

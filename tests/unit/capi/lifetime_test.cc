@@ -13,7 +13,6 @@ namespace selvage::test {
 namespace {
 
 using ::testing::Contains;
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -138,22 +137,6 @@ TEST_F(LifetimeTest, Conditions_Lost_StopLocalTraining) {
   }
   EXPECT_GT(asked, 20);
   EXPECT_THAT(phases, Contains(SELVAGE_PHASE_PERSONALIZING));
-}
-
-TEST_F(LifetimeTest, Consent_Refused_TrainsNothing) {
-  host::Options options = Options("one");
-  std::vector<std::string> asked;
-  options.consent = [&](const host::ConsentRequest& request) {
-    asked.push_back(request.task + "/" + request.collection +
-                    (request.upload ? "/upload" : ""));
-    return false;
-  };
-  host::Client client(options);
-  client.InstallModel(Model());
-  AddReadings(client, 60);
-  EXPECT_THROW(client.TrainLocally("tiny"), host::Error);
-  EXPECT_THAT(asked, ElementsAre("tiny/readings"));
-  EXPECT_FALSE(client.GetModel("tiny").personal_serving);
 }
 
 TEST_F(LifetimeTest, StorageKey_Another_DoesNotOpen) {

@@ -1,5 +1,6 @@
 # The functions that selvage.h declares are those that libselvage.so exports, no
-# more and no less; an engine plug-in exports its one entry.
+# more and no less; what it opens at run time
+# exports its one entry.
 file(READ ${HEADER} text)
 string(REGEX MATCHALL "SELVAGE_API[^;(]*[ *\n](selvage_[a-z_0-9]+)\\(" declarations "${text}")
 set(declared)
@@ -25,6 +26,8 @@ foreach(object IN LISTS OBJECTS)
   set(wanted ${declared})
   if(object MATCHES "selvage-torch")
     set(wanted selvage_engine_plugin)
+  elseif(object MATCHES "selvage-grpc")
+    set(wanted selvage_transport_plugin)
   endif()
   if(NOT exported STREQUAL wanted)
     message(FATAL_ERROR "${object} exports\n${exported}\nnot\n${wanted}")
