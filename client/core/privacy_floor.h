@@ -22,9 +22,9 @@ struct PrivacyFloor {
   // device and has no bound here.
   int epochs_max = 0;           // 0: any
   int uploads_per_day_max = 0;  // 0: any; durable (client/core/usage_ledger.h)
-  std::vector<std::string> collections;  // that may train updates; empty: any
+  std::vector<std::string> collections = {};  // that may train; empty: any
   // That may sign plans, of those that the enrolment gave; empty: all of those.
-  std::vector<crypto::Ed25519PublicKey> plan_keys;
+  std::vector<crypto::Ed25519PublicKey> plan_keys = {};
 };
 
 // Why an update must not be made for `plan`, for people and for the

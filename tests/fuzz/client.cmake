@@ -4,6 +4,9 @@ selvage_fuzz(fuzz_session
 selvage_fuzz(fuzz_crash_ledger
   SRCS ${CMAKE_CURRENT_LIST_DIR}/client/fuzz_crash_ledger.cc
   DEPS selvage::client_core)
+selvage_fuzz(fuzz_usage_ledger
+  SRCS ${CMAKE_CURRENT_LIST_DIR}/client/fuzz_usage_ledger.cc
+  DEPS selvage::client_core)
 selvage_fuzz(fuzz_enrolment_bundle
   SRCS ${CMAKE_CURRENT_LIST_DIR}/client/fuzz_enrolment_bundle.cc
   DEPS selvage::client)

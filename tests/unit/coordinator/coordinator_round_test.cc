@@ -492,6 +492,20 @@ TEST_P(CoordinatorRoundTest, Abandon_FreesTheSlotAtOnce) {
   EXPECT_EQ(round->funnel.reasons.at("TOO_FEW_EXAMPLES"), 1u);
 }
 
+TEST_P(CoordinatorRoundTest, Abandon_PlanBelowADevicesFloor_IsCounted) {
+  World& world = Start(kTwoOfFour);
+  const std::map<int, Assignment> assigned = world.DrawRound();
+  const auto& [device, work] = *assigned.begin();
+  EXPECT_THAT(world.coordinator().Abandon(
+                  world.Device(device), work.id, work.token.span(),
+                  AbandonReason::kPlanBelowFloor, "privacy.clip is off"),
+              IsOk());
+  world.coordinator().Poll();
+  const auto round = world.coordinator().GetRound("task", 1);
+  EXPECT_EQ(round->funnel.abandoned, 1u);
+  EXPECT_EQ(round->funnel.reasons.at("PLAN_BELOW_FLOOR"), 1u);
+}
+
 TEST_P(CoordinatorRoundTest, Outcomes_FollowTheRound) {
   World& world = Start(kAllFour);
   std::map<int, Assignment> assigned = world.DrawRound();

@@ -201,11 +201,13 @@ TEST(AbandonFromProtoTest, ReasonOutsideTheEnum_IsRefused) {
   v1::AbandonRequest proto;
   proto.set_assignment_id("as-1");
   EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("reason 0")));
-  proto.set_reason(static_cast<v1::AbandonRequest::Reason>(7));
-  EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("reason 7")));
+  proto.set_reason(static_cast<v1::AbandonRequest::Reason>(9));
+  EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("reason 9")));
   proto.set_reason(v1::AbandonRequest::TRAINING_FAILED);
   ASSERT_THAT(FromProto(proto), IsOk());
   EXPECT_EQ(FromProto(proto)->reason, AbandonReason::kTrainingFailed);
+  proto.set_reason(v1::AbandonRequest::PLAN_BELOW_FLOOR);
+  EXPECT_EQ(FromProto(proto)->reason, AbandonReason::kPlanBelowFloor);
   proto.set_message(std::string(513, 'm'));
   EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("message")));
 }
