@@ -76,11 +76,12 @@ class FakeSource final : public DataSource {
 };
 
 SourcedExample MakeSourced(uint64_t id, bool consent = true) {
-  const Bytes six = {6, 0, 0, 0, 0, 0, 0, 0};
-  return {.id = id,
-          .example = {{Bytes(16, static_cast<uint8_t>(id)), six},
-                      std::nullopt,
-                      consent}};
+  SourcedExample sourced;
+  sourced.id = id;
+  sourced.example.inputs.emplace_back(16, static_cast<uint8_t>(id));
+  sourced.example.inputs.push_back({6, 0, 0, 0, 0, 0, 0, 0});
+  sourced.example.consent = consent;
+  return sourced;
 }
 
 // A disk that stops answering at the n-th call.
