@@ -139,7 +139,7 @@ class HostTest : public test::ClientFixture {
  protected:
   void OpenHost() {
     callbacks_.struct_size = sizeof callbacks_;
-    callbacks_.user = this;
+    callbacks_.user = &said_;
     selvage_options options{};
     options.struct_size = sizeof options;
     options.callbacks = &callbacks_;
@@ -164,7 +164,7 @@ class HostTest : public test::ClientFixture {
 
 TEST_F(HostTest, Consent_Refused_Declines) {
   callbacks_.consent = [](void* user, const selvage_consent_request* request) {
-    static_cast<HostTest*>(user)->said_.push_back(
+    static_cast<std::vector<std::string>*>(user)->push_back(
         std::string(request->task) + "/" + request->collection +
         (request->upload != 0 ? "/upload" : ""));
     return int32_t{0};
@@ -189,7 +189,7 @@ TEST_F(HostTest, Conditions_Failing_StopTheSession) {
 
 TEST_F(HostTest, Progress_Phases_ComeInOrder) {
   callbacks_.progress = [](void* user, const selvage_progress* progress) {
-    auto& said = static_cast<HostTest*>(user)->said_;
+    auto& said = *static_cast<std::vector<std::string>*>(user);
     const std::string phase = std::to_string(progress->phase);
     if (said.empty() || said.back() != phase) said.push_back(phase);
   };
