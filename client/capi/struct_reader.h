@@ -59,17 +59,23 @@ Result<std::vector<T>> ReadStructs(const T* in, uint64_t count,
   if (count == 0) return out;
   if (in == nullptr) return InvalidArgument(std::string(name) + " is NULL");
   const uint32_t stride = in->struct_size;
+  if (stride % alignof(T) != 0) {
+    return InvalidArgument(std::string(name) + " has struct_size " +
+                           std::to_string(stride) + ", which is not aligned");
+  }
   const auto* bytes = reinterpret_cast<const uint8_t*>(in);
   for (uint64_t i = 0; i < count; ++i) {
-    // The size of the first is checked before the second is looked at.
-    SELVAGE_ASSIGN_OR_RETURN(T one, ReadStruct<T>(bytes + i * stride, name));
+    // Before anything is read by it: an element that is larger than the others
+    // would reach into the next one, or out of the array.
     uint32_t size = 0;
     std::memcpy(&size, bytes + i * stride, sizeof size);
-    if (size != stride || stride % alignof(T) != 0) {
+    if (size != stride) {
       return InvalidArgument(std::string(name) + " " + std::to_string(i) +
                              " has struct_size " + std::to_string(size) +
                              ", the first one " + std::to_string(stride));
     }
+    // The size of the first is checked before the second is looked at.
+    SELVAGE_ASSIGN_OR_RETURN(T one, ReadStruct<T>(bytes + i * stride, name));
     out.push_back(one);
   }
   return out;

@@ -1,6 +1,5 @@
 // Clients come and go, stand beside each other, and call back.
 #include <dirent.h>
-#include <dlfcn.h>
 
 #include <atomic>
 #include <cstdio>
@@ -244,15 +243,6 @@ TEST_F(LifetimeTest, TimeAndRandomness_AreTheHosts) {
   AddReadings(client, 1);
   EXPECT_GT(clock, 0);
   EXPECT_GT(dice, 0);
-}
-
-TEST_F(LifetimeTest, Library_Dlclosed_StaysLoaded) {
-  Dl_info info{};
-  ASSERT_NE(dladdr(reinterpret_cast<void*>(&selvage_open), &info), 0);
-  void* handle = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
-  ASSERT_NE(handle, nullptr);
-  dlclose(handle);
-  Open();
 }
 
 }  // namespace

@@ -29,6 +29,12 @@ foreach(object IN LISTS OBJECTS)
   elseif(object MATCHES "selvage-grpc")
     set(wanted selvage_transport_plugin)
   endif()
+  # gRPC and LibTorch cannot be unloaded, so neither can these.
+  execute_process(COMMAND ${READELF} -d ${object}
+    OUTPUT_VARIABLE dynamic COMMAND_ERROR_IS_FATAL ANY)
+  if(NOT dynamic MATCHES "NODELETE")
+    message(FATAL_ERROR "${object} is not linked with -z nodelete")
+  endif()
   if(NOT exported STREQUAL wanted)
     message(FATAL_ERROR "${object} exports\n${exported}\nnot\n${wanted}")
   endif()
