@@ -34,6 +34,11 @@ struct FakeTrainerState {
   // What a model of this first float predicts; and its scores, [count, 2].
   std::function<float(float value)> output = [](float value) { return value; };
   std::function<std::vector<float>(float value, size_t count)> scores;
+  // Steps that were really taken; whether the engine makes checkpoints.
+  int steps = 0;
+  bool can_checkpoint = false;
+  int checkpoints = 0;
+  int threads = 0;  // of the last training
   // How many examples each training had.
   std::vector<size_t> trained_on;
 };
@@ -66,12 +71,27 @@ class FakeModel final : public client::TrainableModel {
     const float start = values_.floats[0];
     SeededRandom random(options.seed);
     client::TrainingReport report;
-    for (int epoch = 0; epoch < options.epochs; ++epoch) {
+    state_.threads = options.threads;
+    int first = 0;
+    if (options.resume != nullptr) {
+      SELVAGE_RETURN_IF_ERROR(Resume(*options.resume));
+      first = static_cast<int>(options.resume->steps);
+      report.steps = options.resume->steps;
+      for (int epoch = 0; epoch < first; ++epoch) Skip(options, random);
+    }
+    for (int epoch = first; epoch < options.epochs; ++epoch) {
       SELVAGE_RETURN_IF_ERROR(state_.before("step"));
+      const bool can_save =
+          state_.can_checkpoint && options.save_checkpoint && epoch > 0;
+      if (can_save && options.checkpoint_due && options.checkpoint_due()) {
+        Save(epoch, options);
+      }
       if (options.keep_going && !options.keep_going()) {
+        if (can_save) Save(epoch, options);
         return Cancelled("stopped");
       }
       ++report.steps;
+      ++state_.steps;
       for (const size_t i : options.trainable) {
         TrainEntry(program_.table.entries()[i], examples, options, random);
         if (program_.table.entries()[i].offset == 0) {
@@ -111,6 +131,31 @@ class FakeModel final : public client::TrainableModel {
     std::memcpy(&label, examples.inputs.back().data() + i * sizeof label,
                 sizeof label);
     return static_cast<float>(label);
+  }
+
+  void Save(int epoch, const client::LocalTraining& options) {
+    ++state_.checkpoints;
+    options.save_checkpoint({.steps = static_cast<uint64_t>(epoch),
+                             .state = plan::SerializeMaster(values_)});
+  }
+  Status Resume(const client::TrainingCheckpoint& from) {
+    Result<plan::Checkpoint> values =
+        plan::ParseMaster(program_.table, from.state);
+    if (!values.ok() || !state_.can_checkpoint) {
+      return FailedPrecondition("no checkpoint of this engine");
+    }
+    values_ = *std::move(values);
+    return OkStatus();
+  }
+  // Draws what an epoch draws.
+  void Skip(const client::LocalTraining& options, SeededRandom& random) const {
+    for (const size_t i : options.trainable) {
+      const plan::TensorTable::Entry& entry = program_.table.entries()[i];
+      if (entry.spec.role == plan::Role::kPersonal) continue;
+      for (size_t k = 0; k < entry.count; ++k) {
+        if (entry.offset + k > 0) (void)UniformUnit(random);
+      }
+    }
   }
 
   void TrainEntry(const plan::TensorTable::Entry& entry,
