@@ -186,10 +186,10 @@ Status SessionDriver::Withdraw(const ForgetOptions& options) {
   outbox_.reset();
   tensors_.reset();
   loaded_.reset();
-  SELVAGE_RETURN_IF_ERROR(status);
   session_ = std::move(next);
-  saved_ = std::move(bytes);
-  return OkStatus();
+  // If it failed, what is durable is anybody's guess: the next step says again.
+  saved_ = status.ok() ? std::move(bytes) : Bytes();
+  return status;
 }
 
 Status SessionDriver::Save(const Session& next, const SessionAction& action) {

@@ -23,6 +23,7 @@ using store_internal::DecodeAbout;
 using store_internal::EncodeAbout;
 using store_internal::GetMeta;
 using store_internal::kMetaBundle;
+using store_internal::kMetaChecked;
 using store_internal::kMetaCrashes;
 using store_internal::kMetaSession;
 using store_internal::kMetaWrappedKey;
@@ -91,6 +92,16 @@ void SetMeta(SQLite::Database& db, const char* name, ByteSpan value) {
   query.bind(1, name);
   Bind(query, 2, value);
   query.exec();
+}
+
+void ForgetCheck(SQLite::Database& db) {
+  try {
+    SQLite::Statement forget(db, "DELETE FROM meta WHERE name = ?");
+    forget.bind(1, kMetaChecked);
+    forget.exec();
+  } catch (const SQLite::Exception&) {
+    // Not even this table can be written: Open() will see that.
+  }
 }
 
 namespace {
@@ -337,6 +348,28 @@ void Configure(SQLite::Database& database) {
   database.exec("PRAGMA trusted_schema = OFF");
 }
 
+// A check reads the whole file. A small one is checked at every Open(), a large
+// one (half a second per GiB where it is cached) when there is a reason to.
+constexpr int64_t kAlwaysCheckedBytes = int64_t{32} << 20;
+constexpr Duration kCheckEvery = std::chrono::hours(24 * 7);
+
+bool IsLarge(SQLite::Database& database) {
+  return database.execAndGet("PRAGMA page_count").getInt64() *
+             database.execAndGet("PRAGMA page_size").getInt64() >
+         kAlwaysCheckedBytes;
+}
+
+bool WantsCheck(SQLite::Database& database, bool closed_cleanly, Time now) {
+  if (!IsLarge(database) || !closed_cleanly || !database.tableExists("meta")) {
+    return true;
+  }
+  const std::optional<Bytes> value = GetMeta(database, kMetaChecked);
+  ByteReader reader(value.has_value() ? ByteSpan(*value) : ByteSpan());
+  const Result<int64_t> micros = reader.Read<int64_t>(kMetaChecked);
+  return !micros.ok() || FromMicros(*micros) > now ||
+         now - FromMicros(*micros) >= kCheckEvery;
+}
+
 Status CheckIntegrity(SQLite::Database& database) {
   SQLite::Statement check(database, "PRAGMA quick_check(1)");
   const std::string found =
@@ -379,6 +412,11 @@ Result<crypto::SecretBytes> LoadDataKey(SQLite::Database& database,
 Result<std::unique_ptr<ClientStore>> ClientStore::Open(
     const ClientStoreOptions& options) {
   try {
+    // SQLite removes the log when a store is closed, not when a process dies.
+    std::error_code no_log;
+    const auto log_size =
+        std::filesystem::file_size(options.path.string() + "-wal", no_log);
+    const bool closed_cleanly = no_log || log_size == 0;
     auto owned = std::make_unique<SQLite::Database>(
         options.path.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE,
         /*busy timeout, ms*/ 5000, options.vfs);
@@ -389,7 +427,9 @@ Result<std::unique_ptr<ClientStore>> ClientStore::Open(
                                      std::filesystem::perms::owner_write,
                                  ignored);
     Configure(database);
-    SELVAGE_RETURN_IF_ERROR(CheckIntegrity(database));
+    const Time now = options.clock.Now();
+    const bool check = WantsCheck(database, closed_cleanly, now);
+    if (check) SELVAGE_RETURN_IF_ERROR(CheckIntegrity(database));
     SELVAGE_ASSIGN_OR_RETURN(const int version, ClientSchemaVersion(database));
     std::optional<ValueSeal> seal;
     Bytes wrapped;
@@ -407,13 +447,18 @@ Result<std::unique_ptr<ClientStore>> ClientStore::Open(
     }
     try {
       SELVAGE_RETURN_IF_ERROR(
-          MigrateClientSchema(database, *seal, wrapped, options.clock.Now()));
+          MigrateClientSchema(database, *seal, wrapped, now));
     } catch (const SQLite::Exception& error) {
       // SQLITE_ERROR: a statement does not fit the tables, so they are not
       // those that the version says.
       if (error.getErrorCode() != 1) throw;
       return DataLoss(std::string("the store cannot be brought up to date: ") +
                       error.what());
+    }
+    if (check && IsLarge(database)) {
+      Bytes when;
+      AppendLe(when, ToMicros(now));
+      SetMeta(database, kMetaChecked, when);
     }
     auto impl =
         std::make_unique<Impl>(std::move(owned), *std::move(seal), options);

@@ -154,7 +154,9 @@ struct PendingReport {
 // Thread-safe: one call at a time, the others wait.
 class ClientStore {
  public:
-  // Creates or opens, and checks the file (PRAGMA quick_check).
+  // Creates or opens, and checks the file (PRAGMA quick_check): at every call
+  // up to 32 MiB; a larger one once a week, after the process died, and after
+  // a call was DATA_LOSS.
   // FAILED_PRECONDITION if a newer version made it, or the storage key is
   // missing or another than it was sealed with. DATA_LOSS if it is damaged.
   // A store whose values lie open is sealed; one that is sealed under the key

@@ -38,12 +38,16 @@ Status CheckBlobSize(std::string_view what, ByteSpan bytes);
 inline constexpr const char* kMetaWrappedKey = "data_key";
 inline constexpr const char* kMetaSession = "session";
 inline constexpr const char* kMetaBundle = "bundle";
-inline constexpr const char* kMetaCrashes = "crashes";  // not sealed
+inline constexpr const char* kMetaCrashes = "crashes";     // not sealed
 inline constexpr const char* kMetaUsage = "usage_of_day";  // not sealed
 inline constexpr const char* kMetaTraining = "training";
 
 std::optional<Bytes> GetMeta(SQLite::Database& db, const char* name);
 void SetMeta(SQLite::Database& db, const char* name, ByteSpan value);
+
+// When every page was last looked at; not sealed. Never throws.
+inline constexpr const char* kMetaChecked = "checked";
+void ForgetCheck(SQLite::Database& db);
 
 // Where sealed values belong. What is passed must outlive the place.
 ValuePlace MetaPlace(std::string_view name);
@@ -97,7 +101,12 @@ struct ClientStore::Impl {
     try {
       return body(database);
     } catch (...) {
-      return store_internal::CaughtStatus();
+      Status status = store_internal::CaughtStatus();
+      // The next Open() looks at every page, however large the file is.
+      if (status.code() == StatusCode::kDataLoss) {
+        store_internal::ForgetCheck(database);
+      }
+      return status;
     }
   }
 

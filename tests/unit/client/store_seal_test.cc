@@ -299,6 +299,38 @@ TEST_F(StoreSealTest, LoadModel_PersonalSlotDamaged_GlobalServes) {
   EXPECT_FALSE(store_->LoadTensors("digits")->has_value());
 }
 
+// What is not looked at when a large store is opened is found when it is used,
+// and then the next opening looks.
+TEST_F(StoreSealTest, Open_LargeStoreDamaged_IsFoundAtTheLatestAfterUse) {
+  ASSERT_THAT(Open(), IsOk());
+  const std::vector<Example> large(3, {{Bytes(12 << 20, 1)}});
+  for (const Example& example : large) {
+    ASSERT_THAT(store_->AddExamples("numbers", std::vector<Example>{example}),
+                IsOk());
+  }
+  std::vector<Example> many(300, {{Bytes(20, 1), Bytes(1, 1)}});
+  ASSERT_THAT(store_->AddExamples("others", many), IsOk());
+  ASSERT_THAT(Open(), IsOk());  // looked at, now that it is large
+  store_.reset();
+  int64_t page = 0;
+  {
+    SQLite::Database db(path_.string(), SQLite::OPEN_READONLY);
+    page = db.execAndGet(
+                 "SELECT pageno FROM dbstat WHERE name = 'example_by_layout' "
+                 "AND pagetype = 'leaf' LIMIT 1")
+               .getInt64();
+  }
+  {
+    std::fstream file(path_, std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp((page - 1) * 4096);
+    file << std::string(4096, '\xa5');
+  }
+  ASSERT_THAT(Open(), IsOk());  // a clean close, days ago at most
+  EXPECT_THAT(store_->ExampleIds("others", kSizes),
+              StatusIs(StatusCode::kDataLoss));
+  EXPECT_THAT(Open(), StatusIs(StatusCode::kDataLoss, HasSubstr("damaged")));
+}
+
 // ---------------------------------------------------------------- the disk
 
 TEST(StoreSealPowerTest, Open_Version1PowerCutAnywhere_OldOrNewNeverBetween) {
