@@ -26,9 +26,9 @@ struct TrainingSize {
 //   examples     their inputs, and one batch of them
 //   activations  for every example of a batch 32 floats per element of its
 //                inputs, and 4 floats per row of every tensor of rank 2 or more
-//                (its outputs, forward and backward); a guess, right within
-//                about a factor of two for the LeNet of the quickstart, too low
-//                for deep networks with wide layers on small inputs
+//                (its outputs, forward and backward); a guess that was never
+//                measured, too low for deep networks with wide layers on small
+//                inputs
 //   program      3 times its archive
 // Neither the engine's own code nor what the process uses besides.
 uint64_t EstimateTrainingMemory(const plan::Program& program,
