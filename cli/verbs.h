@@ -15,7 +15,8 @@ void AddTaskVerbs(CLI::App& app, Verb& chosen);        // watch, wait, stop
 void AddShowVerbs(CLI::App& app, Verb& chosen);        // list, show
 void AddPopulationVerbs(CLI::App& app, Verb& chosen);  // population, token
 void AddModelVerbs(CLI::App& app, Verb& chosen);       // model, pull
-void AddDoctorVerbs(CLI::App& app, Verb& chosen);      // doctor, strategies, version
+void AddDoctorVerbs(CLI::App& app,
+                    Verb& chosen);  // doctor, strategies, version
 
 // Follows a task until it ends: a live frame on a terminal, a line a round
 // otherwise, JSON lines under -o json. OK when it FINISHED; FAILED_PRECONDITION

@@ -211,8 +211,8 @@ class Client::Impl {
     options.global_only = true;
     options.holdout_salt = holdout_salt_;
     options.device_id = SeedName();
-    return StatusOf(InstallPersonalized(work, options, *store_, *host_,
-                                        *guard_, [] { return true; }));
+    return StatusOf(InstallPersonalized(work, options, *store_, *host_, *guard_,
+                                        [] { return true; }));
   }
 
   Result<std::vector<int64_t>> AddExamples(
@@ -267,8 +267,8 @@ class Client::Impl {
     RunPolicy policy(options_, deps_, *store_);
     SELVAGE_RETURN_IF_ERROR(policy.Begin(budget, cancel));
     if (deps_.progress) {
-      deps_.progress({.phase = Phase::kPersonalizing,
-                      .task = std::string(task)});
+      deps_.progress(
+          {.phase = Phase::kPersonalizing, .task = std::string(task)});
     }
     PersonalizeOptions options;
     options.version = installed.model.version;

@@ -29,11 +29,11 @@
 #include "base/status.h"
 #include "base/time.h"
 #include "client/core/conditions.h"
+#include "client/core/host_data.h"
 #include "client/core/privacy_floor.h"
 #include "client/core/run_result.h"
 #include "client/core/trainer.h"
 #include "client/core/transport.h"
-#include "client/core/host_data.h"
 
 namespace selvage::client {
 
@@ -116,7 +116,8 @@ struct ClientDependencies {
   // The host's callbacks; each may be empty. They are called by the thread that
   // is in RunOnce() or TrainLocally(), often (conditions: before every training
   // step and between chunks), and must not call the client.
-  std::function<Conditions()> conditions = {};  // empty: nothing ever holds back
+  std::function<Conditions()> conditions =
+      {};  // empty: nothing ever holds back
   std::function<bool(const ConsentRequest&)> consent = {};  // empty: yes
   std::function<void(const Progress&)> progress = {};
   CpuClock* cpu = nullptr;  // nullptr: the system's

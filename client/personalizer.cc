@@ -40,7 +40,7 @@ class Installation {
   Status Prepare(PersonalizeOutcome& out) {
     SELVAGE_ASSIGN_OR_RETURN(
         data_, LoadLocalData(store_, options_.holdout_salt, plan_, program_,
-                                     DataUse::kLocal));
+                             DataUse::kLocal));
     SELVAGE_ASSIGN_OR_RETURN(before_, store_.LoadModel(plan_.task));
     StoredModel& stored = out.model;
     stored.task = plan_.task;

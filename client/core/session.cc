@@ -425,10 +425,9 @@ SessionAction Session::On(const ReceiptReceived& event, Time now,
         IsSet(receipt.retry) ? receipt.retry : work_.retry;
     std::string reason = late ? "the round was over" : receipt.reason;
     if (!receipt.message.empty()) reason += ": " + receipt.message;
-    SessionAction action =
-        DropWorkAndFinish(RunResult::kNotAccepted, std::move(reason),
-                          late ? "late" : "rejected",
-                          Later(window, now, random));
+    SessionAction action = DropWorkAndFinish(
+        RunResult::kNotAccepted, std::move(reason), late ? "late" : "rejected",
+        Later(window, now, random));
     action.update_result = late ? AuditResult::kLate : AuditResult::kRejected;
     return action;
   }

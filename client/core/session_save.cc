@@ -187,9 +187,9 @@ Result<Session> Session::Restore(ByteSpan bytes) {
     if (work.task.empty() || work.train == work.assignment_id.empty()) {
       in.Fail("the work");
     }
-    if (!work.train && (session.state_ == SessionState::kTraining ||
-                        session.state_ == SessionState::kUploading ||
-                        session.withdrawn_)) {
+    if (!work.train &&
+        (session.state_ == SessionState::kTraining ||
+         session.state_ == SessionState::kUploading || session.withdrawn_)) {
       in.Fail("the state");
     }
   }

@@ -377,7 +377,8 @@ AdminService::Unary* AdminService::ListTasks(
     v1::ListTasksResponse* response) {
   return Run(context, [&]() -> Status {
     if (!request->population().empty()) {
-      SELVAGE_RETURN_IF_ERROR(CheckWireName("population", request->population()));
+      SELVAGE_RETURN_IF_ERROR(
+          CheckWireName("population", request->population()));
     }
     SELVAGE_ASSIGN_OR_RETURN(
         const PageRequest page,

@@ -9,8 +9,8 @@ using selvage::ByteSpan;
 using selvage::StatusCode;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const auto records = selvage::client::torch_engine::ReadArchiveDirectory(
-      ByteSpan(data, size));
+  const auto records =
+      selvage::client::torch_engine::ReadArchiveDirectory(ByteSpan(data, size));
   if (!records.ok()) {
     SELVAGE_CHECK(records.status().code() == StatusCode::kInvalidArgument);
     return 0;

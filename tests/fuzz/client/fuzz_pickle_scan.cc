@@ -16,7 +16,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   };
   const selvage::Status scanned = selvage::client::torch_engine::ScanPickle(
       "data.pkl", ByteSpan(data, size), sizes);
-  SELVAGE_CHECK(scanned.ok() ||
-                scanned.code() == StatusCode::kInvalidArgument);
+  SELVAGE_CHECK(scanned.ok() || scanned.code() == StatusCode::kInvalidArgument);
   return 0;
 }
