@@ -1,10 +1,12 @@
 #include "aggregation/server_optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
-#include "base/check.h"
+#include <Eigen/Core>
 
 namespace selvage::aggregation {
 namespace {
@@ -30,39 +32,34 @@ Status CheckSize(std::string_view what, size_t size, size_t wanted) {
                          " elements, not " + std::to_string(wanted));
 }
 
-// The values of one element.
-struct Element {
-  double delta = 0;
-  double momentum = 0;
-  double second_moment = 0;
-};
+// Elements worked on at a time: their doubles stay in the nearest cache.
+constexpr Eigen::Index kBlock = 1024;
+using Doubles = Eigen::Array<double, Eigen::Dynamic, 1, 0, kBlock, 1>;
 
-// Moves the element's state and returns what is added to its parameter.
-double Step(const plan::StrategySpec& s, Element& e) {
-  const double d = e.delta;
+// Moves the block's state and returns what is added to its parameters.
+Doubles Step(const plan::StrategySpec& s, const Doubles& d, Doubles& momentum,
+             Doubles& second_moment) {
+  const double eta = s.server_learning_rate;
   switch (s.name) {
     case StrategyName::kFedAvg:
-      return s.server_learning_rate * d;
+      return eta * d;
     case StrategyName::kFedAvgM:
-      e.momentum = s.server_momentum * e.momentum + d;
-      return s.server_learning_rate *
-             (s.nesterov ? d + s.server_momentum * e.momentum : e.momentum);
+      momentum = s.server_momentum * momentum + d;
+      if (s.nesterov) return eta * (d + s.server_momentum * momentum);
+      return eta * momentum;
     case StrategyName::kFedAdagrad:
-      e.second_moment += d * d;
+      second_moment += d * d;
       break;
     case StrategyName::kFedAdam:
-      e.second_moment = s.beta_2 * e.second_moment + (1 - s.beta_2) * d * d;
+      second_moment = s.beta_2 * second_moment + (1 - s.beta_2) * d * d;
       break;
-    case StrategyName::kFedYogi: {
-      const double excess = e.second_moment - d * d;
-      const double sign = excess > 0 ? 1 : excess < 0 ? -1 : 0;
-      e.second_moment -= (1 - s.beta_2) * d * d * sign;
+    case StrategyName::kFedYogi:
+      second_moment -=
+          (1 - s.beta_2) * d * d * (second_moment - d * d).sign().eval();
       break;
-    }
   }
-  e.momentum = s.beta_1 * e.momentum + (1 - s.beta_1) * d;
-  return s.server_learning_rate * e.momentum /
-         (std::sqrt(e.second_moment) + s.tau);
+  momentum = s.beta_1 * momentum + (1 - s.beta_1) * d;
+  return eta * momentum / (second_moment.sqrt() + s.tau);
 }
 
 }  // namespace
@@ -138,22 +135,31 @@ Status ApplyServerStep(const plan::StrategySpec& strategy,
                                     HasMomentum(strategy.name) ? size : 0));
   SELVAGE_RETURN_IF_ERROR(CheckSize("second moment", second_moment.size(),
                                     IsAdaptive(strategy.name) ? size : 0));
-  for (size_t i = 0; i < size; ++i) {
-    Element element;
-    element.delta = mean_delta[i];
-    if (!momentum.empty()) element.momentum = momentum[i];
-    if (!second_moment.empty()) element.second_moment = second_moment[i];
-    const auto next = static_cast<float>(static_cast<double>(master[i]) +
-                                         Step(strategy, element));
-    const auto first = static_cast<float>(element.momentum);
-    const auto second = static_cast<float>(element.second_moment);
-    if (!std::isfinite(next) || !std::isfinite(first) ||
-        !std::isfinite(second)) {
-      return NotFinite(i);
+  using Floats = Eigen::Map<Eigen::ArrayXf>;
+  const auto count = static_cast<Eigen::Index>(size);
+  const Eigen::Map<const Eigen::ArrayXd> deltas(mean_delta.data(), count);
+  Floats x(master.data(), count);
+  Floats m(momentum.data(), static_cast<Eigen::Index>(momentum.size()));
+  Floats v(second_moment.data(),
+           static_cast<Eigen::Index>(second_moment.size()));
+  for (Eigen::Index at = 0; at < count; at += kBlock) {
+    const Eigen::Index n = std::min(kBlock, count - at);
+    const Doubles delta = deltas.segment(at, n);
+    Doubles first;
+    Doubles second;
+    if (m.size() > 0) first = m.segment(at, n).cast<double>();
+    if (v.size() > 0) second = v.segment(at, n).cast<double>();
+    const Doubles step = Step(strategy, delta, first, second);
+    x.segment(at, n) =
+        (x.segment(at, n).cast<double>() + step).cast<float>().eval();
+    if (m.size() > 0) m.segment(at, n) = first.cast<float>();
+    if (v.size() > 0) v.segment(at, n) = second.cast<float>();
+    for (Eigen::Index i = at; i < at + n; ++i) {
+      if (!std::isfinite(x(i)) || (m.size() > 0 && !std::isfinite(m(i))) ||
+          (v.size() > 0 && !std::isfinite(v(i)))) {
+        return NotFinite(static_cast<size_t>(i));
+      }
     }
-    master[i] = next;
-    if (!momentum.empty()) momentum[i] = first;
-    if (!second_moment.empty()) second_moment[i] = second;
   }
   return OkStatus();
 }
