@@ -92,7 +92,7 @@ void SetLimits(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   // Ahead of what is being read a stream may send this much. The probe would
   // grow it to megabytes a stream, outside of any budget; a chunk that is being
-  // read opens the window for itself, so long ways lose nothing.
+  // read opens the window for itself.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES,
                              kLookaheadBytes);

@@ -127,7 +127,7 @@ TEST_F(UploadLineTest, TheRoundEndsMeanwhile_IsLate) {
   EXPECT_EQ(std::get<Receipt>(***third).status, ReceiptStatus::kLate);
 }
 
-TEST_F(UploadLineTest, DrainAndStop_AnswerUnavailable) {
+TEST_F(UploadLineTest, Drain_IsUnavailable) {
   StartFull();
   const Begun third = Begin(2);
 
@@ -136,6 +136,33 @@ TEST_F(UploadLineTest, DrainAndStop_AnswerUnavailable) {
 
   ASSERT_TRUE(third->has_value());
   EXPECT_THAT(**third, StatusIs(StatusCode::kUnavailable));
+}
+
+TEST_F(UploadLineTest, Stop_IsUnavailable_AlsoForThoseWhoComeLater) {
+  StartFull();
+  const Begun third = Begin(2);
+
+  world_->coordinator().Stop();
+  const Begun fourth = Begin(3);
+
+  for (const Begun& begun : {third, fourth}) {
+    ASSERT_TRUE(begun->has_value());
+    EXPECT_THAT(**begun, StatusIs(StatusCode::kUnavailable));
+  }
+}
+
+TEST_F(UploadLineTest, AThousandInLine_TheNextIsSentHomeAtOnce) {
+  StartFull();
+  std::vector<Begun> waiting;
+  for (int i = 0; i < 1000; ++i) waiting.push_back(Begin(2));
+
+  const Begun next = Begin(3);
+
+  ASSERT_TRUE(next->has_value());
+  EXPECT_THAT(**next, StatusIs(StatusCode::kResourceExhausted));
+  for (const Begun& begun : waiting) EXPECT_FALSE(begun->has_value());
+  world_->coordinator().Stop();
+  for (const Begun& begun : waiting) EXPECT_TRUE(begun->has_value());
 }
 
 }  // namespace
