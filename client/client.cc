@@ -159,7 +159,7 @@ class Client::Impl {
              .allow_insecure_loopback = options_.allow_insecure_loopback,
              .key_seal = key_seal.has_value() ? &*key_seal : nullptr},
             deps_.files, *store_));
-    cache_.emplace(deps_.files, options_.cache_dir);
+    cache_.emplace(deps_.files, options_.cache_dir, options_.cache_bytes_max);
     SELVAGE_ASSIGN_OR_RETURN(
         guard_, CrashGuard::Open(*store_, deps_.clock, deps_.events));
     host_ = std::make_unique<ModelHost>(deps_.trainer, *store_, *guard_,

@@ -48,6 +48,9 @@ struct DailyLimits {
 struct ClientOptions {
   Path state_dir;  // created 0700; holds keys, examples, model slots, outbox
   Path cache_dir;  // deletable at any time: programs and checkpoints by digest
+  // Of the cache; what was unused the longest goes. What a model being fetched
+  // needs stays, so a larger one is above this.
+  uint64_t cache_bytes_max = uint64_t{256} << 20;
   std::string population;
   // JSON as `selvage token create` prints it. Needed until the first successful
   // enrolment; then kept in the state directory.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "aggregation/codec/checkpoint_codec.h"
+#include "aggregation/codec/checkpoint_parts.h"
 
 namespace selvage::client {
 namespace {
@@ -129,8 +130,10 @@ std::variant<plan::Plan, WorkRefused, Status> WorkLoader::LoadPlan(
     const Transport::KeepGoing& keep_going) {
   std::string json;
   plan::Plan plan;
+  cache_.BeginWork();
   auto ended =
       GetPlan(work, plan_keys, check, transport, keep_going, json, plan);
+  cache_.EndWork();
   if (!ended.has_value()) return plan;
   if (auto* refused = std::get_if<WorkRefused>(&*ended)) {
     return std::move(*refused);
@@ -138,7 +141,53 @@ std::variant<plan::Plan, WorkRefused, Status> WorkLoader::LoadPlan(
   return std::get<Status>(*std::move(ended));
 }
 
+Result<plan::Checkpoint> WorkLoader::GetCheckpoint(
+    const SessionWork& work, const plan::TensorTable& table,
+    Transport& transport, const Transport::KeepGoing& keep_going) {
+  const plan::CodecName codec = work.checkpoint_codec;
+  const uint64_t whole_size = aggregation::EncodedCheckpointSize(codec, table);
+  const std::vector<aggregation::PartLayout> layout =
+      aggregation::LayOutParts(codec, table);
+  SELVAGE_ASSIGN_OR_RETURN(Bytes first, Get(work.checkpoint_digest, whole_size,
+                                            transport, keep_going));
+  const auto damaged = [](const Status& status) {
+    return DataLoss("checkpoint: " + std::string(status.message()));
+  };
+  if (layout.size() == 1 || first.size() == whole_size) {
+    Result<plan::Checkpoint> values =
+        aggregation::DecodeCheckpoint(codec, table, first);
+    if (!values.ok()) return damaged(values.status());
+    return values;
+  }
+  const Result<std::vector<aggregation::PartName>> parts =
+      aggregation::ParsePartList(layout, first);
+  if (!parts.ok()) return damaged(parts.status());
+  plan::Checkpoint values;
+  values.floats.resize(table.float_count());
+  values.ints.resize(table.int_count());
+  for (size_t i = 0; i < parts->size(); ++i) {
+    const auto& [digest, size] = (*parts)[i];
+    SELVAGE_ASSIGN_OR_RETURN(const Bytes part,
+                             Get(digest, size, transport, keep_going));
+    const Status decoded =
+        aggregation::DecodePart(codec, table, layout[i], part, values);
+    if (!decoded.ok()) return damaged(decoded);
+  }
+  return values;
+}
+
 LoadedWork WorkLoader::Load(
+    const SessionWork& work,
+    const std::vector<crypto::Ed25519PublicKey>& plan_keys,
+    const PlanCheck& check, Transport& transport,
+    const Transport::KeepGoing& keep_going) {
+  cache_.BeginWork();
+  LoadedWork loaded = LoadAll(work, plan_keys, check, transport, keep_going);
+  cache_.EndWork();
+  return loaded;
+}
+
+LoadedWork WorkLoader::LoadAll(
     const SessionWork& work,
     const std::vector<crypto::Ed25519PublicKey>& plan_keys,
     const PlanCheck& check, Transport& transport,
@@ -182,19 +231,10 @@ LoadedWork WorkLoader::Load(
     out.archive = *std::move(archive);
   }
 
-  Result<Bytes> checkpoint = Get(work.checkpoint_digest,
-                                 aggregation::EncodedCheckpointSize(
-                                     work.checkpoint_codec, out.program.table),
-                                 transport, keep_going);
-  if (!checkpoint.ok()) return checkpoint.status();
-  Result<plan::Checkpoint> base = aggregation::DecodeCheckpoint(
-      work.checkpoint_codec, out.program.table, *checkpoint);
-  if (!base.ok()) {
-    return DataLoss("checkpoint: " + std::string(base.status().message()));
-  }
+  Result<plan::Checkpoint> base =
+      GetCheckpoint(work, out.program.table, transport, keep_going);
+  if (!base.ok()) return base.status();
   out.base = *std::move(base);
-  cache_.Keep({work.plan_digest, out.plan.program_digest,
-               out.program.archive_digest, work.checkpoint_digest});
   return out;
 }
 

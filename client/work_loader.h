@@ -43,7 +43,8 @@ class WorkLoader {
   WorkLoader(BlobCache& cache, std::string population)
       : cache_(cache), population_(std::move(population)) {}
 
-  // Only what the cache lacks is fetched. A plan is refused unless one of
+  // Only what the cache lacks is fetched; of a checkpoint in parts, the parts
+  // that it lacks. A plan is refused unless one of
   // `plan_keys` signed it, every key in it is understood, it is for this
   // population and task, and `check` has nothing against it: nothing else of
   // the work is fetched before that, and no program is loaded.
@@ -60,6 +61,13 @@ class WorkLoader {
       const Transport::KeepGoing& keep_going);
 
  private:
+  LoadedWork LoadAll(const SessionWork& work,
+                     const std::vector<crypto::Ed25519PublicKey>& plan_keys,
+                     const PlanCheck& check, Transport& transport,
+                     const Transport::KeepGoing& keep_going);
+  Result<plan::Checkpoint> GetCheckpoint(
+      const SessionWork& work, const plan::TensorTable& table,
+      Transport& transport, const Transport::KeepGoing& keep_going);
   // nullopt: `json` and `plan` hold it.
   std::optional<std::variant<WorkRefused, Status>> GetPlan(
       const SessionWork& work,

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,8 +38,15 @@ class BlobStore {
   // them again changes nothing.
   virtual Result<crypto::Digest> Put(ByteSpan bytes) = 0;
   virtual Result<std::unique_ptr<BlobWriter>> NewBlob() = 0;
+  // Stores these blobs, one after another (1 to kPiecesMax), as one more under
+  // the SHA-256 of them all, without a copy of their bytes; it reads like any
+  // other for as long as they are there. NOT_FOUND names a piece that is not
+  // there. Durable once this returns.
+  static constexpr size_t kPiecesMax = 256;
+  virtual Result<crypto::Digest> PutJoined(
+      std::span<const crypto::Digest> pieces) = 0;
   // NOT_FOUND; DATA_LOSS if the stored bytes do not have this digest (checked
-  // the first time a process opens a blob). The reader outlives a Remove().
+  // the first time a process opens a blob) or a piece of them is missing. The reader outlives a Remove().
   virtual Result<std::unique_ptr<ArtefactReader>> Open(
       const crypto::Digest& digest) = 0;
   // The whole blob, verified. RESOURCE_EXHAUSTED above `size_max` bytes.

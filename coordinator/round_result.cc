@@ -4,7 +4,7 @@
 #include <string>
 #include <utility>
 
-#include "aggregation/codec/checkpoint_codec.h"
+#include "aggregation/codec/checkpoint_parts.h"
 
 namespace selvage::coordinator {
 
@@ -89,34 +89,117 @@ Result<aggregation::ServerState> LoadServerState(
   return aggregation::ParseServerState(strategy, count, bytes);
 }
 
+namespace {
+
+// Writes what a version needs and notes it.
+class VersionWriter {
+ public:
+  VersionWriter(BlobStore& blobs, VersionArtefacts& artefacts)
+      : blobs_(blobs), artefacts_(artefacts) {}
+
+  Result<crypto::Digest> Put(ByteSpan bytes) {
+    SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest digest, blobs_.Put(bytes));
+    artefacts_.artefacts.push_back({digest, bytes.size()});
+    return digest;
+  }
+
+  // The checkpoint in its parts, which devices may fetch.
+  Result<crypto::Digest> PutCheckpoint(plan::CodecName codec,
+                                       const plan::TensorTable& table,
+                                       const plan::Checkpoint& master) {
+    std::vector<aggregation::PartName> names;
+    for (const auto& part : aggregation::LayOutParts(codec, table)) {
+      SELVAGE_ASSIGN_OR_RETURN(
+          const Bytes bytes,
+          aggregation::EncodePart(codec, table, part, master));
+      SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest digest, Put(bytes));
+      artefacts_.references.push_back(digest);
+      names.push_back({digest, bytes.size()});
+    }
+    if (names.size() == 1) return names.front().digest;
+    SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest list,
+                             Put(aggregation::SerializePartList(names)));
+    artefacts_.references.push_back(list);
+    return list;
+  }
+
+  // The master as safetensors: its beginning, what never changes, the rest.
+  Result<crypto::Digest> PutMaster(
+      const plan::TensorTable& table, const plan::Checkpoint& master,
+      const std::vector<std::pair<std::string, std::string>>& metadata) {
+    const std::vector<aggregation::PartLayout> parts =
+        aggregation::LayOutParts(plan::CodecName::kFloat32, table);
+    if (parts.size() == 1) {
+      return Put(plan::WriteSafetensors(table, master, metadata));
+    }
+    std::vector<size_t> order;
+    for (const auto& part : parts) {
+      for (const size_t index : part.entries) {
+        if (table.entries()[index].spec.dtype == plan::DType::kFloat32) {
+          order.push_back(index);
+        }
+      }
+    }
+    std::vector<crypto::Digest> pieces;
+    uint64_t size = 0;
+    const auto add = [&](ByteSpan bytes) -> Status {
+      SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest digest, Put(bytes));
+      pieces.push_back(digest);
+      size += bytes.size();
+      return OkStatus();
+    };
+    SELVAGE_RETURN_IF_ERROR(
+        add(plan::SafetensorsHead(table, master.ints, order, metadata)));
+    for (const auto& part : parts) {
+      Bytes floats;
+      floats.reserve(static_cast<size_t>(part.size));
+      for (const size_t index : part.entries) {
+        const auto& entry = table.entries()[index];
+        if (entry.spec.dtype != plan::DType::kFloat32) continue;
+        AppendBytes(floats, AsBytes(std::span<const float>(master.floats)
+                                        .subspan(entry.offset, entry.count)));
+      }
+      SELVAGE_RETURN_IF_ERROR(add(floats));
+    }
+    SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest digest,
+                             blobs_.PutJoined(pieces));
+    artefacts_.artefacts.push_back({digest, size});
+    return digest;
+  }
+
+ private:
+  BlobStore& blobs_;
+  VersionArtefacts& artefacts_;
+};
+
+}  // namespace
+
 Result<VersionArtefacts> StoreVersion(const TaskDefinition& definition,
                                       uint64_t version, uint64_t round,
                                       const plan::Checkpoint& master,
                                       const aggregation::ServerState& state,
                                       BlobStore& blobs) {
   const plan::TensorTable& table = definition.program.table;
+  SELVAGE_RETURN_IF_ERROR(plan::ValidateCheckpoint(table, master));
   VersionArtefacts artefacts;
-  SELVAGE_ASSIGN_OR_RETURN(const Bytes checkpoint,
-                           aggregation::EncodeCheckpoint(
-                               definition.spec.update.codec, table, master));
-  artefacts.checkpoint_size = checkpoint.size();
-  SELVAGE_ASSIGN_OR_RETURN(artefacts.checkpoint_digest, blobs.Put(checkpoint));
+  VersionWriter writer(blobs, artefacts);
+  SELVAGE_ASSIGN_OR_RETURN(
+      artefacts.checkpoint_digest,
+      writer.PutCheckpoint(definition.spec.update.codec, table, master));
   // No time and no host in here: equal masters have equal digests.
-  const Bytes safetensors = plan::WriteSafetensors(
-      table, master,
-      {{"format", "pt"},
-       {"selvage.task", definition.spec.name},
-       {"selvage.version", std::to_string(version)},
-       {"selvage.round", std::to_string(round)},
-       {"selvage.program", definition.program_digest.ToHex()}});
-  artefacts.master_size = safetensors.size();
-  SELVAGE_ASSIGN_OR_RETURN(artefacts.master_digest, blobs.Put(safetensors));
+  SELVAGE_ASSIGN_OR_RETURN(
+      artefacts.master_digest,
+      writer.PutMaster(
+          table, master,
+          {{"format", "pt"},
+           {"selvage.task", definition.spec.name},
+           {"selvage.version", std::to_string(version)},
+           {"selvage.round", std::to_string(round)},
+           {"selvage.program", definition.program_digest.ToHex()}}));
   if (!state.momentum.empty()) {
-    const Bytes remembered =
-        aggregation::SerializeServerState(definition.spec.strategy, state);
-    artefacts.server_state_size = remembered.size();
     SELVAGE_ASSIGN_OR_RETURN(artefacts.server_state_digest,
-                             blobs.Put(remembered));
+                             writer.Put(aggregation::SerializeServerState(
+                                 definition.spec.strategy, state)));
   }
   return artefacts;
 }

@@ -1,6 +1,7 @@
 // From the partials of a closed round to the next model version.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "aggregation/metrics.h"
@@ -39,14 +40,16 @@ Result<aggregation::ServerState> LoadServerState(
     const TaskDefinition& definition, const VersionRow& base, BlobStore& blobs);
 
 // The artefacts of a version, durable in `blobs`: what devices download, and
-// the float32 master as safetensors.
+// the float32 master as safetensors. Tensors that no round changes are in parts
+// of their own (aggregation/codec/checkpoint_parts.h), of both, so the versions
+// of a task share them: what is written is what changed.
 struct VersionArtefacts {
-  crypto::Digest checkpoint_digest;
-  uint64_t checkpoint_size = 0;
+  crypto::Digest checkpoint_digest;  // of the checkpoint, or its list of parts
   crypto::Digest master_digest;
-  uint64_t master_size = 0;
   crypto::Digest server_state_digest;  // empty: the strategy has none
-  uint64_t server_state_size = 0;
+  // Everything that must be kept for it, and what devices may fetch.
+  std::vector<std::pair<crypto::Digest, uint64_t>> artefacts;  // digest, size
+  std::vector<crypto::Digest> references;
 };
 Result<VersionArtefacts> StoreVersion(const TaskDefinition& definition,
                                       uint64_t version, uint64_t round,

@@ -97,7 +97,7 @@ struct VersionRow {
   uint64_t task_id = 0;
   uint64_t version = 0;
   uint64_t round = 0;  // that made it; 0: the initial model
-  crypto::Digest checkpoint_digest;
+  crypto::Digest checkpoint_digest;  // of the checkpoint or its parts' list
   plan::CodecName checkpoint_codec = plan::CodecName::kFloat16;
   crypto::Digest master_digest;  // the float32 master as safetensors
   // What the strategy remembers (aggregation::ServerState); empty: nothing.

@@ -160,17 +160,17 @@ Result<TaskAdmin::Created> TaskAdmin::CreateTask(
 
   SELVAGE_RETURN_IF_ERROR(deps_.blobs.Put(AsBytes(json)).status());
   SELVAGE_ASSIGN_OR_RETURN(
-      const VersionArtefacts version,
+      VersionArtefacts version,
       StoreVersion(*definition, 0, 0, initial, {}, deps_.blobs));
   task.initial.checkpoint_digest = version.checkpoint_digest;
   task.initial.checkpoint_codec = definition->spec.update.codec;
   task.initial.master_digest = version.master_digest;
   task.initial.created = now;
-  task.artefacts = {{row.plan_digest, json.size()},
-                    {version.checkpoint_digest, version.checkpoint_size},
-                    {version.master_digest, version.master_size}};
-  task.references = {row.plan_digest, row.program_digest,
-                     version.checkpoint_digest};
+  task.artefacts = std::move(version.artefacts);
+  task.artefacts.push_back({row.plan_digest, json.size()});
+  task.references = std::move(version.references);
+  task.references.push_back(row.plan_digest);
+  task.references.push_back(row.program_digest);
   if (definition->program.kind == plan::ProgramKind::kArchive) {
     task.references.push_back(definition->program.archive_digest);
   }

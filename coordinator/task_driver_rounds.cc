@@ -187,7 +187,7 @@ Status TaskDriver::Commit(Time now) {
   SELVAGE_RETURN_IF_ERROR(ApplyMean(*definition_, mean, master, state));
   const uint64_t version = base_.version + 1;
   SELVAGE_ASSIGN_OR_RETURN(
-      const VersionArtefacts artefacts,
+      VersionArtefacts artefacts,
       StoreVersion(*definition_, version, lease_.key.number, master, state,
                    deps.blobs));
   result.version.task_id = task_id_;
@@ -197,14 +197,9 @@ Status TaskDriver::Commit(Time now) {
   result.version.checkpoint_codec = definition_->spec.update.codec;
   result.version.master_digest = artefacts.master_digest;
   result.version.created = now;
-  result.artefacts = {{artefacts.checkpoint_digest, artefacts.checkpoint_size},
-                      {artefacts.master_digest, artefacts.master_size}};
-  if (!artefacts.server_state_digest.empty()) {
-    result.version.server_state_digest = artefacts.server_state_digest;
-    result.artefacts.push_back(
-        {artefacts.server_state_digest, artefacts.server_state_size});
-  }
-  result.references = {artefacts.checkpoint_digest};
+  result.version.server_state_digest = artefacts.server_state_digest;
+  result.artefacts = std::move(artefacts.artefacts);
+  result.references = std::move(artefacts.references);
   result.finish_task =
       row_.committed_rounds + 1 >=
       static_cast<uint64_t>(definition_->spec.strategy.num_rounds);

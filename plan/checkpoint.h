@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,6 +42,14 @@ Result<Checkpoint> ParseMaster(const TensorTable& table, ByteSpan bytes);
 // `metadata` (UTF-8, no key twice) becomes __metadata__.
 Bytes WriteSafetensors(
     const TensorTable& table, const Checkpoint& values,
+    const std::vector<std::pair<std::string, std::string>>& metadata);
+// The beginning of such a file, up to where the f32 tensors begin, if they
+// follow in `order` (indices into table.entries(), each f32 tensor once)
+// instead of the table's: so that a file can be put together from what never
+// changes and what does.
+Bytes SafetensorsHead(
+    const TensorTable& table, std::span<const int64_t> ints,
+    std::span<const size_t> order,
     const std::vector<std::pair<std::string, std::string>>& metadata);
 // INVALID_ARGUMENT names what is wrong: truncated, header over 16 MiB,
 // overlapping or out-of-range offsets, holes, a value that is not finite, a

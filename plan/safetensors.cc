@@ -144,38 +144,59 @@ Status CheckTiling(std::vector<Extent> extents, size_t data_size) {
 
 }  // namespace
 
-Bytes WriteSafetensors(
-    const TensorTable& table, const Checkpoint& values,
+Bytes SafetensorsHead(
+    const TensorTable& table, std::span<const int64_t> ints,
+    std::span<const size_t> order,
     const std::vector<std::pair<std::string, std::string>>& metadata) {
-  SELVAGE_CHECK(values.floats.size() == table.float_count());
-  SELVAGE_CHECK(values.ints.size() == table.int_count());
+  SELVAGE_CHECK(ints.size() == table.int_count());
   using nlohmann::ordered_json;
-  const size_t int_bytes = table.int_count() * sizeof(int64_t);
+  const std::vector<TensorTable::Entry>& entries = table.entries();
+  std::vector<size_t> begins(entries.size());
+  for (size_t i = 0; i < entries.size(); ++i) {
+    begins[i] = entries[i].offset * sizeof(int64_t);  // of an integer tensor
+  }
+  size_t at = ints.size_bytes();
+  for (const size_t index : order) {
+    begins[index] = at;
+    at += entries[index].count * sizeof(float);
+  }
+  SELVAGE_CHECK(at == ints.size_bytes() + table.float_count() * sizeof(float));
+
   ordered_json header = ordered_json::object();
   if (!metadata.empty()) {
     ordered_json& map = header[std::string(kMetadataKey)];
     map = ordered_json::object();
     for (const auto& pair : metadata) map[pair.first] = pair.second;
   }
-  for (const TensorTable::Entry& entry : table.entries()) {
-    const size_t element = SizeOf(entry.spec.dtype);
-    const size_t begin = entry.offset * element +
-                         (entry.spec.dtype == DType::kFloat32 ? int_bytes : 0);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const TensorTable::Entry& entry = entries[i];
     ordered_json& tensor = header[entry.spec.name];
     tensor["dtype"] = std::string(SafetensorsDType(entry.spec.dtype));
     tensor["shape"] = entry.spec.shape;
-    tensor["data_offsets"] = {begin, begin + entry.count * element};
+    tensor["data_offsets"] = {
+        begins[i], begins[i] + entry.count * SizeOf(entry.spec.dtype)};
   }
   std::string text =
       header.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
   text.append((kAlignment - text.size() % kAlignment) % kAlignment, ' ');
 
   Bytes out;
-  out.reserve(sizeof(uint64_t) + text.size() + int_bytes +
-              table.float_count() * sizeof(float));
+  out.reserve(sizeof(uint64_t) + text.size() + ints.size_bytes());
   AppendLe(out, static_cast<uint64_t>(text.size()));
   AppendBytes(out, AsBytes(text));
-  AppendBytes(out, AsBytes(std::span<const int64_t>(values.ints)));
+  AppendBytes(out, AsBytes(ints));
+  return out;
+}
+
+Bytes WriteSafetensors(
+    const TensorTable& table, const Checkpoint& values,
+    const std::vector<std::pair<std::string, std::string>>& metadata) {
+  SELVAGE_CHECK(values.floats.size() == table.float_count());
+  std::vector<size_t> order;
+  for (size_t i = 0; i < table.entries().size(); ++i) {
+    if (table.entries()[i].spec.dtype == DType::kFloat32) order.push_back(i);
+  }
+  Bytes out = SafetensorsHead(table, values.ints, order, metadata);
   AppendBytes(out, AsBytes(std::span<const float>(values.floats)));
   return out;
 }

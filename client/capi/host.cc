@@ -386,6 +386,7 @@ Status Host::TakeLimits(const selvage_limits* given) {
       std::min<uint64_t>(limits.cpu_ms_daily, kDayMs * 1024));
   options_.memory_bytes_max = limits.memory_bytes;
   if (limits.store_bytes > 0) options_.store_bytes_max = limits.store_bytes;
+  if (limits.cache_bytes > 0) options_.cache_bytes_max = limits.cache_bytes;
   return OkStatus();
 }
 

@@ -471,6 +471,8 @@ typedef struct selvage_limits {
   /* Training whose estimate is above it is refused before it starts. */
   uint64_t memory_bytes;
   uint64_t store_bytes; /* of state_dir's store, models included; 0: 1 GiB */
+  /* Of cache_dir; 0: 256 MiB. What a model being fetched needs stays. */
+  uint64_t cache_bytes;
 } selvage_limits;
 
 enum {

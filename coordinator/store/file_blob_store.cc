@@ -30,6 +30,52 @@ class FileReader final : public ArtefactReader {
   const std::unique_ptr<ReadableFile> file_;
 };
 
+// Blobs one after another.
+class JoinedReader final : public ArtefactReader {
+ public:
+  explicit JoinedReader(std::vector<std::unique_ptr<ArtefactReader>> pieces)
+      : pieces_(std::move(pieces)) {
+    for (const auto& piece : pieces_) size_ += piece->size();
+  }
+  uint64_t size() const override { return size_; }
+  Result<size_t> ReadAt(uint64_t offset, std::span<uint8_t> out) override {
+    size_t done = 0;
+    for (const auto& piece : pieces_) {
+      if (done == out.size()) break;
+      if (offset >= piece->size()) {
+        offset -= piece->size();
+        continue;
+      }
+      const auto wanted = static_cast<size_t>(
+          std::min<uint64_t>(out.size() - done, piece->size() - offset));
+      SELVAGE_ASSIGN_OR_RETURN(
+          const size_t read, piece->ReadAt(offset, out.subspan(done, wanted)));
+      done += read;
+      if (read < wanted) break;
+      offset = 0;
+    }
+    return done;
+  }
+
+ private:
+  const std::vector<std::unique_ptr<ArtefactReader>> pieces_;
+  uint64_t size_ = 0;
+};
+
+Result<crypto::Digest> HashOf(ArtefactReader& blob) {
+  crypto::Sha256Hasher hasher;
+  Bytes buffer(256 << 10);
+  for (uint64_t offset = 0; offset < blob.size();) {
+    SELVAGE_ASSIGN_OR_RETURN(const size_t read, blob.ReadAt(offset, buffer));
+    if (read == 0) break;
+    hasher.Update(ByteSpan(buffer).first(read));
+    offset += read;
+  }
+  return std::move(hasher).Finish();
+}
+
+constexpr size_t kPieceLineSize = 65;  // a digest in hexadecimal and '\n'
+
 }  // namespace
 
 class FileBlobWriter final : public BlobWriter {
@@ -72,7 +118,7 @@ Result<std::unique_ptr<FileBlobStore>> FileBlobStore::Open(
     FileSystem& files, const Path& directory) {
   std::unique_ptr<FileBlobStore> store(new FileBlobStore(files, directory));
   for (const Path& path :
-       {store->artefacts_, store->sealed_, store->incoming_}) {
+       {store->artefacts_, store->joined_, store->sealed_, store->incoming_}) {
     SELVAGE_RETURN_IF_ERROR(files.CreateDirectories(path));
   }
   SELVAGE_RETURN_IF_ERROR(files.SyncDirectory(directory));
@@ -137,36 +183,105 @@ void FileBlobStore::MarkVerified(const crypto::Digest& digest) {
   verified_.insert(digest);
 }
 
-Status FileBlobStore::Verify(const crypto::Digest& digest, ReadableFile& file) {
+Status FileBlobStore::Verify(const crypto::Digest& digest,
+                             ArtefactReader& blob) {
   if (IsVerified(digest)) return OkStatus();
-  crypto::Sha256Hasher hasher;
-  Bytes buffer(256 << 10);
-  for (uint64_t offset = 0; offset < file.size();) {
-    SELVAGE_ASSIGN_OR_RETURN(const size_t read, file.ReadAt(offset, buffer));
-    if (read == 0) break;
-    hasher.Update(ByteSpan(buffer).first(read));
-    offset += read;
-  }
-  if (std::move(hasher).Finish() != digest) {
+  SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest actual, HashOf(blob));
+  if (actual != digest) {
     return DataLoss("artefact " + digest.ToHex() + " is damaged on disk");
   }
   MarkVerified(digest);
   return OkStatus();
 }
 
+Result<std::unique_ptr<ArtefactReader>> FileBlobStore::OpenPieces(
+    std::span<const crypto::Digest> pieces) {
+  std::vector<std::unique_ptr<ArtefactReader>> readers;
+  for (const crypto::Digest& piece : pieces) {
+    SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> file,
+                             files_.Open(PathOf(piece)));
+    readers.push_back(std::make_unique<FileReader>(std::move(file)));
+  }
+  return std::unique_ptr<ArtefactReader>(new JoinedReader(std::move(readers)));
+}
+
+Result<std::vector<crypto::Digest>> FileBlobStore::ReadPieces(
+    const crypto::Digest& digest) {
+  SELVAGE_ASSIGN_OR_RETURN(
+      const Bytes lines,
+      ReadFile(files_, joined_ / digest.ToHex(), kPiecesMax * kPieceLineSize));
+  std::vector<crypto::Digest> pieces;
+  for (size_t at = 0; at < lines.size(); at += kPieceLineSize) {
+    const std::string_view rest = AsText(lines).substr(at);
+    const Result<crypto::Digest> piece =
+        crypto::Digest::FromHex(rest.substr(0, kPieceLineSize - 1));
+    if (!piece.ok() || rest.size() < kPieceLineSize) {
+      return DataLoss("artefact " + digest.ToHex() + " is damaged on disk");
+    }
+    pieces.push_back(*piece);
+  }
+  return pieces;
+}
+
+Result<crypto::Digest> FileBlobStore::PutJoined(
+    std::span<const crypto::Digest> pieces) {
+  if (pieces.empty() || pieces.size() > kPiecesMax) {
+    return InvalidArgument("a blob of " + std::to_string(pieces.size()) +
+                           " pieces; 1 to " + std::to_string(kPiecesMax));
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const std::unique_ptr<ArtefactReader> whole,
+                           OpenPieces(pieces));
+  SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest digest, HashOf(*whole));
+  std::string lines;
+  for (const crypto::Digest& piece : pieces) lines += piece.ToHex() + "\n";
+  SELVAGE_RETURN_IF_ERROR(
+      WriteThrough(joined_ / digest.ToHex(), AsBytes(lines)));
+  MarkVerified(digest);
+  return digest;
+}
+
 Result<std::unique_ptr<ArtefactReader>> FileBlobStore::Open(
     const crypto::Digest& digest) {
-  SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> file,
-                           files_.Open(PathOf(digest)));
-  SELVAGE_RETURN_IF_ERROR(Verify(digest, *file));
-  return std::unique_ptr<ArtefactReader>(new FileReader(std::move(file)));
+  std::unique_ptr<ArtefactReader> blob;
+  Result<std::unique_ptr<ReadableFile>> file = files_.Open(PathOf(digest));
+  if (file.ok()) {
+    blob = std::make_unique<FileReader>(*std::move(file));
+  } else {
+    if (file.status().code() != StatusCode::kNotFound) return file.status();
+    const Result<std::vector<crypto::Digest>> pieces = ReadPieces(digest);
+    // Neither: the artefact is what is not there.
+    if (pieces.status().code() == StatusCode::kNotFound) return file.status();
+    if (!pieces.ok()) return pieces.status();
+    Result<std::unique_ptr<ArtefactReader>> joined = OpenPieces(*pieces);
+    if (joined.status().code() == StatusCode::kNotFound) {
+      return DataLoss("artefact " + digest.ToHex() + " lacks a piece: " +
+                      std::string(joined.status().message()));
+    }
+    if (!joined.ok()) return joined.status();
+    blob = *std::move(joined);
+  }
+  SELVAGE_RETURN_IF_ERROR(Verify(digest, *blob));
+  return blob;
 }
 
 Result<Bytes> FileBlobStore::Read(const crypto::Digest& digest,
                                   uint64_t size_max) {
-  SELVAGE_ASSIGN_OR_RETURN(Bytes bytes,
-                           ReadFile(files_, PathOf(digest), size_max));
-  if (crypto::Sha256(bytes) != digest) {
+  Result<Bytes> bytes = ReadFile(files_, PathOf(digest), size_max);
+  if (bytes.status().code() == StatusCode::kNotFound) {
+    SELVAGE_ASSIGN_OR_RETURN(const std::unique_ptr<ArtefactReader> blob,
+                             Open(digest));
+    if (blob->size() > size_max) {
+      return ResourceExhausted("artefact " + digest.ToHex() + " has " +
+                               std::to_string(blob->size()) +
+                               " bytes, the limit is " +
+                               std::to_string(size_max));
+    }
+    bytes = Bytes(static_cast<size_t>(blob->size()));
+    SELVAGE_ASSIGN_OR_RETURN(const size_t read, blob->ReadAt(0, *bytes));
+    bytes->resize(read);
+  }
+  if (!bytes.ok()) return bytes;
+  if (crypto::Sha256(*bytes) != digest) {
     return DataLoss("artefact " + digest.ToHex() + " is damaged on disk");
   }
   return bytes;
@@ -177,18 +292,21 @@ Status FileBlobStore::Remove(const crypto::Digest& digest) {
     MutexLock lock(mu_);
     verified_.erase(digest);
   }
+  SELVAGE_RETURN_IF_ERROR(RemoveIfThere(files_, joined_ / digest.ToHex()));
   return RemoveIfThere(files_, PathOf(digest));
 }
 
 Result<std::vector<crypto::Digest>> FileBlobStore::List() {
-  SELVAGE_ASSIGN_OR_RETURN(const std::vector<std::string> names,
-                           files_.List(artefacts_));
-  std::vector<crypto::Digest> digests;
-  for (const std::string& name : names) {
-    Result<crypto::Digest> digest = crypto::Digest::FromHex(name);
-    if (digest.ok()) digests.push_back(*digest);
+  std::set<crypto::Digest> digests;
+  for (const Path& directory : {artefacts_, joined_}) {
+    SELVAGE_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                             files_.List(directory));
+    for (const std::string& name : names) {
+      Result<crypto::Digest> digest = crypto::Digest::FromHex(name);
+      if (digest.ok()) digests.insert(*digest);
+    }
   }
-  return digests;
+  return std::vector<crypto::Digest>(digests.begin(), digests.end());
 }
 
 Status FileBlobStore::PutSealed(const std::string& name, ByteSpan bytes) {

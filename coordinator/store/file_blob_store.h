@@ -1,4 +1,6 @@
-// Blobs as files: DIRECTORY/artefacts/DIGEST and DIRECTORY/sealed/NAME. Every
+// Blobs as files: DIRECTORY/artefacts/DIGEST and DIRECTORY/sealed/NAME; those
+// that are other blobs in a row, as their digests, a line each:
+// DIRECTORY/joined/DIGEST. Every
 // file is written under a temporary name in DIRECTORY/incoming, synced, renamed
 // and its directory synced, so a name that exists holds the whole file.
 #pragma once
@@ -21,6 +23,8 @@ class FileBlobStore final : public BlobStore {
 
   Result<crypto::Digest> Put(ByteSpan bytes) override;
   Result<std::unique_ptr<BlobWriter>> NewBlob() override;
+  Result<crypto::Digest> PutJoined(
+      std::span<const crypto::Digest> pieces) override;
   Result<std::unique_ptr<ArtefactReader>> Open(
       const crypto::Digest& digest) override;
   Result<Bytes> Read(const crypto::Digest& digest, uint64_t size_max) override;
@@ -39,6 +43,7 @@ class FileBlobStore final : public BlobStore {
       : files_(files),
         directory_(directory),
         artefacts_(directory / "artefacts"),
+        joined_(directory / "joined"),
         sealed_(directory / "sealed"),
         incoming_(directory / "incoming") {}
 
@@ -51,13 +56,17 @@ class FileBlobStore final : public BlobStore {
   // Moves a synced file into place.
   Status Install(const Path& from, const Path& to);
   // DATA_LOSS unless the file has this digest; remembers the answer.
-  Status Verify(const crypto::Digest& digest, ReadableFile& file);
+  Status Verify(const crypto::Digest& digest, ArtefactReader& blob);
+  Result<std::unique_ptr<ArtefactReader>> OpenPieces(
+      std::span<const crypto::Digest> pieces);
+  Result<std::vector<crypto::Digest>> ReadPieces(const crypto::Digest& digest);
   bool IsVerified(const crypto::Digest& digest);
   void MarkVerified(const crypto::Digest& digest);
 
   FileSystem& files_;
   const Path directory_;
   const Path artefacts_;
+  const Path joined_;
   const Path sealed_;
   const Path incoming_;
 

@@ -38,6 +38,9 @@ class FakeServer {
   void Give(client::Assignment assignment) { work_.push_back(assignment); }
   void Give(client::ModelOffer offer) { work_.push_back(offer); }
 
+  // The open assignment expired.
+  void Forget() { open_.reset(); }
+
   client::TransportFactory Transports();
 
   // Called before and after every call takes effect, e.g. "upload", "upload

@@ -1,5 +1,9 @@
 #include "coordinator/store/file_blob_store.h"
 
+#include <algorithm>
+#include <string>
+#include <vector>
+
 #include <gmock/gmock.h>
 
 #include "tests/testing/fault_file_system.h"
@@ -67,6 +71,72 @@ TEST_F(FileBlobStoreTest, Open_DamagedBytes_IsDataLoss) {
   // Storing it again heals it.
   ASSERT_THAT(store_->Put(AsBytes("hello")), IsOk());
   EXPECT_THAT(store_->Open(*digest), IsOk());
+}
+
+TEST_F(FileBlobStoreTest, PutJoined_ReadsAsOneAndSurvivesAPowerCut) {
+  const std::vector<crypto::Digest> pieces = {
+      *store_->Put(AsBytes("hel")), *store_->Put(AsBytes("")),
+      *store_->Put(AsBytes("lo")), *store_->Put(AsBytes(" you"))};
+  const auto digest = store_->PutJoined(pieces);
+  ASSERT_THAT(digest, IsOk());
+  EXPECT_EQ(*digest, crypto::Sha256(AsBytes("hello you")));
+  Crash();
+
+  EXPECT_EQ(*store_->Read(*digest, 9), ToBytes("hello you"));
+  EXPECT_THAT(store_->Read(*digest, 8),
+              StatusIs(StatusCode::kResourceExhausted));
+  EXPECT_EQ(store_->List()->size(), 5u);
+  const auto reader = store_->Open(*digest);
+  ASSERT_THAT(reader, IsOk());
+  EXPECT_EQ((*reader)->size(), 9u);
+  for (uint64_t offset = 0; offset <= 10; ++offset) {
+    for (size_t size = 0; size <= 10; ++size) {
+      Bytes out(size);
+      const auto read = (*reader)->ReadAt(offset, out);
+      ASSERT_THAT(read, IsOk());
+      out.resize(*read);
+      EXPECT_EQ(
+          ToString(out),
+          std::string("hello you").substr(std::min<uint64_t>(offset, 9), size));
+    }
+  }
+  ASSERT_THAT(store_->Remove(*digest), IsOk());
+  EXPECT_THAT(store_->Open(*digest), StatusIs(StatusCode::kNotFound));
+  EXPECT_EQ(store_->List()->size(), 4u);
+}
+
+TEST_F(FileBlobStoreTest, PutJoined_PieceThatIsNotThere_IsNotFound) {
+  const std::vector<crypto::Digest> pieces = {
+      *store_->Put(AsBytes("a")), crypto::Sha256(AsBytes("never stored"))};
+  EXPECT_THAT(store_->PutJoined(pieces), StatusIs(StatusCode::kNotFound));
+  EXPECT_THAT(store_->PutJoined({}), StatusIs(StatusCode::kInvalidArgument));
+  const std::vector<crypto::Digest> many(BlobStore::kPiecesMax + 1, pieces[0]);
+  EXPECT_THAT(store_->PutJoined(many), StatusIs(StatusCode::kInvalidArgument));
+}
+
+TEST_F(FileBlobStoreTest, Open_JoinedWithALostOrDamagedPiece_IsDataLoss) {
+  const std::vector<crypto::Digest> pieces = {*store_->Put(AsBytes("a")),
+                                              *store_->Put(AsBytes("b"))};
+  const auto digest = store_->PutJoined(pieces);
+  ASSERT_THAT(digest, IsOk());
+  const Path list = Path("/blobs/joined") / digest->ToHex();
+  store_.reset();
+  Overwrite(Path("/blobs/artefacts") / pieces[1].ToHex(), "c");
+  Open();
+  EXPECT_THAT(store_->Open(*digest), StatusIs(StatusCode::kDataLoss));
+  EXPECT_THAT(store_->Read(*digest, 100), StatusIs(StatusCode::kDataLoss));
+
+  ASSERT_THAT(files_.Remove(Path("/blobs/artefacts") / pieces[1].ToHex()),
+              IsOk());
+  EXPECT_THAT(store_->Open(*digest), StatusIs(StatusCode::kDataLoss));
+  for (const std::string& text :
+       {std::string("x"), std::string(65, 'x'), pieces[0].ToHex(),
+        pieces[0].ToHex() + "\n"}) {
+    store_.reset();
+    Overwrite(list, text);
+    Open();
+    EXPECT_THAT(store_->Open(*digest), StatusIs(StatusCode::kDataLoss));
+  }
 }
 
 TEST_F(FileBlobStoreTest, Open_ReadsAtOffsets_AndOutlivesRemove) {

@@ -1,4 +1,7 @@
 // The small parts: tickets, budget, partials, results.
+#include <algorithm>
+#include <set>
+
 #include <gmock/gmock.h>
 
 #include "coordinator/byte_budget.h"
@@ -267,6 +270,62 @@ TEST_F(ResultTest, StoreVersion_Twice_SameDigestsAndReadBack) {
   EXPECT_EQ(first->checkpoint_digest, second->checkpoint_digest);
   VersionRow row;
   row.master_digest = first->master_digest;
+  EXPECT_EQ(*LoadMaster(definition_.program.table, row, **blobs), master);
+}
+
+TEST_F(ResultTest, StoreVersion_FrozenBackbone_WritesOnlyWhatChanged) {
+  using plan::DType;
+  using plan::Init;
+  using plan::Role;
+  definition_.program.table = *plan::TensorTable::Create(
+      {{"w", {3}, DType::kFloat32, Role::kShared, Init::kZeros},
+       {"backbone", {50000}, DType::kFloat32, Role::kFrozen, Init::kZeros},
+       {"steps", {}, DType::kInt64, Role::kBufferInt, Init::kZeros}});
+  definition_.spec.update.codec = plan::CodecName::kFloat32;
+  selvage::test::FaultFileSystem files;
+  const auto blobs = FileBlobStore::Open(files, "/blobs");
+  plan::Checkpoint master;
+  master.floats.assign(50003, 0.25f);
+  master.ints = {9};
+  const auto first = StoreVersion(definition_, 1, 1, master, {}, **blobs);
+  ASSERT_THAT(first, IsOk());
+  uint64_t stored = 0;
+  for (const Path directory : {"/blobs/artefacts", "/blobs/joined"}) {
+    const auto names = files.List(directory);
+    ASSERT_THAT(names, IsOk());
+    for (const std::string& name : *names) {
+      stored += (*files.Open(directory / name))->size();
+    }
+  }
+  // The backbone is there once, for checkpoint and master both.
+  EXPECT_LT(stored, 200000u + 2000);
+  const size_t count = (*blobs)->List()->size();
+  master.floats[0] = 4;
+
+  const auto second = StoreVersion(definition_, 2, 2, master, {}, **blobs);
+
+  ASSERT_THAT(second, IsOk());
+  EXPECT_NE(first->checkpoint_digest, second->checkpoint_digest);
+  // The trained part, the list, the master's beginning, its values, and what
+  // joins them.
+  EXPECT_EQ((*blobs)->List()->size(), count + 5);
+  // Everything in the store is in one of the versions' lists, with its size.
+  std::set<crypto::Digest> named;
+  for (const auto* version : {&*first, &*second}) {
+    for (const auto& [digest, size] : version->artefacts) {
+      named.insert(digest);
+      EXPECT_EQ((*(*blobs)->Open(digest))->size(), size);
+    }
+    // Devices may fetch the list and both parts, and nothing of the master
+    // that is not in the checkpoint.
+    EXPECT_EQ(version->references.size(), 3u);
+    EXPECT_EQ(std::count(version->references.begin(), version->references.end(),
+                         version->master_digest),
+              0);
+  }
+  EXPECT_EQ(named.size(), (*blobs)->List()->size());
+  VersionRow row;
+  row.master_digest = second->master_digest;
   EXPECT_EQ(*LoadMaster(definition_.program.table, row, **blobs), master);
 }
 

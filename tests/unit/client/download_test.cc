@@ -1,0 +1,304 @@
+// What a device downloads, and what it keeps of it: checkpoints in parts, and
+// the cache.
+#include <filesystem>
+#include <fstream>
+
+#include <gmock/gmock.h>
+
+#include "aggregation/codec/checkpoint_parts.h"
+#include "client/store/blob_cache.h"
+#include "tests/unit/client/client_fixture.h"
+
+namespace selvage::client {
+namespace {
+
+using ::selvage::test::ClientFixture;
+using ::selvage::test::IsOk;
+using ::selvage::test::MakeFakePlan;
+using ::selvage::test::MakeFakeProgram;
+using ::selvage::test::StatusIs;
+using ::selvage::test::TemporaryDirectory;
+
+constexpr auto kCodec = plan::CodecName::kFloat32;
+
+// A backbone of 400 KB, and 41 values that are trained.
+class DownloadTest : public ClientFixture {
+ protected:
+  DownloadTest() {
+    server_->chunk_size = 64 << 10;
+    program_ = MakeFakeProgram(/*with_personal=*/false);
+    std::vector<plan::TensorSpec> tensors;
+    for (const auto& entry : program_.table.entries()) {
+      tensors.push_back(entry.spec);
+    }
+    tensors.push_back({.name = "backbone",
+                       .shape = {100000},
+                       .role = plan::Role::kFrozen,
+                       .init = plan::Init::kNormal});
+    program_.table = *plan::TensorTable::Create(tensors);
+    server_->Publish(MakeFakePlan(program_), program_);
+    values_ = plan::InitializeCheckpoint(program_.table, 1);
+    PublishVersion();
+  }
+
+  // The next version: only what is trained is another.
+  void PublishVersion() {
+    values_.floats[0] += 0.5F;
+    server_->checkpoint = values_;
+    names_.clear();
+    for (const auto& part : aggregation::LayOutParts(kCodec, program_.table)) {
+      Bytes bytes =
+          *aggregation::EncodePart(kCodec, program_.table, part, values_);
+      names_.push_back({crypto::Sha256(bytes), bytes.size()});
+      server_->artefacts[names_.back().digest] = std::move(bytes);
+    }
+    PublishList(aggregation::SerializePartList(names_));
+  }
+  void PublishList(Bytes list) {
+    server_->checkpoint_digest = crypto::Sha256(list);
+    server_->artefacts[server_->checkpoint_digest] = std::move(list);
+  }
+  uint64_t FetchedBytes() const {
+    uint64_t all = 0;
+    for (const auto& [digest, bytes] : server_->fetched) all += bytes;
+    return all;
+  }
+  void Contribute() {
+    WaitForTurn();
+    server_->Give(server_->NewAssignment());
+    EXPECT_EQ(RunUntil(RunResult::kContributed).result,
+              RunResult::kContributed);
+  }
+  Path CacheFile(const crypto::Digest& digest) const {
+    return directory_.path() / "cache" / digest.ToHex();
+  }
+
+  plan::Program program_;
+  plan::Checkpoint values_;
+  std::vector<aggregation::PartName> names_;
+};
+
+TEST_F(DownloadTest, SecondRound_FetchesOnlyWhatIsTrained) {
+  Open();
+  AddExamples(24);
+  Contribute();
+  EXPECT_GT(FetchedBytes(), 400000u);
+  for (int round = 0; round < 3; ++round) {
+    PublishVersion();
+    server_->fetched.clear();
+    Open();  // what is cached survives the process
+    Contribute();
+    // 41 floats, and the list of two parts.
+    EXPECT_EQ(FetchedBytes(), 41u * 4 + (28 + 4 + 2 * 40));
+  }
+}
+
+TEST_F(DownloadTest, PartsAndWhole_TrainToTheSameUpdate) {
+  Open();
+  AddExamples(24);
+  Contribute();
+  // What an older coordinator made: one blob in table order.
+  server_->PublishCheckpoint(values_);
+  Contribute();
+  EXPECT_EQ(server_->payloads.at("round-1").size(),
+            server_->payloads.at("round-2").size());
+  EXPECT_EQ(server_->fetched.at(server_->checkpoint_digest.ToHex()),
+            100041u * 4);
+}
+
+TEST_F(DownloadTest, BackboneDamagedInTheCache_IsFetchedAgain) {
+  Open();
+  AddExamples(24);
+  Contribute();
+  ASSERT_TRUE(std::filesystem::exists(CacheFile(names_[0].digest)));
+  for (const std::string& damage : {std::string("garbage"), std::string()}) {
+    std::ofstream(CacheFile(names_[0].digest), std::ios::binary) << damage;
+    PublishVersion();
+    server_->fetched.clear();
+    Contribute();
+    EXPECT_EQ(server_->fetched.at(names_[0].digest.ToHex()), 400000u);
+  }
+}
+
+TEST_F(DownloadTest, FetchOfAPartBreaks_GoesOnFromThere) {
+  Open();
+  AddExamples(24);
+  int chunks = 0;
+  server_->hook = [&](const std::string& call) {
+    return call == "fetch chunk" && ++chunks == 7 ? Unavailable("broken")
+                                                  : OkStatus();
+  };
+  server_->Give(server_->NewAssignment());
+  EXPECT_EQ(Run().result, RunResult::kFailed);
+  Open();
+  WaitForTurn();
+  EXPECT_EQ(RunUntil(RunResult::kContributed).result, RunResult::kContributed);
+  EXPECT_EQ(server_->fetched.at(names_[0].digest.ToHex()), 400000u);
+}
+
+TEST_F(DownloadTest, PartsThatAreNotWhatTheListSays_AreRefused) {
+  Open();
+  AddExamples(24);
+  const std::map<crypto::Digest, Bytes> honest = server_->artefacts;
+  const std::vector<std::function<void()>> lies = {
+      // Other bytes of the right size; too many; too few; none.
+      [&] { server_->artefacts[names_[0].digest][17] ^= 1; },
+      [&] { server_->artefacts[names_[0].digest].push_back(0); },
+      [&] { server_->artefacts[names_[1].digest].pop_back(); },
+      [&] { server_->artefacts.erase(names_[1].digest); },
+      // Lists of other sizes, of parts in another order, and no list at all.
+      [&] {
+        auto names = names_;
+        names[1].size = uint64_t{1} << 40;
+        PublishList(aggregation::SerializePartList(names));
+      },
+      [&] {
+        auto names = names_;
+        std::swap(names[0], names[1]);
+        PublishList(aggregation::SerializePartList(names));
+      },
+      [&] {
+        auto names = names_;
+        names.resize(60, names[0]);
+        PublishList(aggregation::SerializePartList(names));
+      },
+      [&] { PublishList(Bytes(112, 'x')); }, [&] { PublishList(Bytes()); }};
+  const crypto::Digest list = server_->checkpoint_digest;
+  for (size_t i = 0; i < lies.size(); ++i) {
+    std::filesystem::remove_all(directory_.path() / "cache");
+    lies[i]();
+    WaitForTurn();
+    server_->Give(server_->NewAssignment());
+    const RunOutcome outcome = Run();
+    EXPECT_NE(outcome.result, RunResult::kContributed) << i;
+    EXPECT_TRUE(server_->updates.empty()) << i;
+    EXPECT_EQ(trainer_.state.trainings, 0) << i;
+    server_->artefacts = honest;
+    server_->checkpoint_digest = list;
+    server_->Forget();
+    clock_.Advance(std::chrono::hours(24));
+    Open();
+  }
+  Contribute();
+}
+
+// ---- the cache
+
+class BlobCacheTest : public ::testing::Test {
+ protected:
+  void Open(uint64_t bytes_max) {
+    cache_.emplace(files_, directory_.path() / "cache", bytes_max);
+  }
+  crypto::Digest Put(char byte, size_t size) {
+    const Bytes bytes(size, static_cast<uint8_t>(byte));
+    const crypto::Digest digest = crypto::Sha256(bytes);
+    EXPECT_THAT(cache_->Put(digest, bytes), IsOk());
+    return digest;
+  }
+  bool Has(const crypto::Digest& digest) {
+    return std::filesystem::exists(directory_.path() / "cache" /
+                                   digest.ToHex());
+  }
+  crypto::Digest PutAsWork(char byte, size_t size) {
+    cache_->BeginWork();
+    const crypto::Digest digest = Put(byte, size);
+    cache_->EndWork();
+    return digest;
+  }
+
+  TemporaryDirectory directory_;
+  PosixFileSystem files_;
+  std::optional<BlobCache> cache_;
+};
+
+TEST_F(BlobCacheTest, Put_OverTheBound_TheLongestUnusedGoes) {
+  Open(1000);
+  const crypto::Digest a = PutAsWork('a', 400);
+  const crypto::Digest b = PutAsWork('b', 400);
+  cache_->BeginWork();
+  EXPECT_THAT(cache_->Get(a, 1000), IsOk());
+  cache_->EndWork();
+  Open(1000);  // the order survives the process
+
+  const crypto::Digest c = PutAsWork('c', 400);
+
+  EXPECT_TRUE(Has(a));
+  EXPECT_FALSE(Has(b));
+  EXPECT_TRUE(Has(c));
+}
+
+TEST_F(BlobCacheTest, Put_WhatTheWorkUses_StaysOverTheBound) {
+  Open(1000);
+  const crypto::Digest old = PutAsWork('o', 10);
+  cache_->BeginWork();
+  const crypto::Digest a = Put('a', 900);
+  const crypto::Digest b = Put('b', 900);
+  EXPECT_FALSE(Has(old));
+  cache_->EndWork();
+  EXPECT_TRUE(Has(a));
+  EXPECT_TRUE(Has(b));
+  // The next work is another.
+  const crypto::Digest c = PutAsWork('c', 200);
+  EXPECT_FALSE(Has(a));
+  EXPECT_FALSE(Has(b));
+  EXPECT_TRUE(Has(c));
+}
+
+TEST_F(BlobCacheTest, PutPart_CountsAndMakesRoomLikeAnyOther) {
+  Open(1000);
+  const crypto::Digest a = PutAsWork('a', 600);
+  cache_->BeginWork();
+  const crypto::Digest b = crypto::Sha256(AsBytes("b"));
+  EXPECT_THAT(cache_->PutPart(b, Bytes(600)), IsOk());
+  cache_->EndWork();
+  EXPECT_FALSE(Has(a));
+  EXPECT_EQ(cache_->GetPart(b, 1000).size(), 600u);
+  PutAsWork('c', 600);
+  EXPECT_TRUE(cache_->GetPart(b, 1000).empty());
+}
+
+TEST_F(BlobCacheTest, DamagedOrder_CostsTheOrderOnly) {
+  Open(1000);
+  const crypto::Digest a = PutAsWork('a', 400);
+  for (const std::string& text :
+       {std::string("garbage"), std::string(300000, '\n'), std::string()}) {
+    std::ofstream(directory_.path() / "cache" / "order", std::ios::binary)
+        << text;
+    Open(1000);
+    cache_->BeginWork();
+    EXPECT_THAT(cache_->Get(a, 1000), IsOk());
+    cache_->EndWork();
+    const crypto::Digest b = PutAsWork('b', 400);
+    EXPECT_TRUE(Has(a));
+    EXPECT_TRUE(Has(b));
+  }
+}
+
+TEST_F(BlobCacheTest, EndWork_ClearsWhatIsNotTheCaches) {
+  Open(1000);
+  const crypto::Digest a = PutAsWork('a', 4);
+  std::ofstream(directory_.path() / "cache" / (a.ToHex() + ".tmp")) << "x";
+  std::ofstream(directory_.path() / "cache" / "notes.txt") << "x";
+  cache_->BeginWork();
+  cache_->EndWork();
+  size_t files = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(directory_.path() / "cache")) {
+    EXPECT_THAT(entry.path().filename().string(),
+                ::testing::AnyOf(a.ToHex(), "order"));
+    ++files;
+  }
+  EXPECT_EQ(files, 2u);
+}
+
+TEST_F(BlobCacheTest, NoDirectory_IsAnEmptyCache) {
+  Open(1000);
+  cache_->BeginWork();
+  EXPECT_THAT(cache_->Get(crypto::Sha256(AsBytes("a")), 10),
+              StatusIs(StatusCode::kNotFound));
+  cache_->EndWork();
+  EXPECT_FALSE(std::filesystem::exists(directory_.path() / "cache"));
+}
+
+}  // namespace
+}  // namespace selvage::client
