@@ -46,7 +46,8 @@ class BlobStore {
   virtual Result<crypto::Digest> PutJoined(
       std::span<const crypto::Digest> pieces) = 0;
   // NOT_FOUND; DATA_LOSS if the stored bytes do not have this digest (checked
-  // the first time a process opens a blob) or a piece of them is missing. The reader outlives a Remove().
+  // the first time a process opens a blob) or a piece of them is missing. The
+  // reader outlives a Remove().
   virtual Result<std::unique_ptr<ArtefactReader>> Open(
       const crypto::Digest& digest) = 0;
   // The whole blob, verified. RESOURCE_EXHAUSTED above `size_max` bytes.
