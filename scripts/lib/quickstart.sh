@@ -35,7 +35,9 @@ cleanup() {
   # The last first: devices before the coordinator that they talk to.
   for ((i = ${#children[@]} - 1; i >= 0; i--)); do stop_child "${children[i]}"; done
   [ "$interactive" = 0 ] || printf '\r\033[K' >&2
-  if [ -n "$work" ] && [ "$keep" = 0 ]; then rm -rf "$work"; fi
+  # A script may have to let go of the folder first.
+  if [ "$(type -t release_work)" = function ]; then release_work || true; fi
+  if [ -n "$work" ] && [ "$keep" = 0 ]; then rm -rf --one-file-system "$work"; fi
   exit "$status"
 }
 trap cleanup EXIT
