@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "client/capi/call_gate.h"
 #include "client/capi/host.h"
 #include "client/capi/selvage.h"
 #include "client/client.h"
@@ -20,8 +21,7 @@ struct selvage_cancel {
 struct selvage_client {
   static constexpr uint64_t kMagic = 0x53454C56434C4E54;
   std::atomic<uint64_t> magic{kMagic};
-  // A call other than selvage_predict is under way.
-  std::atomic<bool> busy{false};
+  selvage::capi::CallGate gate;
   std::unique_ptr<selvage::capi::Host> host;
   std::unique_ptr<selvage::client::Client> client;  // goes before its host
 };

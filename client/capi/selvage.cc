@@ -54,13 +54,8 @@ template <typename Body>
 selvage_code WithClient(selvage_client* handle, const Body& body) noexcept {
   return Guarded([&]() -> Status {
     SELVAGE_RETURN_IF_ERROR(CheckHandle(handle, "client"));
-    if (handle->busy.exchange(true, std::memory_order_acquire)) {
-      return FailedPrecondition("another call of this client is under way");
-    }
-    struct Release {
-      std::atomic<bool>& busy;
-      ~Release() { busy.store(false, std::memory_order_release); }
-    } const release{handle->busy};
+    CallGate::Call call;
+    SELVAGE_RETURN_IF_ERROR(call.EnterAlone(handle->gate));
     return body(*handle->client);
   });
 }
@@ -248,6 +243,7 @@ using selvage::OkStatus;
 using selvage::Result;
 using selvage::Status;
 using selvage::ToMicros;
+using selvage::capi::CallGate;
 using selvage::capi::CheckHandle;
 using selvage::capi::CheckOut;
 using selvage::capi::CheckText;
@@ -324,7 +320,12 @@ selvage_code selvage_open(const selvage_options* options,
 }
 
 void selvage_close(selvage_client* client) {
-  if (!CheckHandle(client, "client").ok()) return;
+  if (client == nullptr) return;
+  const selvage_code closed = Guarded([&]() -> Status {
+    SELVAGE_RETURN_IF_ERROR(CheckHandle(client, "client"));
+    return client->gate.Close();
+  });
+  if (closed != SELVAGE_OK) return;
   client->magic.store(0);
   (void)Guarded([&] {
     client->client.reset();
@@ -361,6 +362,8 @@ selvage_code selvage_predict(selvage_client* handle, const char* task,
                              selvage_prediction** out) {
   return Guarded([&]() -> Status {
     SELVAGE_RETURN_IF_ERROR(CheckHandle(handle, "client"));
+    CallGate::Call call;
+    SELVAGE_RETURN_IF_ERROR(call.EnterBeside(handle->gate));
     SELVAGE_RETURN_IF_ERROR(CheckText(task, "task"));
     SELVAGE_RETURN_IF_ERROR(CheckOut(out));
     SELVAGE_ASSIGN_OR_RETURN(const ByteSpan bytes,

@@ -21,14 +21,17 @@
  * - Threads. One call at a time for each client; a second one beside it is
  *   FAILED_PRECONDITION and changes nothing. Exceptions: selvage_predict from
  *   any number of threads beside any call, and selvage_cancel_now from anywhere.
- *   Clients are independent of each other. selvage_close must be the last call
- *   on its client: none may be under way.
+ *   Clients are independent of each other. selvage_close waits for the calls of
+ *   other threads (cancel them first) and lets no more in; nobody may use the
+ *   handle once it has returned.
  *
  * - Callbacks arrive on the thread that made the call, during it, and never
  *   while the library holds a lock that selvage_predict needs. They may block
- *   (the call waits for them) and may fail where they return a code. They must
- *   not call back into the same client, except selvage_cancel_now, and must not
- *   throw C++ exceptions or longjmp.
+ *   (their call waits for them; predictions go on, and selvage_cancel_now ends
+ *   the call once they return) and may fail where they return a code. They must
+ *   not call back into the same client, except selvage_cancel_now: that is
+ *   FAILED_PRECONDITION, and selvage_close does nothing then. They must not throw
+ *   C++ exceptions or longjmp.
  *
  * - Errors. Functions return a selvage_code. If it is not SELVAGE_OK,
  *   selvage_last_error() is a sentence about it, for the same thread, until its
@@ -53,10 +56,13 @@
  *   through arrays that the library gives by it. Enums only ever grow: treat a
  *   value you do not know as "other".
  *
- * - Processes. fork() while a client is open: the child must not touch it, and
- *   must leave by exec or _exit. After selvage_close, fork is safe as far as we
- *   are concerned; gRPC's own threads end with their connections. The library
- *   cannot be unloaded: dlclose does nothing.
+ * - Processes. fork() while no client is open: the child may open its own. While
+ *   one is open: in the child every call on it is FAILED_PRECONDITION, and
+ *   selvage_close does nothing; the parent is not disturbed. If that client had
+ *   a session, other clients in the child cannot have one (gRPC's threads stay
+ *   with the parent): FAILED, with that reason, until exec. Do not fork during a
+ *   call of another thread, but for exec. The library cannot be unloaded:
+ *   dlclose leaves it where it is.
  *
  * - TLS. The first selvage_open limits every TLS connection that this process
  *   opens through OpenSSL afterwards to TLS 1.3 (gRPC has no setter for it): call
@@ -518,7 +524,9 @@ typedef struct selvage_client selvage_client;
  * set aside, with an event, and a new one is made. */
 SELVAGE_API selvage_code selvage_open(const selvage_options* options,
                                       selvage_client** out);
-/* Ends the connection and lets go of the state directory. NULL is allowed. */
+/* Ends the connection and lets go of the state directory. NULL is allowed.
+ * Waits for calls of other threads. In a callback of this client's, and in a
+ * forked child, it does nothing and selvage_last_error() says so. */
 SELVAGE_API void selvage_close(selvage_client* client);
 
 /* ---- Models ---------------------------------------------------------------

@@ -1,8 +1,10 @@
 #include "client/rpc/grpc_transport.h"
 
 #include <selvage/v1/device.grpc.pb.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <string>
 #include <thread>
@@ -34,6 +36,38 @@ bool WorthRetrying(const Status& status) {
          status.code() == StatusCode::kAborted ||
          status.code() == StatusCode::kResourceExhausted;
 }
+
+// gRPC's threads do not come along when a process is forked: a child that
+// inherits connections would wait for them for ever. (Once the last transport
+// is gone gRPC shuts itself down, and may begin anew in a child.) gRPC is one
+// for the whole process, and so is this.
+class ForkGuard {
+ public:
+  ForkGuard(const ForkGuard&) = delete;
+  ForkGuard& operator=(const ForkGuard&) = delete;
+  static Result<std::unique_ptr<ForkGuard>> Enter() {
+    const auto process = static_cast<uint32_t>(::getpid());
+    uint64_t seen = state_.load();
+    do {
+      if (CountOf(seen) > 0 && seen >> 32 != process) {
+        return FailedPrecondition(
+            "this process was forked while its parent had a client with a "
+            "connection: close clients before fork, or exec after it");
+      }
+    } while (!state_.compare_exchange_weak(
+        seen, (uint64_t{process} << 32) + CountOf(seen) + 1));
+    return std::unique_ptr<ForkGuard>(new ForkGuard());
+  }
+  ~ForkGuard() { state_.fetch_sub(1); }
+
+ private:
+  ForkGuard() = default;
+  static uint64_t CountOf(uint64_t state) { return state & 0xFFFFFFFF; }
+
+  // Whose transports these are, and how many: one word, because a lock could
+  // be forked while it is held.
+  static inline std::atomic<uint64_t> state_{0};
+};
 
 // Runs one streaming call on a completion queue of its own, so that every
 // operation has a deadline and the host is asked while it waits.
@@ -112,10 +146,12 @@ class StreamCall {
 
 class GrpcTransport final : public Transport {
  public:
-  GrpcTransport(std::shared_ptr<grpc::Channel> channel,
+  GrpcTransport(std::unique_ptr<ForkGuard> guard,
+                std::shared_ptr<grpc::Channel> channel,
                 std::string insecure_device_uri, RandomSource& random,
                 GrpcTransportOptions options)
-      : stub_(v1::DeviceService::NewStub(std::move(channel))),
+      : guard_(std::move(guard)),
+        stub_(v1::DeviceService::NewStub(std::move(channel))),
         insecure_device_uri_(std::move(insecure_device_uri)),
         random_(random),
         options_(std::move(options)) {}
@@ -354,6 +390,7 @@ class GrpcTransport final : public Transport {
     return OkStatus();
   }
 
+  const std::unique_ptr<ForkGuard> guard_;  // outlives the connection
   const std::unique_ptr<v1::DeviceService::Stub> stub_;
   const std::string insecure_device_uri_;
   RandomSource& random_;
@@ -384,6 +421,8 @@ TransportFactory GrpcTransportFactory(RandomSource& random,
       return InvalidArgument("coordinator address (" + endpoint.address +
                              ") is not HOST:PORT");
     }
+    SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<ForkGuard> guard,
+                             ForkGuard::Enter());
     std::shared_ptr<grpc::ChannelCredentials> credentials;
     if (endpoint.insecure) {
       if (!IsLoopback(endpoint.address)) {
@@ -409,6 +448,7 @@ TransportFactory GrpcTransportFactory(RandomSource& random,
     arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
     arguments.SetMaxReceiveMessageSize(kReceiveSizeMax);
     return std::unique_ptr<Transport>(new GrpcTransport(
+        std::move(guard),
         grpc::CreateCustomChannel(endpoint.address, credentials, arguments),
         endpoint.insecure ? endpoint.device_uri : "", random, options));
   };

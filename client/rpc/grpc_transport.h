@@ -27,7 +27,8 @@ struct GrpcTransportOptions {
 // TLS version. `random` draws the backoff; it must outlive the transports.
 //
 // The returned factory's errors: INVALID_ARGUMENT for an address or PEM that
-// cannot be used, PERMISSION_DENIED for a plaintext address off this machine.
+// cannot be used, PERMISSION_DENIED for a plaintext address off this machine,
+// FAILED_PRECONDITION in a child that was forked while there were transports.
 // It does not connect: that happens with the first call.
 TransportFactory GrpcTransportFactory(RandomSource& random,
                                       GrpcTransportOptions options = {});

@@ -29,6 +29,13 @@ Result<std::unique_ptr<StateLock>> StateLock::Acquire(const Path& directory) {
   return std::unique_ptr<StateLock>(new StateLock(fd));
 }
 
-StateLock::~StateLock() { ::close(fd_); }
+StateLock::StateLock(int fd) : fd_(fd), process_(::getpid()) {}
+
+StateLock::~StateLock() {
+  // A forked child has the same open file: closing ours would leave the lock
+  // with it. The other way round, it must not take our lock away.
+  if (::getpid() == process_) ::flock(fd_, LOCK_UN);
+  ::close(fd_);
+}
 
 }  // namespace selvage::client

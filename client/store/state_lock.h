@@ -1,6 +1,9 @@
 // One client per state directory, enforced by flock(2): the kernel releases it
-// however the process ends.
+// however the process ends. Children that were forked meanwhile do not hold it
+// once it is released here.
 #pragma once
+
+#include <sys/types.h>
 
 #include <memory>
 
@@ -19,8 +22,9 @@ class StateLock {
   StateLock& operator=(const StateLock&) = delete;
 
  private:
-  explicit StateLock(int fd) : fd_(fd) {}
+  explicit StateLock(int fd);
   const int fd_;
+  const pid_t process_;
 };
 
 }  // namespace selvage::client

@@ -139,7 +139,7 @@ class HostTest : public test::ClientFixture {
  protected:
   void OpenHost() {
     callbacks_.struct_size = sizeof callbacks_;
-    callbacks_.user = &said_;
+    if (callbacks_.user == nullptr) callbacks_.user = &said_;
     selvage_options options{};
     options.struct_size = sizeof options;
     options.callbacks = &callbacks_;
@@ -174,6 +174,40 @@ TEST_F(HostTest, Consent_Refused_Declines) {
   RunUntil(client::RunResult::kDeclined);
   EXPECT_THAT(said_, ElementsAre("digits/numbers/upload"));
   EXPECT_EQ(trainer_.state.trainings, 0);
+}
+
+TEST_F(HostTest, Consent_Blocks_PredictGoesOn) {
+  struct Asked {
+    selvage_client* client = nullptr;
+    selvage_code predicted = SELVAGE_UNKNOWN;
+    selvage_code counted = SELVAGE_OK;
+  } asked;
+  callbacks_.user = &asked;
+  callbacks_.consent = [](void* user, const selvage_consent_request*) {
+    auto* seen = static_cast<Asked*>(user);
+    if (seen->client == nullptr) return int32_t{1};
+    // Somebody thinks about it; meanwhile another thread is at work.
+    std::thread([seen] {
+      const uint8_t input[16] = {6};
+      selvage_prediction* out = nullptr;
+      seen->predicted =
+          selvage_predict(seen->client, "digits", input, sizeof input, 1, &out);
+      selvage_free(out);
+      uint64_t count = 0;
+      seen->counted = selvage_count_examples(seen->client, "numbers", &count);
+    }).join();
+    return int32_t{1};
+  };
+  OpenHost();
+  server_->Give(server_->NewOffer(4));
+  RunUntil(client::RunResult::kInstalled);
+  host::Client app(Adopt(std::move(client_)));
+  asked.client = app.handle();
+  server_->Give(server_->NewAssignment());
+  clock_.Advance(std::chrono::hours(24));
+  (void)app.RunOnce();
+  EXPECT_EQ(asked.predicted, SELVAGE_OK);
+  EXPECT_EQ(asked.counted, SELVAGE_FAILED_PRECONDITION);
 }
 
 TEST_F(HostTest, Conditions_Failing_StopTheSession) {

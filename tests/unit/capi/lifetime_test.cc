@@ -1,10 +1,14 @@
 // Clients come and go, stand beside each other, and call back.
 #include <dirent.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
+#include <functional>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "tests/unit/capi/app_fixture.h"
 
@@ -35,16 +39,28 @@ size_t ResidentKib() {
 class LifetimeTest : public AppFixture {};
 
 TEST_F(LifetimeTest, OpenClose_AThousandTimes_LeavesNothingBehind) {
-  const auto once = [&] {
+  Open();
+  {
+    host::Client client(std::exchange(client_, nullptr));
+    client.InstallModel(Model());
+  }
+  const auto once = [&](int i) {
     Open();
+    if (i % 10 == 0) {
+      const float x[2] = {1, 1};
+      selvage_prediction* out = nullptr;
+      ASSERT_EQ(selvage_predict(client_, "tiny", x, sizeof x, 1, &out),
+                SELVAGE_OK);
+      selvage_free(out);
+    }
     selvage_close(client_);
     client_ = nullptr;
   };
-  for (int i = 0; i < 50; ++i) once();
+  for (int i = 0; i < 50; ++i) once(i);
   const size_t resident = ResidentKib();
   const size_t descriptors = EntriesOf("/proc/self/fd");
   const size_t threads = EntriesOf("/proc/self/task");
-  for (int i = 0; i < 1000; ++i) once();
+  for (int i = 0; i < 1000; ++i) once(i);
   EXPECT_EQ(EntriesOf("/proc/self/fd"), descriptors);
   EXPECT_EQ(EntriesOf("/proc/self/task"), threads);
 #if !defined(__SANITIZE_ADDRESS__)
@@ -52,7 +68,7 @@ TEST_F(LifetimeTest, OpenClose_AThousandTimes_LeavesNothingBehind) {
 #else
   (void)resident;
 #endif
-  EXPECT_EQ(tiny_.closed, 1050);
+  EXPECT_EQ(tiny_.closed, 1051);
   EXPECT_EQ(tiny_.models, 0);
 }
 
@@ -62,6 +78,92 @@ TEST_F(LifetimeTest, Open_StateInUse_IsRefused) {
   EXPECT_EQ(selvage_open(&options_, &second), SELVAGE_FAILED_PRECONDITION);
   EXPECT_EQ(second, nullptr);
   EXPECT_EQ(tiny_.closed, 0);
+}
+
+// The exit code of a forked child that runs `body`.
+int Forked(const std::function<void()>& body) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    alarm(60);
+    try {
+      body();
+    } catch (...) {
+      _exit(99);
+    }
+    _exit(::testing::Test::HasFailure() ? 1 : 0);
+  }
+  int status = 0;
+  if (pid < 0 || waitpid(pid, &status, 0) != pid) return -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+TEST_F(LifetimeTest, Fork_AfterClose_ChildTrainsAndPredicts) {
+  const auto use = [this](const std::string& name) {
+    host::Client client(Options(name));
+    client.InstallModel(Model());
+    AddReadings(client, 60);
+    EXPECT_GT(client.TrainLocally("tiny"), 0U);
+    EXPECT_NEAR(client.Predict("tiny", std::vector<float>{1, 1}).values[0], 2,
+                0.1);
+  };
+  use("parent");
+  EXPECT_EQ(Forked([&] {
+              use("child");
+              use("parent");
+            }),
+            0);
+  use("parent");
+}
+
+TEST_F(LifetimeTest, Fork_WhileOpen_ChildIsRefusedParentGoesOn) {
+  std::optional<host::Client> client(Options("one"));
+  client->InstallModel(Model());
+  AddReadings(*client, 60);
+  EXPECT_EQ(
+      Forked([&] {
+        uint64_t count = 0;
+        EXPECT_EQ(selvage_count_examples(client->handle(), "readings", &count),
+                  SELVAGE_FAILED_PRECONDITION);
+        EXPECT_THAT(selvage_last_error(), HasSubstr("is a fork"));
+        const float x[2] = {1, 1};
+        selvage_prediction* out = nullptr;
+        EXPECT_EQ(
+            selvage_predict(client->handle(), "tiny", x, sizeof x, 1, &out),
+            SELVAGE_FAILED_PRECONDITION);
+        selvage_close(client->handle());
+        EXPECT_THAT(selvage_last_error(), HasSubstr("is a fork"));
+        // Nor can it take the directory; another one it can.
+        EXPECT_THROW(host::Client(Options("one")), host::Error);
+        host::Client own(Options("two"));
+        own.InstallModel(Model());
+        AddReadings(own, 60);
+        EXPECT_GT(own.TrainLocally("tiny"), 0U);
+      }),
+      0);
+  EXPECT_EQ(client->CountExamples("readings"), 60U);
+  EXPECT_GT(client->TrainLocally("tiny"), 0U);
+}
+
+TEST_F(LifetimeTest, Fork_ChildLivesOn_DoesNotHoldTheStateDirectory) {
+  std::optional<host::Client> client(Options("one"));
+  int pipe_ends[2] = {};
+  ASSERT_EQ(pipe(pipe_ends), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    ::close(pipe_ends[1]);
+    char byte = 0;
+    _exit(read(pipe_ends[0], &byte, 1) == 0 ? 0 : 1);
+  }
+  ASSERT_GT(child, 0);
+  client.reset();
+  client.emplace(Options("one"));
+  EXPECT_EQ(client->CountExamples("readings"), 0U);
+  ::close(pipe_ends[0]);
+  ::close(pipe_ends[1]);
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 TEST_F(LifetimeTest, TwoClients_AtOnce_AreIndependent) {
