@@ -85,6 +85,15 @@ double MeanOf(const MetricValue& value) {
          static_cast<double>(value.count);
 }
 
+crypto::Digest DigestOf(std::span<const MetricValue> values) {
+  Bytes text = ToBytes("selvage/v1 metrics\n");
+  for (const MetricValue& value : values) {
+    AppendLe(text, value.numerator);
+    AppendLe(text, value.count);
+  }
+  return crypto::Sha256(text);
+}
+
 Status MetricSums::Add(std::span<const MetricValue> device) {
   if (device.size() != sums_.size()) {
     return InvalidArgument("device reports " + std::to_string(device.size()) +

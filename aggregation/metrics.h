@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/status.h"
+#include "crypto/digest.h"
 
 namespace selvage::aggregation {
 
@@ -30,6 +31,9 @@ struct MetricValue {
 // a score without examples.
 Result<MetricValue> MakeMetric(double score_sum, int64_t count);
 double MeanOf(const MetricValue& value);  // 0 if count is 0
+// SHA-256 of "selvage/v1 metrics\n" and each value's numerator and count,
+// little-endian: the digest of an evaluation, which has no other bytes.
+crypto::Digest DigestOf(std::span<const MetricValue> values);
 
 // Sums over devices of each metric of a task. Thread-compatible.
 class MetricSums {

@@ -244,6 +244,20 @@ Result<v1::ModelVersion> AdminClient::GetModelVersion(
       &Stub::GetModelVersion, request);
 }
 
+Result<v1::ModelVersion> AdminClient::GetBestModelVersion(
+    const std::string& task) {
+  v1::GetModelVersionRequest request;
+  request.set_task(task);
+  request.set_best(true);
+  return Call<v1::GetModelVersionRequest, v1::ModelVersion>(
+      &Stub::GetModelVersion, request);
+}
+
+Result<v1::Evaluation> AdminClient::AddEvaluation(
+    const v1::Evaluation& evaluation) {
+  return Call<v1::Evaluation, v1::Evaluation>(&Stub::AddEvaluation, evaluation);
+}
+
 Result<std::vector<v1::ModelVersion>> AdminClient::ListModelVersions(
     const std::string& task) {
   v1::ListModelVersionsRequest first;

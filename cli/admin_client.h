@@ -60,8 +60,11 @@ class AdminClient {
   // nullopt: the latest.
   Result<v1::ModelVersion> GetModelVersion(const std::string& task,
                                            std::optional<uint64_t> version);
+  // The one with the best key metric.
+  Result<v1::ModelVersion> GetBestModelVersion(const std::string& task);
   Result<std::vector<v1::ModelVersion>> ListModelVersions(
       const std::string& task);
+  Result<v1::Evaluation> AddEvaluation(const v1::Evaluation& evaluation);
 
   Result<v1::CreateEnrolmentTokenResponse> CreateToken(
       const v1::CreateEnrolmentTokenRequest& request);

@@ -15,11 +15,9 @@ constexpr uint64_t kProgramJsonMax = 8 << 20;
 
 struct PulledFiles {
   Path safetensors;
-  Path program;
-  std::optional<Path> archive;
+  ProgramFiles program;
   Path rounds;
   std::optional<Path> torchscript;
-  bool native = false;  // the program has no TorchScript form
 };
 
 Status Download(AdminClient& admin, FileSystem& files,
@@ -43,27 +41,11 @@ Status WriteRounds(AdminClient& admin, FileSystem& files,
   return WriteFileDurably(files, path, AsBytes(lines), 0644);
 }
 
-// Sets `pulled.archive` if the program needs one.
-Status DownloadProgram(AdminClient& admin, FileSystem& files,
-                       const v1::ModelVersion& version, const Path& directory,
-                       PulledFiles& pulled) {
-  pulled.program = directory / "program.json";
-  SELVAGE_RETURN_IF_ERROR(
-      Download(admin, files, version.program_digest(), pulled.program));
-  SELVAGE_ASSIGN_OR_RETURN(const Bytes json,
-                           ReadFile(files, pulled.program, kProgramJsonMax));
-  SELVAGE_ASSIGN_OR_RETURN(const plan::Program program,
-                           plan::ParseProgram(AsText(json)));
-  pulled.native = program.kind == plan::ProgramKind::kNative;
-  if (program.kind != plan::ProgramKind::kArchive) return OkStatus();
-  pulled.archive = directory / "archive.pt";
-  return admin.DownloadArtifact(program.archive_digest, files, *pulled.archive);
-}
-
 Status ExportTorchScript(Context& context, const PullOptions& options,
                          PulledFiles& pulled) {
   if (options.torchscript == TorchScriptExport::kNever) return OkStatus();
-  if (options.torchscript == TorchScriptExport::kAuto && pulled.native) {
+  if (options.torchscript == TorchScriptExport::kAuto &&
+      pulled.program.native) {
     context.output().Message(
         "no model.pt: a native program has no TorchScript form");
     return OkStatus();
@@ -79,13 +61,14 @@ Status ExportTorchScript(Context& context, const PullOptions& options,
   const Path out = options.out / "model.pt";
   std::vector<std::string> arguments = {"export",
                                         "--program",
-                                        pulled.program.string(),
+                                        pulled.program.program.string(),
                                         "--model",
                                         pulled.safetensors.string(),
                                         "--out",
                                         out.string()};
-  if (pulled.archive) {
-    arguments.insert(arguments.end(), {"--archive", pulled.archive->string()});
+  if (pulled.program.archive) {
+    arguments.insert(arguments.end(),
+                     {"--archive", pulled.program.archive->string()});
   }
   const auto exported = context.torch().Run(arguments);
   if (!exported.ok()) return exported.status();
@@ -95,20 +78,40 @@ Status ExportTorchScript(Context& context, const PullOptions& options,
 
 }  // namespace
 
+Result<ProgramFiles> DownloadProgram(AdminClient& admin, FileSystem& files,
+                                     const v1::ModelVersion& version,
+                                     const Path& directory) {
+  ProgramFiles out;
+  out.program = directory / "program.json";
+  SELVAGE_RETURN_IF_ERROR(
+      Download(admin, files, version.program_digest(), out.program));
+  SELVAGE_ASSIGN_OR_RETURN(const Bytes json,
+                           ReadFile(files, out.program, kProgramJsonMax));
+  SELVAGE_ASSIGN_OR_RETURN(const plan::Program program,
+                           plan::ParseProgram(AsText(json)));
+  out.native = program.kind == plan::ProgramKind::kNative;
+  if (program.kind != plan::ProgramKind::kArchive) return out;
+  out.archive = directory / "archive.pt";
+  SELVAGE_RETURN_IF_ERROR(
+      admin.DownloadArtifact(program.archive_digest, files, *out.archive));
+  return out;
+}
+
 Result<ExitCode> Pull(Context& context, const PullOptions& options) {
   SELVAGE_ASSIGN_OR_RETURN(AdminClient* const admin, context.Admin());
   FileSystem& files = context.environment().files;
   SELVAGE_ASSIGN_OR_RETURN(
       const v1::ModelVersion version,
-      admin->GetModelVersion(options.task, options.version));
+      options.best ? admin->GetBestModelVersion(options.task)
+                   : admin->GetModelVersion(options.task, options.version));
   SELVAGE_RETURN_IF_ERROR(files.CreateDirectories(options.out));
 
   PulledFiles pulled;
   pulled.safetensors = options.out / "model.safetensors";
   SELVAGE_RETURN_IF_ERROR(Download(*admin, files, version.safetensors_digest(),
                                    pulled.safetensors));
-  SELVAGE_RETURN_IF_ERROR(
-      DownloadProgram(*admin, files, version, options.out, pulled));
+  SELVAGE_ASSIGN_OR_RETURN(
+      pulled.program, DownloadProgram(*admin, files, version, options.out));
   pulled.rounds = options.out / "rounds.jsonl";
   SELVAGE_RETURN_IF_ERROR(
       WriteRounds(*admin, files, options.task, pulled.rounds));
@@ -117,8 +120,9 @@ Result<ExitCode> Pull(Context& context, const PullOptions& options) {
   Json data = ToJson(version);
   Json& names = data["files"] = Json::object();
   names["safetensors"] = pulled.safetensors.string();
-  names["program"] = pulled.program.string();
-  if (pulled.archive) names["archive"] = pulled.archive->string();
+  names["program"] = pulled.program.program.string();
+  if (pulled.program.archive)
+    names["archive"] = pulled.program.archive->string();
   names["rounds"] = pulled.rounds.string();
   if (pulled.torchscript) names["torchscript"] = pulled.torchscript->string();
   context.output().Data(data, [&] {

@@ -60,6 +60,13 @@ std::string_view CodecText(v1::Codec codec) {
   }
 }
 
+bool Evaluates(const v1::Round& round) {
+  return round.mode() == v1::Assignment::EVALUATE;
+}
+bool MakesVersion(const v1::Round& round) {
+  return round.state() == v1::Round::COMMITTED && !Evaluates(round);
+}
+
 std::string Count(uint64_t value) { return std::to_string(value); }
 
 std::string Lines(const Pairs& pairs) {
@@ -71,6 +78,16 @@ std::string Lines(const Pairs& pairs) {
            '\n';
   }
   return out;
+}
+
+std::string BestText(const v1::Task& task) {
+  if (!task.has_best_version()) return "-";
+  std::string out = Count(task.best_version()) + " (" + task.key_metric() +
+                    " " + FormatNumber(task.best_value());
+  if (task.stale_versions() > 0) {
+    out += ", " + Count(task.stale_versions()) + " measured since";
+  }
+  return out + ")";
 }
 
 std::string TokenState(const v1::EnrolmentToken& token, int64_t now_micros) {
@@ -140,22 +157,30 @@ Json ToJson(const v1::Population& population) {
 Json ToJson(const v1::Task& task) {
   Json metrics = Json::array();
   for (const std::string& name : task.metrics()) metrics.push_back(name);
-  return Json{{"name", task.name()},
-              {"population", task.population()},
-              {"state", StateText(task.state())},
-              {"num_rounds", task.num_rounds()},
-              {"committed_rounds", task.committed_rounds()},
-              {"abandoned_rounds", task.abandoned_rounds()},
-              {"latest_version", task.latest_version()},
-              {"created", TimeJson(task.created_micros())},
-              {"ended", TimeJson(task.ended_micros())},
-              {"key_metric", task.key_metric()},
-              {"metrics", metrics},
-              {"program_digest", DigestJson(task.program_digest())},
-              {"plan_digest", DigestJson(task.plan_digest())},
-              {"initial_digest", DigestJson(task.initial_digest())},
-              {"etag", task.etag()},
-              {"task_file", task.task_file()}};
+  return Json{
+      {"name", task.name()},
+      {"population", task.population()},
+      {"state", StateText(task.state())},
+      {"num_rounds", task.num_rounds()},
+      {"committed_rounds", task.committed_rounds()},
+      {"abandoned_rounds", task.abandoned_rounds()},
+      {"latest_version", task.latest_version()},
+      {"created", TimeJson(task.created_micros())},
+      {"ended", TimeJson(task.ended_micros())},
+      {"key_metric", task.key_metric()},
+      {"metrics", metrics},
+      {"program_digest", DigestJson(task.program_digest())},
+      {"plan_digest", DigestJson(task.plan_digest())},
+      {"initial_digest", DigestJson(task.initial_digest())},
+      {"evaluated_rounds", task.evaluated_rounds()},
+      {"best_version",
+       task.has_best_version() ? Json(task.best_version()) : Json(nullptr)},
+      {"best_value",
+       task.has_best_version() ? Json(task.best_value()) : Json(nullptr)},
+      {"stale_versions", task.stale_versions()},
+      {"end_reason", task.end_reason()},
+      {"etag", task.etag()},
+      {"task_file", task.task_file()}};
 }
 
 Json ToJson(const v1::Round& round) {
@@ -166,9 +191,8 @@ Json ToJson(const v1::Round& round) {
            {"round", round.number()},
            {"state", StateText(round.state())},
            {"base_version", round.base_version()},
-           {"result_version", round.state() == v1::Round::COMMITTED
-                                  ? Json(round.result_version())
-                                  : Json(nullptr)},
+           {"result_version",
+            MakesVersion(round) ? Json(round.result_version()) : Json(nullptr)},
            {"opened", TimeJson(round.opened_micros())},
            {"ended", TimeJson(round.ended_micros())},
            {"seconds", static_cast<double>(RoundMicros(round)) / 1e6},
@@ -183,12 +207,41 @@ Json ToJson(const v1::Round& round) {
              {"outstanding", funnel.outstanding()},
              {"reasons", reasons}}},
            {"metrics", MetricsJson(round.metrics())},
-           {"bytes_up", round.bytes_up()}};
+           {"bytes_up", round.bytes_up()},
+           {"mode", Evaluates(round) ? "EVALUATE" : "TRAIN"}};
+  if (Evaluates(round)) {
+    Json& classes = out["classes"] = Json::object();
+    for (const v1::ClassMetrics& one : round.classes()) {
+      classes[one.device_class()] = MetricsJson(one.metrics());
+    }
+  }
   if (!round.reason().empty()) out["reason"] = round.reason();
   return out;
 }
 
+Json ToJson(const v1::Evaluation& evaluation) {
+  Json metrics = Json::object();
+  for (const auto& metric : evaluation.metrics()) {
+    metrics[metric.name()] = metric.value();
+  }
+  return Json{{"task", evaluation.task()},
+              {"version", evaluation.version()},
+              {"data_set", evaluation.data_set()},
+              {"data_digest", DigestJson(evaluation.data_digest())},
+              {"model_digest", DigestJson(evaluation.model_digest())},
+              {"examples", evaluation.example_count()},
+              {"metrics", metrics},
+              {"created", TimeJson(evaluation.created_micros())}};
+}
+
 Json ToJson(const v1::ModelVersion& version) {
+  Json evaluations = Json::object();
+  for (const v1::Evaluation& one : version.evaluations()) {
+    Json& entry = evaluations[one.data_set()] = ToJson(one);
+    for (const char* key : {"task", "version", "data_set", "model_digest"}) {
+      entry.erase(key);
+    }
+  }
   return Json{{"task", version.task()},
               {"version", version.version()},
               {"round", version.round()},
@@ -197,7 +250,8 @@ Json ToJson(const v1::ModelVersion& version) {
               {"checkpoint_codec", CodecText(version.checkpoint_codec())},
               {"safetensors_digest", DigestJson(version.safetensors_digest())},
               {"program_digest", DigestJson(version.program_digest())},
-              {"metrics", MetricsJson(version.metrics())}};
+              {"metrics", MetricsJson(version.metrics())},
+              {"evaluations", evaluations}};
 }
 
 Json ToJson(const v1::EnrolmentToken& token) {
@@ -248,7 +302,9 @@ std::string RoundTable(const std::vector<v1::Round>& rounds) {
                "METRICS"});
   for (const v1::Round& round : rounds) {
     const v1::Funnel& funnel = round.funnel();
-    table.Add({Count(round.number()), std::string(StateText(round.state())),
+    table.Add({Count(round.number()),
+               std::string(StateText(round.state())) +
+                   (Evaluates(round) ? " (evaluation)" : ""),
                Count(funnel.assigned()), Count(funnel.accepted()),
                Count(funnel.rejected() + funnel.late() + funnel.abandoned() +
                      funnel.expired()),
@@ -263,10 +319,13 @@ std::string RoundTable(const std::vector<v1::Round>& rounds) {
 std::string VersionTable(const std::vector<v1::ModelVersion>& versions) {
   Table table({"VERSION", "ROUND", "CREATED", "SAFETENSORS", "METRICS"});
   for (const v1::ModelVersion& version : versions) {
+    std::string metrics = MetricsText(version.metrics());
+    for (const v1::Evaluation& evaluation : version.evaluations()) {
+      metrics += "; server: " + EvaluationText(evaluation);
+    }
     table.Add({Count(version.version()), Count(version.round()),
                FormatMicros(version.created_micros()),
-               ShortHex(version.safetensors_digest()),
-               MetricsText(version.metrics())});
+               ShortHex(version.safetensors_digest()), metrics});
   }
   return table.ToString();
 }
@@ -320,6 +379,7 @@ std::string Describe(const v1::Task& task) {
                                 Count(task.num_rounds()) + " committed, " +
                                 Count(task.abandoned_rounds()) + " abandoned"},
                  {"Latest version", Count(task.latest_version())},
+                 {"Best version", BestText(task)},
                  {"Created", FormatMicros(task.created_micros())},
                  {"Ended", FormatMicros(task.ended_micros())},
                  {"Key metric", task.key_metric()},
@@ -327,6 +387,13 @@ std::string Describe(const v1::Task& task) {
                  {"Plan", Hex(task.plan_digest())}};
   if (!task.initial_digest().empty()) {
     pairs.emplace_back("Initial model", Hex(task.initial_digest()));
+  }
+  if (task.evaluated_rounds() > 0) {
+    pairs.emplace_back("Evaluations",
+                       Count(task.evaluated_rounds()) + " rounds");
+  }
+  if (!task.end_reason().empty()) {
+    pairs.emplace_back("End", task.end_reason());
   }
   pairs.emplace_back("Etag", task.etag());
   std::string out = Lines(pairs);
@@ -348,9 +415,8 @@ std::string Describe(const v1::Round& round) {
                  {"Round", Count(round.number())},
                  {"State", std::string(StateText(round.state()))},
                  {"Base version", Count(round.base_version())},
-                 {"Result version", round.state() == v1::Round::COMMITTED
-                                        ? Count(round.result_version())
-                                        : "-"},
+                 {"Result version",
+                  MakesVersion(round) ? Count(round.result_version()) : "-"},
                  {"Opened", FormatMicros(round.opened_micros())},
                  {"Ended", FormatMicros(round.ended_micros())},
                  {"Time", FormatDuration(Duration(RoundMicros(round)))},
@@ -360,21 +426,45 @@ std::string Describe(const v1::Round& round) {
   }
   pairs.emplace_back("Bytes up", FormatBytes(round.bytes_up()));
   pairs.emplace_back("Metrics", MetricsText(round.metrics()));
+  if (Evaluates(round)) {
+    pairs.insert(pairs.begin() + 3, {"Mode", "EVALUATE: it makes no version"});
+    for (const v1::ClassMetrics& one : round.classes()) {
+      const uint64_t devices =
+          one.metrics().empty() ? 0 : one.metrics(0).device_count();
+      pairs.emplace_back(
+          "  " + one.device_class(),
+          MetricsText(one.metrics()) + " (" + Count(devices) + " devices)");
+    }
+  }
   if (!round.reason().empty()) pairs.emplace_back("Reason", round.reason());
   return Lines(pairs);
 }
 
 std::string Describe(const v1::ModelVersion& version) {
-  return Lines({{"Task", version.task()},
-                {"Version", Count(version.version())},
-                {"Round", Count(version.round())},
-                {"Created", FormatMicros(version.created_micros())},
-                {"Safetensors", Hex(version.safetensors_digest())},
-                {"Checkpoint",
-                 Hex(version.checkpoint_digest()) + " (" +
-                     std::string(CodecText(version.checkpoint_codec())) + ")"},
-                {"Program", Hex(version.program_digest())},
-                {"Metrics", MetricsText(version.metrics())}});
+  Pairs pairs = {{"Task", version.task()},
+                 {"Version", Count(version.version())},
+                 {"Round", Count(version.round())},
+                 {"Created", FormatMicros(version.created_micros())},
+                 {"Safetensors", Hex(version.safetensors_digest())},
+                 {"Checkpoint",
+                  Hex(version.checkpoint_digest()) + " (" +
+                      std::string(CodecText(version.checkpoint_codec())) + ")"},
+                 {"Program", Hex(version.program_digest())},
+                 {"Metrics", MetricsText(version.metrics())}};
+  for (const v1::Evaluation& evaluation : version.evaluations()) {
+    pairs.emplace_back("Server evaluation", EvaluationText(evaluation));
+  }
+  return Lines(pairs);
+}
+
+std::string EvaluationText(const v1::Evaluation& evaluation) {
+  std::string out;
+  for (const auto& metric : evaluation.metrics()) {
+    if (!out.empty()) out += ", ";
+    out += metric.name() + " " + FormatNumber(metric.value());
+  }
+  return out + " (" + Count(evaluation.example_count()) + " examples of " +
+         evaluation.data_set() + ")";
 }
 
 std::string MetricsText(

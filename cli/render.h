@@ -18,6 +18,7 @@ nlohmann::ordered_json ToJson(const v1::ServerInfo& info);
 nlohmann::ordered_json ToJson(const v1::Population& population);
 nlohmann::ordered_json ToJson(const v1::Task& task);
 nlohmann::ordered_json ToJson(const v1::Round& round);
+nlohmann::ordered_json ToJson(const v1::Evaluation& evaluation);
 nlohmann::ordered_json ToJson(const v1::ModelVersion& version);
 nlohmann::ordered_json ToJson(const v1::EnrolmentToken& token);
 nlohmann::ordered_json ToJson(const v1::TaskSnapshot& snapshot);
@@ -43,6 +44,8 @@ std::string Describe(const v1::ModelVersion& version);
 // "accuracy 0.7812, loss 0.6131"; "-" without metrics.
 std::string MetricsText(
     const google::protobuf::RepeatedPtrField<v1::MetricSummary>& metrics);
+// "accuracy 0.7812, loss 0.6131 (10000 examples of default)"
+std::string EvaluationText(const v1::Evaluation& evaluation);
 // "checked in 30, assigned 10, accepted 8, outstanding 2": what is not zero.
 std::string FunnelText(const v1::Funnel& funnel);
 // Time from opening to end; zero while open.

@@ -14,7 +14,7 @@ void AddRunVerbs(CLI::App& app, Verb& chosen);         // run, clone
 void AddTaskVerbs(CLI::App& app, Verb& chosen);        // watch, wait, stop
 void AddShowVerbs(CLI::App& app, Verb& chosen);        // list, show
 void AddPopulationVerbs(CLI::App& app, Verb& chosen);  // population, token
-void AddModelVerbs(CLI::App& app, Verb& chosen);       // model, pull
+void AddModelVerbs(CLI::App& app, Verb& chosen);       // model, pull, evaluate
 void AddDoctorVerbs(CLI::App& app,
                     Verb& chosen);  // doctor, strategies, version
 

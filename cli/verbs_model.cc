@@ -1,9 +1,10 @@
-// model, pull: programs and versions.
+// model, pull, evaluate: programs and versions.
 #include <CLI/CLI.hpp>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "cli/evaluate.h"
 #include "cli/pull.h"
 #include "cli/render.h"
 #include "cli/task_bundle.h"
@@ -128,8 +129,14 @@ void AddPull(CLI::App& app, Verb& chosen) {
   verb->add_option("task", options->task, "the task's name")
       ->type_name("TASK")
       ->required();
-  verb->add_option("--version", options->version, "default: the latest")
-      ->type_name("VERSION");
+  auto* version = verb->add_option("--version", options->version, "this one")
+                      ->type_name("VERSION");
+  auto* best = verb->add_flag("--best", options->best,
+                              "the one with the best key metric")
+                   ->excludes(version);
+  verb->add_flag("--last", "the latest, which is the default")
+      ->excludes(version)
+      ->excludes(best);
   verb->add_option("--out", *out,
                    "directory to write; default: the task's name")
       ->type_name("DIR");
@@ -148,10 +155,57 @@ model.pt, a TorchScript file that torch.jit.load opens.
 
 Examples:
   selvage pull fashion-personal
+  selvage pull fashion-personal --best
   selvage pull fashion-personal --version 10 --out at-10/ --torchscript never)");
   verb->callback([options, out, &chosen] {
     options->out = out->empty() ? options->task : *out;
     chosen = [options](Context& context) { return Pull(context, *options); };
+  });
+}
+
+void AddEvaluate(CLI::App& app, Verb& chosen) {
+  auto* verb =
+      app.add_subcommand("evaluate", "score model versions on your own data");
+  const auto options = std::make_shared<EvaluateOptions>();
+  verb->add_option("task", options->task, "the task's name")
+      ->type_name("TASK")
+      ->required();
+  verb->add_option("--data", options->data,
+                   "one IDX file for each of the program's inputs, in their "
+                   "order, or one safetensors file with the inputs' names")
+      ->type_name("FILE")
+      ->required()
+      ->expected(1)
+      ->take_all();
+  verb->add_option("--data-set", options->data_set,
+                   "what the data is called; default: default")
+      ->type_name("NAME");
+  auto* version =
+      verb->add_option("--version", options->version, "default: the latest")
+          ->type_name("VERSION");
+  auto* best = verb->add_flag("--best", options->best,
+                              "the one with the best key metric so far")
+                   ->excludes(version);
+  verb->add_flag("--watch", options->watch,
+                 "every version without an evaluation on this data set, now "
+                 "and as they come, until the task ended")
+      ->excludes(version)
+      ->excludes(best);
+  verb->add_flag("--dry-run", options->dry_run,
+                 "print the scores and attach nothing");
+  verb->footer(
+      R"(Downloads the version and scores it with selvage-torch, in a process of its own; the
+coordinator runs no model. The result is attached to the version, once per data set. In a
+task with `evaluate: {source: server}` it decides the best version and the early end.
+
+Examples:
+  selvage evaluate fashion-personal --data t10k-images-idx3-ubyte \
+      --data t10k-labels-idx1-ubyte --data-set t10k
+  selvage evaluate fashion-personal --data held-out.safetensors --watch)");
+  verb->callback([options, &chosen] {
+    chosen = [options](Context& context) {
+      return Evaluate(context, *options);
+    };
   });
 }
 
@@ -160,6 +214,7 @@ Examples:
 void AddModelVerbs(CLI::App& app, Verb& chosen) {
   AddModel(app, chosen);
   AddPull(app, chosen);
+  AddEvaluate(app, chosen);
 }
 
 }  // namespace selvage::cli

@@ -95,6 +95,7 @@ std::vector<std::string> WatchFrame(const v1::TaskSnapshot& snapshot,
     const v1::Round& round = snapshot.round();
     add(Key("round " + std::to_string(round.number())) +
         std::string(StateText(round.state())) +
+        (round.mode() == v1::Assignment::EVALUATE ? " (evaluation)" : "") +
         (round.reason().empty() ? "" : ": " + Printable(round.reason())));
     add(Key("funnel") + FunnelText(round.funnel()));
     std::string reasons;
@@ -112,11 +113,13 @@ std::vector<std::string> WatchFrame(const v1::TaskSnapshot& snapshot,
 
 std::string RoundLine(const v1::Round& round, uint64_t num_rounds) {
   const v1::Funnel& funnel = round.funnel();
-  std::string out = "round " + std::to_string(round.number()) + "/" +
-                    std::to_string(num_rounds) + "  " +
-                    std::string(StateText(round.state())) + "  accepted " +
-                    std::to_string(funnel.accepted()) + " of " +
-                    std::to_string(funnel.assigned());
+  std::string out =
+      "round " + std::to_string(round.number()) + "/" +
+      std::to_string(num_rounds) + "  " +
+      std::string(StateText(round.state())) +
+      (round.mode() == v1::Assignment::EVALUATE ? " (evaluation)" : "") +
+      "  accepted " + std::to_string(funnel.accepted()) + " of " +
+      std::to_string(funnel.assigned());
   if (round.ended_micros() != 0) {
     out += "  " + FormatDuration(Duration(RoundMicros(round)));
   }
@@ -131,7 +134,10 @@ std::string TaskLine(const v1::Task& task) {
       ": " + std::to_string(task.committed_rounds()) + " of " +
       std::to_string(task.num_rounds()) + " rounds committed, " +
       std::to_string(task.abandoned_rounds()) + " abandoned, version " +
-      std::to_string(task.latest_version()));
+      std::to_string(task.latest_version()) +
+      (task.has_best_version() ? ", best " + std::to_string(task.best_version())
+                               : "") +
+      (task.end_reason().empty() ? "" : "; " + task.end_reason()));
 }
 
 std::string EraseFrame(size_t lines) {

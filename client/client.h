@@ -88,7 +88,7 @@ enum class Phase {
   kEnrolling,
   kCheckingIn,
   kFetching,
-  kTraining,
+  kTraining,  // also while a checkpoint is evaluated
   kUploading,
   kPersonalizing
 };

@@ -23,6 +23,15 @@ TrainedRound Failed(const Status& status) {
                      .message = status.ToString()};
 }
 
+WorkRefused OverMemory(std::string_view what, uint64_t estimate,
+                       const RoundOptions& options) {
+  return WorkRefused{
+      .reason = AbandonReason::kOverBudget,
+      .message = std::string(what) + " would take about " +
+                 std::to_string(estimate) + " bytes of memory, more than the " +
+                 std::to_string(options.memory_bytes_max) + " it may"};
+}
+
 // Everything that the result of a training depends on.
 crypto::Digest Fingerprint(const SessionWork& work, const plan::Plan& plan,
                            const plan::Checkpoint& start,
@@ -146,12 +155,7 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
                 .momentum = plan.train.optimizer.momentum != 0});
   if (round.memory_bytes_max > 0 &&
       facts.memory_estimate > round.memory_bytes_max) {
-    return WorkRefused{.reason = AbandonReason::kOverBudget,
-                       .message = "training would take about " +
-                                  std::to_string(facts.memory_estimate) +
-                                  " bytes of memory, more than the " +
-                                  std::to_string(round.memory_bytes_max) +
-                                  " it may"};
+    return OverMemory("training", facts.memory_estimate, round);
   }
   Result<TrainableModel*> loaded =
       host.Training(plan.program_digest, program, verified.archive);
@@ -216,6 +220,63 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
                         .program_digest = plan.program_digest,
                         .master_values = plan::SerializeMaster(*trained)};
   }
+  return out;
+}
+
+TrainedRound EvaluateRound(const SessionWork& work,
+                           const VerifiedWork& verified,
+                           const RoundOptions& round, ClientStore& store,
+                           ModelHost& host, RoundFacts& facts) {
+  const plan::Plan& plan = verified.plan;
+  const plan::Program& program = verified.program;
+  Result<LocalData> data =
+      LoadLocalData(store, round.holdout_salt, plan, program, DataUse::kUpload);
+  if (!data.ok()) return data.status();
+  const auto wanted = static_cast<size_t>(std::max(1, plan.data.min_examples));
+  if (data->count < wanted || data->holdout.count == 0) {
+    return WorkRefused{.reason = AbandonReason::kTooFewExamples,
+                       .message = "there are " + std::to_string(data->count) +
+                                  " examples, " +
+                                  std::to_string(data->holdout.count) +
+                                  " of them held out; the plan wants " +
+                                  std::to_string(wanted)};
+  }
+  facts.memory_estimate = EstimateTrainingMemory(
+      program, {.examples = data->train.count + data->holdout.count,
+                .archive_size = verified.archive.size(),
+                .batch_size = plan.train.batch_size,
+                .optimizer = plan.train.optimizer.name,
+                .momentum = plan.train.optimizer.momentum != 0});
+  if (round.memory_bytes_max > 0 &&
+      facts.memory_estimate > round.memory_bytes_max) {
+    return OverMemory("evaluating", facts.memory_estimate, round);
+  }
+  data->train = ExampleSet{};
+  Result<TrainableModel*> loaded =
+      host.Training(plan.program_digest, program, verified.archive);
+  if (!loaded.ok()) {
+    return WorkRefused{.reason = AbandonReason::kProgramRefused,
+                       .message = loaded.status().ToString()};
+  }
+  bool has_own = false;
+  const Result<plan::Checkpoint> values =
+      WithPersonalTensors(store, work.task, plan.program_digest, program.table,
+                          verified.base, &has_own);
+  if (!values.ok()) return values.status();
+  if (const Status status = (*loaded)->SetValues(*values); !status.ok()) {
+    return Failed(status);
+  }
+  if (!round.keep_going()) return Cancelled("evaluation was stopped");
+  const Result<std::vector<float>> scores = (*loaded)->Score(data->holdout);
+  if (!scores.ok()) return Failed(scores.status());
+  Result<std::vector<aggregation::MetricValue>> metrics =
+      MetricsOf(*scores, data->holdout.count, program.metrics.size());
+  if (!metrics.ok()) return Failed(metrics.status());
+  RoundUpdate out;
+  out.update.codec = plan.update.codec;
+  out.update.weight = 1;
+  out.update.digest = aggregation::DigestOf(*metrics);
+  out.update.metrics = *std::move(metrics);
   return out;
 }
 

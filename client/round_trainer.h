@@ -57,6 +57,16 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
                         const RoundOptions& options, ClientStore& store,
                         ModelHost& host, RoundFacts& facts);
 
+// One device's part in an evaluation round: the scores of the checkpoint, with
+// the device's own personal-role tensors, on the local hold-out, which nothing
+// ever trains on. The update has metrics and no other bytes.
+// Refused: too few examples or none held out, too little memory, the program
+// does not load or run. Status: CANCELLED, or the store's.
+TrainedRound EvaluateRound(const SessionWork& work,
+                           const VerifiedWork& verified,
+                           const RoundOptions& options, ClientStore& store,
+                           ModelHost& host, RoundFacts& facts);
+
 // `base` with the personal-role tensors that this device keeps for the task, if
 // it keeps any that fit.
 Result<plan::Checkpoint> WithPersonalTensors(

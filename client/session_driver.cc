@@ -435,8 +435,11 @@ SessionEvent SessionDriver::Train() {
   RoundFacts facts;
   has_training_ = true;
   policy_.CountProcess(parts_.options.threads_max != 1);
-  TrainedRound trained =
-      TrainRound(work, *loaded_, options, parts_.store, parts_.host, facts);
+  TrainedRound trained = work.evaluate
+                             ? EvaluateRound(work, *loaded_, options,
+                                             parts_.store, parts_.host, facts)
+                             : TrainRound(work, *loaded_, options, parts_.store,
+                                          parts_.host, facts);
   policy_.CountProcess(false);
   memory_estimate_ = facts.memory_estimate;
   if (auto* refused = std::get_if<WorkRefused>(&trained)) {

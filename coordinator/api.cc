@@ -58,6 +58,10 @@ std::string_view AbandonReasonName(AbandonReason reason) {
   return "INVALID";
 }
 
+std::string_view RoundModeName(RoundMode mode) {
+  return mode == RoundMode::kEvaluate ? "EVALUATE" : "TRAIN";
+}
+
 std::string_view RoundStateName(RoundState state) {
   switch (state) {
     case RoundState::kSelecting:

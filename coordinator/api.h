@@ -61,14 +61,23 @@ struct CheckInRequest {
   std::vector<std::string> engines;
   std::vector<plan::CodecName> codecs;
   uint32_t plan_format = 0;
+  bool evaluates = false;  // understands RoundMode::kEvaluate
   std::vector<std::string> unsettled_assignments;
   std::vector<InstalledModel> installed;
 };
+
+// What the devices of a round do. Numbers as in selvage.v1.Assignment.Mode.
+enum class RoundMode {
+  kTrain = 1,
+  kEvaluate = 2,  // score the checkpoint, send metrics and nothing else
+};
+std::string_view RoundModeName(RoundMode mode);  // "TRAIN", "EVALUATE"
 
 struct Assignment {
   std::string id;
   std::string task;
   uint64_t round = 0;
+  RoundMode mode = RoundMode::kTrain;
   crypto::Digest plan_digest;
   crypto::Ed25519Signature plan_signature{};
   crypto::Digest checkpoint_digest;
@@ -99,6 +108,8 @@ struct CheckInAnswer {
   std::vector<AssignmentOutcome> outcomes;
 };
 
+// Of an evaluation: size_bytes 0, weight 1, digest aggregation::DigestOf(
+// metrics), and no bytes follow.
 struct UploadHeader {
   std::string assignment_id;
   Bytes token;
@@ -253,6 +264,17 @@ struct TaskInfo {
   std::string key_metric;
   std::vector<std::string> metrics;
   std::string etag;
+  uint64_t evaluated_rounds = 0;
+  // Why it ended; empty while running, and of tasks that ended before 0.2.
+  std::string end_reason;
+  // The version with the best key metric so far; nullopt: none was measured.
+  struct Best {
+    uint64_t version = 0;
+    double value = 0;
+  };
+  std::optional<Best> best;
+  // Measured versions since the key metric last improved.
+  uint64_t stale = 0;
 };
 
 struct MetricSummary {
@@ -261,6 +283,12 @@ struct MetricSummary {
   uint64_t example_count = 0;
   uint64_t device_count = 0;
   double p10 = 0, p50 = 0, p90 = 0;  // over devices, from the histogram
+};
+
+// The metrics of one class of devices.
+struct ClassMetrics {
+  std::string device_class;
+  std::vector<MetricSummary> metrics;
 };
 
 // Numbers as in selvage.v1.Round.State.
@@ -299,6 +327,21 @@ struct RoundInfo {
   std::vector<MetricSummary> metrics;
   std::string reason;
   uint64_t bytes_up = 0;
+  RoundMode mode = RoundMode::kTrain;
+  std::vector<ClassMetrics> classes;  // kEvaluate
+};
+
+// A version scored on a data set of the server's, by whoever ran
+// `selvage evaluate`.
+struct EvaluationInfo {
+  std::string task;
+  uint64_t version = 0;
+  std::string data_set;         // 1..64 of a-z, 0-9, _, - and .
+  crypto::Digest data_digest;   // of the files
+  crypto::Digest model_digest;  // of the version's safetensors
+  uint64_t example_count = 0;
+  std::vector<std::pair<std::string, double>> metrics;  // by name; finite
+  Time created{};                                       // ignored in a request
 };
 
 struct ModelVersionInfo {
@@ -311,7 +354,10 @@ struct ModelVersionInfo {
   crypto::Digest program_digest;
   Time created{};
   std::vector<MetricSummary> metrics;
+  std::vector<EvaluationInfo> evaluations;  // by data set
 };
+
+inline constexpr size_t kEvaluationsMax = 64;  // of one version
 
 struct TokenInfo {
   std::string id;
@@ -394,6 +440,16 @@ class AdminApi {
       const std::string& task, std::optional<uint64_t> version) = 0;
   virtual Result<Page<ModelVersionInfo>> ListModelVersions(
       const std::string& task, const PageRequest& page) = 0;
+  // The version with the best key metric. FAILED_PRECONDITION while none was
+  // measured.
+  virtual Result<ModelVersionInfo> GetBestModelVersion(
+      const std::string& task) = 0;
+  // Attaches an evaluation to its version, once per data set: the same again
+  // changes nothing, another one is ALREADY_EXISTS. It may end the task, if
+  // evaluate.source is server. FAILED_PRECONDITION if model_digest is not the
+  // version's; RESOURCE_EXHAUSTED above kEvaluationsMax data sets.
+  virtual Result<EvaluationInfo> AddEvaluation(
+      const EvaluationInfo& evaluation) = 0;
 
   // Calls `on_change` once at once and then after every change of the task or
   // its current round, on a coordinator thread, until Unwatch() returned or the

@@ -277,6 +277,21 @@ Result<Page<ModelVersionInfo>> Coordinator::ListModelVersions(
   return parts_->admin.ListModelVersions(task, page);
 }
 
+Result<ModelVersionInfo> Coordinator::GetBestModelVersion(
+    const std::string& task) {
+  return parts_->admin.GetBestModelVersion(task);
+}
+
+Result<EvaluationInfo> Coordinator::AddEvaluation(
+    const EvaluationInfo& evaluation) {
+  SELVAGE_ASSIGN_OR_RETURN(TaskAdmin::Evaluated evaluated,
+                           parts_->admin.AddEvaluation(evaluation));
+  if (evaluated.finished_task != 0) {
+    parts_->Enqueue(StoppedTaskWork{evaluated.finished_task});
+  }
+  return std::move(evaluated.info);
+}
+
 Result<uint64_t> Coordinator::WatchTask(
     const std::string& name,
     std::function<void(const TaskSnapshot&)> on_change) {

@@ -107,6 +107,10 @@ class Coordinator final : public DeviceApi, public AdminApi {
       const std::string& task, std::optional<uint64_t> version) override;
   Result<Page<ModelVersionInfo>> ListModelVersions(
       const std::string& task, const PageRequest& page) override;
+  Result<ModelVersionInfo> GetBestModelVersion(
+      const std::string& task) override;
+  Result<EvaluationInfo> AddEvaluation(
+      const EvaluationInfo& evaluation) override;
   // The first call of `on_change` comes with the next Poll().
   Result<uint64_t> WatchTask(
       const std::string& name,

@@ -154,14 +154,16 @@ void Coordinator::Parts::CheckIn(const DeviceIdentity& device,
     done(std::move(answer));
     return;
   }
+  const DeviceTraits traits{request.device_class, request.evaluates};
   const std::shared_ptr<const TaskCatalog::View> view =
       catalog.Of(device.population);
   for (const std::shared_ptr<TaskDriver>& driver : view->running) {
     if (!CanRun(*driver->definition(), request) ||
-        !driver->Wants(device.device_id)) {
+        !driver->Wants(device.device_id, traits)) {
       continue;
     }
-    Enqueue(CheckInWork{driver, device, std::move(answer), std::move(done)});
+    Enqueue(CheckInWork{driver, device, traits, std::move(answer),
+                        std::move(done)});
     return;
   }
   for (const ModelOffer& offer : view->offers) {
@@ -183,7 +185,9 @@ OutcomeState Coordinator::Parts::OutcomeOf(const std::string& assignment_id,
   if (!round.has_value()) return OutcomeState::kUnknown;
   if (const auto cached = outcomes.Find(*round)) return *cached;
   const std::shared_ptr<TaskDriver> driver = catalog.Find(round->task_id);
-  if (driver != nullptr && driver->DoorOf(round->number) == Door::kOpen) {
+  const Door door =
+      driver == nullptr ? Door::kClosed : driver->DoorOf(round->number);
+  if (door == Door::kOpen || door == Door::kEvaluates) {
     return OutcomeState::kPending;
   }
   const Result<RoundRow> row = deps.store.GetRound(*round);
@@ -248,7 +252,8 @@ void Coordinator::Parts::Post(VerifiedUpload upload) {
 
 void Coordinator::Parts::Handle(Work& work) {
   if (auto* check_in = std::get_if<CheckInWork>(&work)) {
-    check_in->driver->OnCheckIn(check_in->device, std::move(check_in->answer),
+    check_in->driver->OnCheckIn(check_in->device, std::move(check_in->traits),
+                                std::move(check_in->answer),
                                 std::move(check_in->done));
     if (check_in->driver->ended()) {
       check_in->driver->Advance(deps.store.Now(), false);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "aggregation/evaluation_sums.h"
 #include "aggregation/metrics.h"
 #include "coordinator/task_definition.h"
 
@@ -21,6 +22,24 @@ double Percentile(const aggregation::MetricSums::Sum& sum, double q) {
     }
   }
   return 0;
+}
+
+std::vector<MetricSummary> SummariesOf(const aggregation::MetricSums& metrics,
+                                       const std::vector<std::string>& names) {
+  std::vector<MetricSummary> summaries;
+  for (size_t i = 0; i < metrics.sums().size() && i < names.size(); ++i) {
+    const aggregation::MetricSums::Sum& sum = metrics.sums()[i];
+    if (sum.device_count == 0) continue;
+    MetricSummary& summary = summaries.emplace_back();
+    summary.name = names[i];
+    summary.mean = aggregation::MeanOf({sum.numerator, sum.count});
+    summary.example_count = static_cast<uint64_t>(sum.count);
+    summary.device_count = static_cast<uint64_t>(sum.device_count);
+    summary.p10 = Percentile(sum, 0.10);
+    summary.p50 = Percentile(sum, 0.50);
+    summary.p90 = Percentile(sum, 0.90);
+  }
+  return summaries;
 }
 
 void Count(Funnel& funnel, const FunnelCount& row, bool ended) {
@@ -92,31 +111,23 @@ Result<TaskInfo> Describer::Describe(const TaskRow& row) {
   info.key_metric = facts->key_metric;
   info.metrics = facts->metrics;
   info.etag = EtagOf(row);
+  info.evaluated_rounds = row.evaluated_rounds;
+  info.end_reason = row.end_reason;
+  if (row.progress.measured > 0) {
+    info.best = {row.progress.best_version, row.progress.best_value};
+    info.stale = row.progress.stale;
+  }
   return info;
 }
 
 Result<std::vector<MetricSummary>> Describer::Summaries(const TaskRow& task,
                                                         const RoundRow& row) {
-  std::vector<MetricSummary> summaries;
-  if (row.metrics.empty()) return summaries;
+  if (row.metrics.empty()) return std::vector<MetricSummary>();
   SELVAGE_ASSIGN_OR_RETURN(const std::shared_ptr<const TaskFacts> facts,
                            FactsOf(task));
   SELVAGE_ASSIGN_OR_RETURN(const aggregation::MetricSums metrics,
                            aggregation::MetricSums::Parse(row.metrics));
-  for (size_t i = 0; i < metrics.sums().size() && i < facts->metrics.size();
-       ++i) {
-    const aggregation::MetricSums::Sum& sum = metrics.sums()[i];
-    if (sum.device_count == 0) continue;
-    MetricSummary& summary = summaries.emplace_back();
-    summary.name = facts->metrics[i];
-    summary.mean = aggregation::MeanOf({sum.numerator, sum.count});
-    summary.example_count = static_cast<uint64_t>(sum.count);
-    summary.device_count = static_cast<uint64_t>(sum.device_count);
-    summary.p10 = Percentile(sum, 0.10);
-    summary.p50 = Percentile(sum, 0.50);
-    summary.p90 = Percentile(sum, 0.90);
-  }
-  return summaries;
+  return SummariesOf(metrics, facts->metrics);
 }
 
 Result<RoundInfo> Describer::Describe(const TaskRow& task, const RoundRow& row,
@@ -131,6 +142,7 @@ Result<RoundInfo> Describer::Describe(const TaskRow& task, const RoundRow& row,
   info.ended = row.ended;
   info.reason = row.reason;
   info.bytes_up = row.bytes_up;
+  info.mode = row.mode;
   info.funnel.checked_in = std::max(row.checked_in, checked_in);
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<FunnelCount> counts,
                            store_.CountAssignments(row.key));
@@ -138,6 +150,30 @@ Result<RoundInfo> Describer::Describe(const TaskRow& task, const RoundRow& row,
                      row.state == RoundState::kAbandoned;
   for (const FunnelCount& count : counts) Count(info.funnel, count, ended);
   SELVAGE_ASSIGN_OR_RETURN(info.metrics, Summaries(task, row));
+  if (row.class_metrics.empty()) return info;
+  SELVAGE_ASSIGN_OR_RETURN(const std::shared_ptr<const TaskFacts> facts,
+                           FactsOf(task));
+  SELVAGE_ASSIGN_OR_RETURN(
+      const aggregation::EvaluationSums sums,
+      aggregation::EvaluationSums::Parse(row.class_metrics));
+  for (const auto& [name, metrics] : sums.classes()) {
+    info.classes.push_back({name, SummariesOf(metrics, facts->metrics)});
+  }
+  return info;
+}
+
+EvaluationInfo Describer::Describe(const TaskRow& task,
+                                   const EvaluationRow& row,
+                                   const VersionRow& version) {
+  EvaluationInfo info;
+  info.task = task.name;
+  info.version = row.version;
+  info.data_set = row.data_set;
+  info.data_digest = row.data_digest;
+  info.model_digest = version.master_digest;
+  info.example_count = row.example_count;
+  info.metrics = row.metrics;
+  info.created = row.created;
   return info;
 }
 
@@ -156,6 +192,11 @@ Result<ModelVersionInfo> Describer::Describe(const TaskRow& task,
                            store_.RoundMeasuring(task.id, row.version));
   if (measured.has_value()) {
     SELVAGE_ASSIGN_OR_RETURN(info.metrics, Summaries(task, *measured));
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<EvaluationRow> evaluations,
+                           store_.ListEvaluations(task.id, row.version));
+  for (const EvaluationRow& evaluation : evaluations) {
+    info.evaluations.push_back(Describe(task, evaluation, row));
   }
   return info;
 }

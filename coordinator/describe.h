@@ -33,6 +33,8 @@ class Describer {
   Result<RoundInfo> Describe(const TaskRow& task, const RoundRow& row,
                              uint64_t checked_in);
   Result<ModelVersionInfo> Describe(const TaskRow& task, const VersionRow& row);
+  static EvaluationInfo Describe(const TaskRow& task, const EvaluationRow& row,
+                                 const VersionRow& version);
   // Summaries of a round's metrics; none if they were suppressed.
   Result<std::vector<MetricSummary>> Summaries(const TaskRow& task,
                                                const RoundRow& row);

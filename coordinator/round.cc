@@ -146,17 +146,22 @@ void Round::OnEvent(const Tick&, Time now, Actions& actions) {
     if (DrawIsDue(now)) Draw(now, actions);
     return;
   }
+  const bool evaluates = config_.mode == RoundMode::kEvaluate;
+  const std::string least =
+      (evaluates ? "min_devices is " : "min_updates is ") +
+      Count(config_.min_updates);
   if (accepted_ >= config_.min_updates) {
     Enter(RoundState::kClosing, "", actions);
   } else if (members_.empty()) {
     Enter(RoundState::kAbandoned,
           "only " + Count(seen_.size()) + " devices checked in before the " +
-              "round deadline, min_updates is " + Count(config_.min_updates),
+              "round deadline, " + least,
           actions);
   } else {
     Enter(RoundState::kAbandoned,
-          "only " + Count(accepted_) + " updates arrived before the round " +
-              "deadline, min_updates is " + Count(config_.min_updates),
+          "only " + Count(accepted_) +
+              (evaluates ? " evaluations" : " updates") +
+              " arrived before the round deadline, " + least,
           actions);
   }
 }

@@ -27,6 +27,9 @@
 // round is open. One device has at most one assignment, so with at most
 // `update_max` assignments no sum can exceed its bound.
 //
+// An evaluation round runs the same way: its updates are evaluations, what is
+// merged are metrics, and its commit makes no version.
+//
 // Round decides; it does not act. Step() takes what happened and the time, and
 // returns what the owner must do next. It reads no clock, takes no lock, draws
 // no unseeded number and touches no disk.
@@ -50,6 +53,7 @@ namespace selvage::coordinator {
 
 struct RoundConfig {
   uint64_t number = 0;  // from 1
+  RoundMode mode = RoundMode::kTrain;
   uint64_t seed = 0;    // the task's
   uint32_t cohort = 0;  // the goal: updates
   uint32_t min_updates = 0;

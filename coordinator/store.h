@@ -75,6 +75,17 @@ struct DeviceRow {
   Time enrolled{};
 };
 
+// What a task's measured versions have shown so far (coordinator/stopping.h).
+struct TaskProgress {
+  uint64_t measured = 0;       // versions; the rest means nothing while it is 0
+  uint64_t last_measured = 0;  // version
+  uint64_t best_version = 0;
+  double best_value = 0;
+  double reference = 0;  // that a value must better by more than min_delta
+  uint64_t stale = 0;    // measured versions since one did
+  friend bool operator==(const TaskProgress&, const TaskProgress&) = default;
+};
+
 struct TaskRow {
   uint64_t id = 0;  // given by the store, from 1, never reused
   std::string name;
@@ -90,7 +101,10 @@ struct TaskRow {
   uint64_t committed_rounds = 0;
   uint64_t abandoned_rounds = 0;
   uint64_t latest_version = 0;
-  uint64_t revision = 1;  // +1 with every change of the row
+  uint64_t revision = 1;          // +1 with every change of the row
+  uint64_t evaluated_rounds = 0;  // committed evaluation rounds
+  std::string end_reason;
+  TaskProgress progress;
 };
 
 struct VersionRow {
@@ -102,6 +116,16 @@ struct VersionRow {
   crypto::Digest master_digest;  // the float32 master as safetensors
   // What the strategy remembers (aggregation::ServerState); empty: nothing.
   crypto::Digest server_state_digest;
+  Time created{};
+};
+
+struct EvaluationRow {
+  uint64_t task_id = 0;
+  uint64_t version = 0;
+  std::string data_set;
+  crypto::Digest data_digest;
+  uint64_t example_count = 0;
+  std::vector<std::pair<std::string, double>> metrics;  // by name
   Time created{};
 };
 
@@ -130,6 +154,8 @@ struct RoundRow {
   uint64_t checked_in = 0;  // devices, so far as persisted
   uint64_t bytes_up = 0;    // of accepted updates
   Bytes metrics;  // MetricSums of a committed round; empty if suppressed
+  RoundMode mode = RoundMode::kTrain;
+  Bytes class_metrics;  // EvaluationSums of a committed evaluation round
 };
 
 struct HistoryRow {
@@ -156,7 +182,8 @@ struct AssignmentRow {
   Time lease_deadline{};  // for its computation
   Time expires{};         // the round's deadline
   AssignmentState state = AssignmentState::kLeased;
-  std::string reason;  // of kRejected and kAbandoned: for the funnel
+  std::string reason;             // of kRejected and kAbandoned: for the funnel
+  std::string device_class = {};  // of evaluation rounds
 };
 
 struct ReceiptRow {
@@ -188,6 +215,16 @@ struct CommittedRound {
   std::vector<std::pair<crypto::Digest, uint64_t>> artefacts;  // digest, size
   std::vector<crypto::Digest> references;
   bool finish_task = false;
+  std::string end_reason = {};  // with finish_task
+  std::optional<TaskProgress> progress = {};
+};
+
+struct EvaluatedRound {
+  Bytes metrics;        // empty: suppressed
+  Bytes class_metrics;  // likewise
+  bool finish_task = false;
+  std::string end_reason = {};  // with finish_task
+  std::optional<TaskProgress> progress = {};
 };
 
 // How many assignments of a round are in a state for a reason.
@@ -276,11 +313,26 @@ class Store {
                                    std::optional<uint64_t> revision, Time at,
                                    const RequestRow& request) = 0;
 
+  // RUNNING -> FINISHED, its open round -> ABANDONED (whatever its epoch), the
+  // round's key overwritten. FAILED_PRECONDITION if the task is not RUNNING.
+  virtual Result<TaskRow> FinishTask(uint64_t task_id, Time at,
+                                     const std::string& reason) = 0;
+
   virtual Result<VersionRow> GetVersion(uint64_t task_id, uint64_t version) = 0;
   // By version, from `first` on.
   virtual Result<std::vector<VersionRow>> ListVersions(uint64_t task_id,
                                                        uint64_t first,
                                                        uint32_t limit) = 0;
+
+  // Attaches an evaluation to a version and stores the task's progress, if
+  // given, in one transaction. ALREADY_EXISTS: this version has one on this
+  // data set; ABORTED unless the task has `revision`.
+  virtual Status AddEvaluation(const EvaluationRow& row,
+                               const std::optional<TaskProgress>& progress,
+                               uint64_t revision) = 0;
+  // Of one version, by data set.
+  virtual Result<std::vector<EvaluationRow>> ListEvaluations(
+      uint64_t task_id, uint64_t version) = 0;
 
   // --------------------------------------------------------------- rounds
   // Inserts a round in SELECTING. FAILED_PRECONDITION unless the task is
@@ -295,7 +347,8 @@ class Store {
                                                    uint32_t limit) = 0;
   // The round with the highest number, if there is one.
   virtual Result<std::optional<RoundRow>> LatestRound(uint64_t task_id) = 0;
-  // The committed round that measured a version: base_version == version.
+  // The committed round that measured a version: base_version == version; the
+  // first evaluation round, if there was one.
   virtual Result<std::optional<RoundRow>> RoundMeasuring(uint64_t task_id,
                                                          uint64_t version) = 0;
 
@@ -309,7 +362,13 @@ class Store {
   // task's next.
   virtual Status CommitRound(const RoundLease& lease,
                              const CommittedRound& result, Time at) = 0;
-  // `from` -> ABANDONED. The round key is overwritten.
+  // APPLYING -> COMMITTED of an evaluation round, which makes no version: its
+  // metrics, the task's evaluated_rounds and progress, the round key
+  // overwritten. ABORTED unless the round is APPLYING with this epoch.
+  virtual Status CommitEvaluation(const RoundLease& lease,
+                                  const EvaluatedRound& result, Time at) = 0;
+  // `from` -> ABANDONED. The round key is overwritten. Only training rounds
+  // count among the task's abandoned_rounds.
   virtual Status AbandonRound(const RoundLease& lease, RoundState from, Time at,
                               const std::string& reason) = 0;
   // In the order they happened.

@@ -8,9 +8,11 @@ selvage_library(coordinator
     ${CMAKE_CURRENT_LIST_DIR}/describe.cc
     ${CMAKE_CURRENT_LIST_DIR}/enrolment.cc
     ${CMAKE_CURRENT_LIST_DIR}/partial.cc
+    ${CMAKE_CURRENT_LIST_DIR}/evaluation_partial.cc
     ${CMAKE_CURRENT_LIST_DIR}/requests.cc
     ${CMAKE_CURRENT_LIST_DIR}/round.cc
     ${CMAKE_CURRENT_LIST_DIR}/round_result.cc
+    ${CMAKE_CURRENT_LIST_DIR}/stopping.cc
     ${CMAKE_CURRENT_LIST_DIR}/task_admin.cc
     ${CMAKE_CURRENT_LIST_DIR}/task_definition.cc
     ${CMAKE_CURRENT_LIST_DIR}/task_driver.cc

@@ -1,10 +1,14 @@
 #include "coordinator/task_admin.h"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "coordinator/requests.h"
 #include "coordinator/round_result.h"
+#include "coordinator/stopping.h"
 #include "plan/checkpoint.h"
 #include "plan/plan.h"
 
@@ -17,6 +21,45 @@ Status Missing(const Status& status, std::string_view what,
   if (status.code() != StatusCode::kNotFound) return status.WithContext(what);
   return NotFound(std::string(what) + " " + digest.ToHex() +
                   " was not uploaded");
+}
+
+constexpr int kAttemptsMax = 8;
+
+Status CheckEvaluation(const EvaluationInfo& evaluation) {
+  const std::string& name = evaluation.data_set;
+  const bool named =
+      !name.empty() && name.size() <= 64 &&
+      name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-.") ==
+          std::string::npos;
+  if (!named) {
+    return InvalidArgument("data_set must be 1..64 of a-z, 0-9, _, - and .");
+  }
+  if (evaluation.data_digest.empty()) {
+    return InvalidArgument("data_digest is empty");
+  }
+  if (evaluation.example_count == 0) {
+    return InvalidArgument("example_count is 0");
+  }
+  if (evaluation.metrics.empty()) return InvalidArgument("metrics is empty");
+  return OkStatus();
+}
+
+Status CheckMetricNames(const EvaluationInfo& evaluation,
+                        const std::vector<std::string>& metrics) {
+  std::set<std::string> seen;
+  for (const auto& [name, value] : evaluation.metrics) {
+    if (std::find(metrics.begin(), metrics.end(), name) == metrics.end()) {
+      return InvalidArgument("metrics names " + name + ", which task " +
+                             evaluation.task + " does not have");
+    }
+    if (!seen.insert(name).second) {
+      return InvalidArgument("metrics names " + name + " twice");
+    }
+    if (!std::isfinite(value)) {
+      return InvalidArgument("metric " + name + " is not finite");
+    }
+  }
+  return OkStatus();
 }
 
 }  // namespace
@@ -289,6 +332,99 @@ Result<Page<ModelVersionInfo>> TaskAdmin::ListModelVersions(
     result.next_page_token = std::to_string(rows.back().version + 1);
   }
   return result;
+}
+
+Result<ModelVersionInfo> TaskAdmin::GetBestModelVersion(
+    const std::string& task) {
+  SELVAGE_ASSIGN_OR_RETURN(const TaskRow row, deps_.store.GetTask(task));
+  if (row.progress.measured == 0) {
+    return FailedPrecondition("no version of task " + task +
+                              " was measured yet: there is no best one");
+  }
+  return GetModelVersion(task, row.progress.best_version);
+}
+
+Result<TaskAdmin::Evaluated> TaskAdmin::AddEvaluation(
+    const EvaluationInfo& evaluation) {
+  Store& store = deps_.store;
+  SELVAGE_RETURN_IF_ERROR(CheckEvaluation(evaluation));
+  const std::string what = "version " + std::to_string(evaluation.version) +
+                           " of task " + evaluation.task;
+  for (int attempt = 1;; ++attempt) {
+    SELVAGE_ASSIGN_OR_RETURN(const TaskRow task,
+                             store.GetTask(evaluation.task));
+    const Result<VersionRow> version =
+        store.GetVersion(task.id, evaluation.version);
+    if (version.status().code() == StatusCode::kNotFound) {
+      return NotFound("there is no " + what);
+    }
+    if (!version.ok()) return version.status();
+    if (version->master_digest != evaluation.model_digest) {
+      return FailedPrecondition("model_digest is " +
+                                evaluation.model_digest.ToHex() + ", " + what +
+                                " has " + version->master_digest.ToHex());
+    }
+    SELVAGE_ASSIGN_OR_RETURN(const TaskDefinition definition,
+                             LoadDefinition(task, deps_.blobs));
+    SELVAGE_RETURN_IF_ERROR(
+        CheckMetricNames(evaluation, definition.program.metrics));
+    SELVAGE_ASSIGN_OR_RETURN(
+        const std::vector<EvaluationRow> known,
+        store.ListEvaluations(task.id, evaluation.version));
+    EvaluationRow row;
+    row.task_id = task.id;
+    row.version = evaluation.version;
+    row.data_set = evaluation.data_set;
+    row.data_digest = evaluation.data_digest;
+    row.example_count = evaluation.example_count;
+    row.metrics = evaluation.metrics;
+    std::sort(row.metrics.begin(), row.metrics.end());
+    row.created = store.Now();
+    for (const EvaluationRow& one : known) {
+      if (one.data_set != row.data_set) continue;
+      if (one.data_digest == row.data_digest && one.metrics == row.metrics &&
+          one.example_count == row.example_count) {
+        return Evaluated{Describer::Describe(task, one, *version), 0};
+      }
+      return AlreadyExists(what + " has another evaluation on data set " +
+                           row.data_set);
+    }
+    if (known.size() >= kEvaluationsMax) {
+      return ResourceExhausted(what + " has " + std::to_string(known.size()) +
+                               " evaluations, the limit is " +
+                               std::to_string(kEvaluationsMax));
+    }
+    const plan::EvaluateSpec& spec = definition.spec.evaluate;
+    std::optional<TaskProgress> progress;
+    if (spec.source == plan::KeyMetricSource::kServer &&
+        spec.data_set == row.data_set) {
+      for (const auto& [name, value] : row.metrics) {
+        if (name != definition.key_metric) continue;
+        progress = Observe(spec, row.version, value, task.progress);
+      }
+    }
+    const Status added = store.AddEvaluation(row, progress, task.revision);
+    // A round ended, or another evaluation came: look again.
+    const bool raced = added.code() == StatusCode::kAborted ||
+                       added.code() == StatusCode::kAlreadyExists;
+    if (raced && attempt < kAttemptsMax) continue;
+    SELVAGE_RETURN_IF_ERROR(added);
+
+    Evaluated done{Describer::Describe(task, row, *version), 0};
+    const std::optional<std::string> end =
+        progress.has_value() ? EarlyEnd(definition, *progress) : std::nullopt;
+    if (end.has_value() && task.state == TaskState::kRunning) {
+      const Status finished =
+          store.FinishTask(task.id, store.Now(), *end).status();
+      // If the task ended meanwhile, it ended for another reason.
+      if (finished.ok()) {
+        done.finished_task = task.id;
+      } else if (finished.code() != StatusCode::kFailedPrecondition) {
+        return finished;
+      }
+    }
+    return done;
+  }
 }
 
 }  // namespace selvage::coordinator

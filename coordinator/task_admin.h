@@ -54,6 +54,13 @@ class TaskAdmin {
   Result<Page<ModelVersionInfo>> ListModelVersions(const std::string& task,
                                                    const PageRequest& page);
 
+  Result<ModelVersionInfo> GetBestModelVersion(const std::string& task);
+  struct Evaluated {
+    EvaluationInfo info;
+    uint64_t finished_task = 0;  // its id, if this ended it
+  };
+  Result<Evaluated> AddEvaluation(const EvaluationInfo& evaluation);
+
  private:
   // The program and, for an archive, its code, as uploaded.
   Result<plan::Program> ReadProgram(const crypto::Digest& digest);

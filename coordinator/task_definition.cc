@@ -27,22 +27,34 @@ uint64_t UpdateMax(const plan::TaskSpec& spec) {
 
 }  // namespace
 
-RoundConfig TaskDefinition::ConfigOf(uint64_t round) const {
+RoundConfig TaskDefinition::ConfigOf(uint64_t round, RoundMode mode) const {
   const plan::StrategySpec& strategy = spec.strategy;
   RoundConfig config;
   config.number = round;
+  config.mode = mode;
   config.seed = spec.seed;
-  config.cohort = static_cast<uint32_t>(strategy.cohort);
-  config.min_updates = static_cast<uint32_t>(spec.MinUpdates());
-  config.slot_count = static_cast<uint32_t>(spec.SlotCount());
-  config.available_min = static_cast<uint32_t>(
-      std::max(spec.SlotCount(), strategy.min_available_nodes));
-  config.update_max = layout.update_count_max;
-  config.round_deadline = strategy.round_deadline;
-  config.compute_deadline = strategy.round_deadline / 2;
-  config.selection_window = strategy.selection_window > Duration::zero()
-                                ? strategy.selection_window
-                                : strategy.round_deadline / 2;
+  if (mode == RoundMode::kEvaluate) {
+    config.cohort = static_cast<uint32_t>(spec.EvaluationCohort());
+    config.min_updates = static_cast<uint32_t>(spec.MinEvaluations());
+    config.slot_count = static_cast<uint32_t>(spec.EvaluationSlotCount());
+    config.available_min = config.slot_count;
+    config.update_max = kAssignmentsPerSlot * uint64_t{config.slot_count};
+    config.round_deadline = spec.EvaluationDeadline();
+  } else {
+    config.cohort = static_cast<uint32_t>(strategy.cohort);
+    config.min_updates = static_cast<uint32_t>(spec.MinUpdates());
+    config.slot_count = static_cast<uint32_t>(spec.SlotCount());
+    config.available_min = static_cast<uint32_t>(
+        std::max(spec.SlotCount(), strategy.min_available_nodes));
+    config.update_max = layout.update_count_max;
+    config.round_deadline = strategy.round_deadline;
+  }
+  config.compute_deadline = config.round_deadline / 2;
+  config.selection_window = config.round_deadline / 2;
+  if (strategy.selection_window > Duration::zero()) {
+    config.selection_window =
+        std::min(strategy.selection_window, config.round_deadline);
+  }
   return config;
 }
 

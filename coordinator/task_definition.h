@@ -27,7 +27,7 @@ struct TaskDefinition {
   uint64_t update_size_bytes = 0;  // encoded
   std::string key_metric;          // explicit
 
-  RoundConfig ConfigOf(uint64_t round) const;
+  RoundConfig ConfigOf(uint64_t round, RoundMode mode) const;
 };
 
 // INVALID_ARGUMENT if spec and program do not go together (plan::MakePlan), or

@@ -27,9 +27,13 @@ TaskDriver::TaskDriver(const Context& context, TaskRow row,
 
 // -------------------------------------------------------------- any thread
 
-bool TaskDriver::Wants(const std::string& device) const {
+bool TaskDriver::Wants(const std::string& device,
+                       const DeviceTraits& traits) const {
   MutexLock lock(mu_);
-  return round_.has_value() && round_->Wants(device);
+  if (!round_.has_value()) return false;
+  const bool able =
+      round_->config().mode == RoundMode::kTrain || traits.evaluates;
+  return able && round_->Wants(device);
 }
 
 UploadSink::Door TaskDriver::DoorOf(uint64_t round) const {
@@ -38,7 +42,9 @@ UploadSink::Door TaskDriver::DoorOf(uint64_t round) const {
   if (closed_ || round <= last_ended_) return Door::kClosed;
   if (!round_.has_value()) return Door::kUnavailable;
   if (round_->config().number != round) return Door::kClosed;
-  return round_->open() ? Door::kOpen : Door::kClosed;
+  if (!round_->open()) return Door::kClosed;
+  return round_->config().mode == RoundMode::kEvaluate ? Door::kEvaluates
+                                                       : Door::kOpen;
 }
 
 uint64_t TaskDriver::CheckInCount(uint64_t round) const {
@@ -54,12 +60,16 @@ void TaskDriver::SetRound(std::optional<Round> round) {
 
 // ------------------------------------------------------------------ inputs
 
-void TaskDriver::OnCheckIn(const DeviceIdentity& device, CheckInAnswer answer,
-                           CheckInCallback done) {
-  check_ins_.push_back({device, std::move(answer), std::move(done)});
+void TaskDriver::OnCheckIn(const DeviceIdentity& device, DeviceTraits traits,
+                           CheckInAnswer answer, CheckInCallback done) {
+  check_ins_.push_back(
+      {device, std::move(traits), std::move(answer), std::move(done)});
 }
 
 void TaskDriver::OnUpload(VerifiedUpload upload) {
+  if (const auto it = classes_.find(upload.device_id); it != classes_.end()) {
+    upload.device_class = it->second;
+  }
   batch_.Add(std::move(upload), context_.deps.store.Now());
 }
 
@@ -158,7 +168,16 @@ Status TaskDriver::HandleEvents(Time now) {
 }
 
 Status TaskDriver::HandleCheckIns(Time now) {
+  const bool evaluates = round()->config().mode == RoundMode::kEvaluate;
   for (WaitingCheckIn& waiting : check_ins_) {
+    if (evaluates) {
+      // The round may have become one since the device was let in.
+      if (!waiting.traits.evaluates) continue;
+      classes_.emplace(waiting.device.device_id,
+                       waiting.traits.device_class.empty()
+                           ? "unknown"
+                           : waiting.traits.device_class);
+    }
     Step(CheckedIn{waiting.device.device_id}, now);
     const auto* answer = std::get_if<AnswerCheckIn>(&actions_.back());
     SELVAGE_CHECK(answer != nullptr);
@@ -181,9 +200,10 @@ bool TaskDriver::FlushIsDue(Time now, bool drain) const {
 }
 
 Status TaskDriver::Flush(Time now) {
-  UploadBatch::Flushed flushed = batch_.Flush(
-      {*definition_, context_.deps.store, context_.deps.blobs,
-       context_.deps.random, round_key_, lease_, context_.options.pace, now});
+  UploadBatch::Flushed flushed =
+      batch_.Flush({*definition_, context_.deps.store, context_.deps.blobs,
+                    context_.deps.random, round_key_, lease_,
+                    context_.options.pace, now, round()->config().mode});
   Status status = flushed.status;
   if (!flushed.accepted.empty()) {
     partials_.push_back(flushed.partial_id);
@@ -225,6 +245,7 @@ Assignment TaskDriver::AssignmentFor(const DeviceIdentity& device,
   assignment.id = context_.tickets.AssignmentId(lease_.key, device);
   assignment.task = row_.name;
   assignment.round = lease_.key.number;
+  assignment.mode = round()->config().mode;
   assignment.plan_digest = row_.plan_digest;
   assignment.plan_signature = row_.plan_signature;
   assignment.checkpoint_digest = base_.checkpoint_digest;
@@ -244,7 +265,7 @@ RetryWindow TaskDriver::CandidateWindow() const {
   const CoordinatorOptions& options = context_.options;
   const Duration most = std::min(
       options.pace.max,
-      std::clamp(definition_->spec.strategy.round_deadline / 600,
+      std::clamp(round()->config().round_deadline / 600,
                  options.candidate_retry_min, options.candidate_retry_max));
   return {most / 2, most};
 }
@@ -305,6 +326,9 @@ Status TaskDriver::Persist(Time now) {
       row.device_id = assign->device;
       row.lease_deadline = assign->lease_deadline;
       row.expires = round()->deadline();
+      if (const auto it = classes_.find(assign->device); it != classes_.end()) {
+        row.device_class = it->second;
+      }
     } else if (const auto* expire = std::get_if<Expire>(&action)) {
       SELVAGE_RETURN_IF_ERROR(PersistAssignments(assignments));
       expiries.push_back(
@@ -346,6 +370,7 @@ Status TaskDriver::PersistState(const EnterState& enter, Time now) {
                              "round_state",
                              {{"task", row_.name},
                               {"round", lease_.key.number},
+                              {"mode", RoundModeName(round()->config().mode)},
                               {"state", RoundStateName(enter.state)},
                               {"accepted", round()->accepted()},
                               {"reason", enter.reason}});

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,6 +28,12 @@
 #include "coordinator/upload_ingest.h"
 
 namespace selvage::coordinator {
+
+// What a device said of itself when it checked in.
+struct DeviceTraits {
+  std::string device_class;
+  bool evaluates = false;  // may be given an evaluation
+};
 
 using CheckInCallback = std::function<void(Result<CheckInAnswer>)>;
 
@@ -52,15 +59,16 @@ class TaskDriver {
 
   // ---------------------------------------------------------- any thread
   // False: a check-in of this device would change nothing.
-  bool Wants(const std::string& device) const SELVAGE_EXCLUDES(mu_);
+  bool Wants(const std::string& device, const DeviceTraits& traits) const
+      SELVAGE_EXCLUDES(mu_);
   UploadSink::Door DoorOf(uint64_t round) const SELVAGE_EXCLUDES(mu_);
   // Devices the open round has seen so far.
   uint64_t CheckInCount(uint64_t round) const SELVAGE_EXCLUDES(mu_);
 
   // -------------------------------------------------------------- worker
   // Nothing is answered before Advance().
-  void OnCheckIn(const DeviceIdentity& device, CheckInAnswer answer,
-                 CheckInCallback done);
+  void OnCheckIn(const DeviceIdentity& device, DeviceTraits traits,
+                 CheckInAnswer answer, CheckInCallback done);
   void OnUpload(VerifiedUpload upload);
   void OnEvent(uint64_t round, const RoundEvent& event);
   void OnGaveUp(uint64_t round, const std::string& device,
@@ -85,6 +93,7 @@ class TaskDriver {
  private:
   struct WaitingCheckIn {
     DeviceIdentity device;
+    DeviceTraits traits;
     CheckInAnswer answer;
     CheckInCallback done;
     CheckInVerdict verdict = CheckInVerdict::kNothing;
@@ -107,7 +116,10 @@ class TaskDriver {
   Status PersistAssignments(std::vector<AssignmentRow>& rows);
   Status PersistExpiries(std::vector<Store::AssignmentChange>& changes);
 
-  Status OpenRound(uint64_t number, Time now);
+  // What follows the rounds that have ended: a round, or the task's end.
+  Status OpenNext(uint64_t number, bool after_training, Time now);
+  Status OpenRound(uint64_t number, RoundMode mode, Time now);
+  Status FinishTask(const std::string& reason, Time now);
   Status RestoreRound(const RoundRow& row);
   Status HandleEvents(Time now);
   Status HandleCheckIns(Time now);
@@ -117,6 +129,10 @@ class TaskDriver {
   // CLOSING and APPLYING: from partials to a committed version.
   Status Finish(Time now);
   Status Commit(Time now);
+  Status FinishEvaluation(Time now);
+  // The task's progress after a round with these metrics of its base version.
+  std::optional<TaskProgress> ProgressAfter(
+      const aggregation::MetricSums& metrics) const;
   // After COMMITTED or ABANDONED: the partials' blobs go.
   Status EndRound(Time now);
 
@@ -146,7 +162,9 @@ class TaskDriver {
   RoundState durable_state_ = RoundState::kSelecting;
   crypto::SecretBytes round_key_{0};
   std::vector<std::string> partials_;  // sealed blobs of the current round
-  std::optional<RoundSums> sums_;      // between CLOSING and the commit
+  // Classes of the devices of an evaluation round, by device id.
+  std::map<std::string, std::string> classes_;
+  std::optional<RoundSums> sums_;  // between CLOSING and the commit
   std::vector<RoundAction> actions_;
   std::vector<WaitingCheckIn> check_ins_;
   std::vector<WaitingEvent> events_;

@@ -2,7 +2,9 @@
 #include <utility>
 
 #include "base/check.h"
+#include "coordinator/evaluation_partial.h"
 #include "coordinator/round_result.h"
+#include "coordinator/stopping.h"
 #include "coordinator/task_driver.h"
 #include "crypto/aead.h"
 
@@ -54,7 +56,7 @@ Status TaskDriver::Recover(Time now) {
   }
   SELVAGE_ASSIGN_OR_RETURN(const std::optional<RoundRow> latest,
                            store.LatestRound(task_id_));
-  if (!latest.has_value()) return OpenRound(1, now);
+  if (!latest.has_value()) return OpenNext(1, false, now);
   if (latest->state == RoundState::kCommitted ||
       latest->state == RoundState::kAbandoned) {
     {
@@ -64,33 +66,60 @@ Status TaskDriver::Recover(Time now) {
     context_.outcomes.Put(latest->key, latest->state == RoundState::kCommitted
                                            ? OutcomeState::kCommitted
                                            : OutcomeState::kAbandoned);
-    return OpenRound(latest->key.number + 1, now);
+    return OpenNext(latest->key.number + 1,
+                    latest->mode == RoundMode::kTrain &&
+                        latest->state == RoundState::kCommitted,
+                    now);
   }
   return RestoreRound(*latest);
 }
 
-Status TaskDriver::OpenRound(uint64_t number, Time now) {
+Status TaskDriver::OpenNext(uint64_t number, bool after_training, Time now) {
+  const plan::TaskSpec& spec = definition_->spec;
+  if (const auto reason = EarlyEnd(*definition_, row_.progress)) {
+    return FinishTask(*reason, now);
+  }
+  if (after_training && EvaluationIsDue(spec, row_.committed_rounds)) {
+    return OpenRound(number, RoundMode::kEvaluate, now);
+  }
+  if (const auto reason = RoundsAreDone(spec, row_.committed_rounds)) {
+    return FinishTask(*reason, now);
+  }
+  return OpenRound(number, RoundMode::kTrain, now);
+}
+
+Status TaskDriver::FinishTask(const std::string& reason, Time now) {
+  SELVAGE_ASSIGN_OR_RETURN(
+      row_, context_.deps.store.FinishTask(task_id_, now, reason));
+  End();
+  return OkStatus();
+}
+
+Status TaskDriver::OpenRound(uint64_t number, RoundMode mode, Time now) {
   const CoordinatorDependencies& deps = context_.deps;
   SELVAGE_ASSIGN_OR_RETURN(
       base_, deps.store.GetVersion(task_id_, row_.latest_version));
   RoundRow row;
   row.key = {task_id_, number};
+  row.mode = mode;
   row.base_version = base_.version;
   row.opened = now;
   round_key_ = crypto::NewAeadKey(deps.random);
   SELVAGE_ASSIGN_OR_RETURN(
       row.wrapped_key,
       WrapRoundKey(deps.wrapping_key, round_key_, row.key, deps.random));
-  SELVAGE_ASSIGN_OR_RETURN(Round round,
-                           Round::Create(definition_->ConfigOf(number), now));
+  SELVAGE_ASSIGN_OR_RETURN(
+      Round round, Round::Create(definition_->ConfigOf(number, mode), now));
   SELVAGE_RETURN_IF_ERROR(deps.store.OpenRound(row));
   lease_ = {row.key, row.epoch};
   durable_state_ = row.state;
   partials_.clear();
+  classes_.clear();
   SetRound(std::move(round));
   deps.events.Write(LogLevel::kInfo, "round_state",
                     {{"task", row_.name},
                      {"round", number},
+                     {"mode", RoundModeName(mode)},
                      {"state", RoundStateName(row.state)},
                      {"base_version", base_.version}});
   return OkStatus();
@@ -110,10 +139,14 @@ Status TaskDriver::RestoreRound(const RoundRow& row) {
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<AssignmentRecord> assignments,
                            deps.store.ListAssignments(row.key));
   std::map<std::string, Round::Member> members;
+  classes_.clear();
   for (const AssignmentRecord& record : assignments) {
     const AssignmentRow& assignment = record.assignment;
     members[assignment.device_id] = {MemberStateOf(assignment.state),
                                      assignment.lease_deadline};
+    if (!assignment.device_class.empty()) {
+      classes_[assignment.device_id] = assignment.device_class;
+    }
   }
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<PartialRow> partials,
                            deps.store.ListPartials(row.key));
@@ -121,8 +154,8 @@ Status TaskDriver::RestoreRound(const RoundRow& row) {
   for (const PartialRow& partial : partials) partials_.push_back(partial.id);
   SELVAGE_ASSIGN_OR_RETURN(
       Round round,
-      Round::Restore(definition_->ConfigOf(row.key.number), row.opened,
-                     current.state, std::move(members)));
+      Round::Restore(definition_->ConfigOf(row.key.number, row.mode),
+                     row.opened, current.state, std::move(members)));
   durable_state_ = current.state;
   deps.events.Write(LogLevel::kInfo, "round_restored",
                     {{"task", row_.name},
@@ -136,6 +169,9 @@ Status TaskDriver::RestoreRound(const RoundRow& row) {
 
 Status TaskDriver::Finish(Time now) {
   const auto advance = [&]() -> Status {
+    if (round()->config().mode == RoundMode::kEvaluate) {
+      return FinishEvaluation(now);
+    }
     if (round()->state() == RoundState::kClosing ||
         (round()->state() == RoundState::kApplying && !sums_.has_value())) {
       SELVAGE_ASSIGN_OR_RETURN(
@@ -176,6 +212,10 @@ Status TaskDriver::Commit(Time now) {
   result.metrics = ReleasableMetrics(
       sums_->metrics,
       static_cast<uint64_t>(definition_->spec.privacy.min_cohort));
+  // Evaluation rounds, where there are any, are the ones that count.
+  if (definition_->spec.evaluate.every == 0 && !result.metrics.empty()) {
+    result.progress = ProgressAfter(sums_->metrics);
+  }
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<double> mean,
                            std::move(sums_->sum).FinishMean());
   sums_.reset();
@@ -200,10 +240,67 @@ Status TaskDriver::Commit(Time now) {
   result.version.server_state_digest = artefacts.server_state_digest;
   result.artefacts = std::move(artefacts.artefacts);
   result.references = std::move(artefacts.references);
-  result.finish_task =
-      row_.committed_rounds + 1 >=
-      static_cast<uint64_t>(definition_->spec.strategy.num_rounds);
+  const uint64_t committed_rounds = row_.committed_rounds + 1;
+  std::optional<std::string> end =
+      EarlyEnd(*definition_, result.progress.value_or(row_.progress));
+  if (!end.has_value() &&
+      !EvaluationIsDue(definition_->spec, committed_rounds)) {
+    end = RoundsAreDone(definition_->spec, committed_rounds);
+  }
+  result.finish_task = end.has_value();
+  result.end_reason = end.value_or("");
   const Status committed = deps.store.CommitRound(lease_, result, now);
+  if (!committed.ok()) {
+    // The store knows where the round stands: nothing here is final.
+    return IsFinal(committed) ? Aborted(committed.ToString()) : committed;
+  }
+  Step(VersionCommitted{}, now);
+  return Persist(now);
+}
+
+std::optional<TaskProgress> TaskDriver::ProgressAfter(
+    const aggregation::MetricSums& metrics) const {
+  const plan::TaskSpec& spec = definition_->spec;
+  if (spec.evaluate.source != plan::KeyMetricSource::kDevices) {
+    return std::nullopt;
+  }
+  const std::optional<double> value = KeyMetricOf(
+      *definition_, metrics, static_cast<uint64_t>(spec.privacy.min_cohort));
+  if (!value.has_value()) return std::nullopt;
+  return Observe(spec.evaluate, base_.version, *value, row_.progress);
+}
+
+Status TaskDriver::FinishEvaluation(Time now) {
+  Store& store = context_.deps.store;
+  const auto min_cohort =
+      static_cast<uint64_t>(definition_->spec.privacy.min_cohort);
+  SELVAGE_ASSIGN_OR_RETURN(aggregation::EvaluationSums sums,
+                           MergeEvaluations(*definition_, lease_.key, store,
+                                            context_.deps.blobs, round_key_));
+  if (round()->accepted() != sums.device_count()) {
+    return DataLoss("the sum holds " + std::to_string(sums.device_count()) +
+                    " evaluations, acknowledged were " +
+                    std::to_string(round()->accepted()));
+  }
+  if (round()->state() == RoundState::kClosing) {
+    Step(SumsMerged{}, now);
+    SELVAGE_RETURN_IF_ERROR(Persist(now));
+  }
+  EvaluatedRound result;
+  result.metrics = ReleasableMetrics(sums.total(), min_cohort);
+  if (!result.metrics.empty()) {
+    result.progress = ProgressAfter(sums.total());
+    sums.Suppress(min_cohort);
+    result.class_metrics = sums.Serialize();
+  }
+  std::optional<std::string> end =
+      EarlyEnd(*definition_, result.progress.value_or(row_.progress));
+  if (!end.has_value()) {
+    end = RoundsAreDone(definition_->spec, row_.committed_rounds);
+  }
+  result.finish_task = end.has_value();
+  result.end_reason = end.value_or("");
+  const Status committed = store.CommitEvaluation(lease_, result, now);
   if (!committed.ok()) {
     // The store knows where the round stands: nothing here is final.
     return IsFinal(committed) ? Aborted(committed.ToString()) : committed;

@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "coordinator/evaluation_partial.h"
 #include "coordinator/partial.h"
 
 namespace selvage::coordinator {
@@ -34,6 +35,22 @@ Result<RoundSums> SumOf(const TaskDefinition& definition,
     SELVAGE_RETURN_IF_ERROR(metrics.Add(upload.metrics));
   }
   return RoundSums{std::move(sum), std::move(metrics)};
+}
+
+Result<Bytes> SealedSumOf(const UploadBatch::Context& context,
+                          const std::string& id, const Uploads& uploads) {
+  if (context.mode == RoundMode::kEvaluate) {
+    aggregation::EvaluationSums sums(context.definition.program.metrics.size());
+    for (const VerifiedUpload& upload : uploads) {
+      SELVAGE_RETURN_IF_ERROR(sums.Add(upload.device_class, upload.metrics));
+    }
+    return SealEvaluation(context.round_key, context.lease.key, id, sums,
+                          context.random);
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const RoundSums sums,
+                           SumOf(context.definition, uploads));
+  return SealPartial(context.round_key, context.lease.key, id, sums,
+                     context.random);
 }
 
 // Moves the uploads that `keep` refuses to the end of `dropped`.
@@ -136,8 +153,6 @@ UploadBatch::Flushed UploadBatch::Flush(const Context& context) {
   }
 
   const auto commit = [&]() -> Result<std::vector<std::string>> {
-    SELVAGE_ASSIGN_OR_RETURN(const RoundSums sums,
-                             SumOf(context.definition, uploads));
     PartialRow partial;
     partial.id = NewPartialId(context.random);
     partial.round = context.lease.key;
@@ -152,8 +167,7 @@ UploadBatch::Flushed UploadBatch::Flush(const Context& context) {
       row.created = context.now;
     }
     SELVAGE_ASSIGN_OR_RETURN(const Bytes sealed,
-                             SealPartial(context.round_key, partial.round,
-                                         partial.id, sums, context.random));
+                             SealedSumOf(context, partial.id, uploads));
     SELVAGE_RETURN_IF_ERROR(context.blobs.PutSealed(partial.id, sealed));
     Result<std::vector<std::string>> conflicts =
         context.store.CommitPartial(context.lease, partial, receipts);

@@ -31,6 +31,7 @@ struct VerifiedUpload {
   plan::CodecName codec = plan::CodecName::kFloat16;
   uint32_t weight = 1;
   std::vector<aggregation::MetricValue> metrics;
+  std::string device_class = {};  // of an evaluation
   ByteBudget::Share share;
   ReceiptCallback done;
 };
@@ -75,6 +76,7 @@ class UploadBatch {
     RoundLease lease;
     RetryWindow retry;
     Time now{};
+    RoundMode mode = RoundMode::kTrain;
   };
   struct Flushed {
     // OK, or why nothing could be made durable: then every answer is that, and

@@ -75,6 +75,43 @@ std::optional<Receipt> UploadIngest::CheckHeader(
   return std::nullopt;
 }
 
+std::optional<Receipt> UploadIngest::CheckEvaluation(
+    const TaskDefinition& definition, const UploadHeader& header) {
+  if (header.size_bytes != 0) {
+    return Rejection(RejectReason::kBadSize,
+                     "size is " + std::to_string(header.size_bytes) +
+                         " bytes, an evaluation has none");
+  }
+  if (header.weight != 1) {
+    return Rejection(RejectReason::kBadWeight,
+                     "weight is " + std::to_string(header.weight) +
+                         ", that of an evaluation is 1");
+  }
+  if (!header.scalars.empty()) {
+    return Rejection(RejectReason::kBadScalars,
+                     std::to_string(header.scalars.size()) +
+                         " scalars, an evaluation has none");
+  }
+  aggregation::MetricSums probe(definition.program.metrics.size());
+  if (const Status added = probe.Add(header.metrics); !added.ok()) {
+    return Rejection(RejectReason::kBadMetrics, std::string(added.message()));
+  }
+  const bool any =
+      std::any_of(header.metrics.begin(), header.metrics.end(),
+                  [](const auto& metric) { return metric.count > 0; });
+  if (!any) {
+    return Rejection(RejectReason::kBadMetrics,
+                     "the metrics are of no example");
+  }
+  const crypto::Digest digest = aggregation::DigestOf(header.metrics);
+  if (digest != header.digest) {
+    return Rejection(RejectReason::kBadDigest,
+                     "the metrics have digest " + digest.ToHex() +
+                         ", announced was " + header.digest.ToHex());
+  }
+  return std::nullopt;
+}
+
 std::optional<Receipt> UploadIngest::CheckBytes(
     const TaskDefinition& definition, const UploadHeader& header,
     ByteSpan bytes) {
@@ -220,7 +257,10 @@ Result<std::optional<BegunUpload>> UploadIngest::TryBegin(
     return Answer(
         Receipt{ReceiptStatus::kLate, RejectReason::kNone, "", retry});
   }
-  if (const std::optional<Receipt> refusal = CheckHeader(*definition, header)) {
+  const bool evaluation = door == UploadSink::Door::kEvaluates;
+  if (const std::optional<Receipt> refusal =
+          evaluation ? CheckEvaluation(*definition, header)
+                     : CheckHeader(*definition, header)) {
     SELVAGE_ASSIGN_OR_RETURN(
         const Receipt receipt,
         Refuse(*round, device.device_id, header, *refusal));
@@ -248,14 +288,17 @@ Result<std::optional<BegunUpload>> UploadIngest::TryBegin(
     }
     if (ticket.upload_id == 0) {
       if (line == Line::kJoins && !waiting_.empty()) return Answer();
-      ByteBudget::Share share = budget_.Take(
-          header.size_bytes + std::min(header.size_bytes, kTransportBytesMax));
+      // An evaluation is in flight, too.
+      ByteBudget::Share share = budget_.Take(std::max<uint64_t>(
+          1,
+          header.size_bytes + std::min(header.size_bytes, kTransportBytesMax)));
       if (share.empty()) return Answer();
       auto staging = std::make_shared<Staging>();
       staging->header = header;
       staging->round = *round;
       staging->device_id = device.device_id;
       staging->definition = definition;
+      staging->evaluation = evaluation;
       staging->share = std::move(share);
       Entry entry;
       entry.staging = std::move(staging);
@@ -338,7 +381,8 @@ void UploadIngest::Finish(uint64_t upload_id, ReceiptCallback done) {
     digest = std::move(staging->hasher).Finish();
   }
   // A damaged transfer is not the device's last word: it may send it again.
-  if (bytes.size() != header.size_bytes || digest != header.digest) {
+  if (bytes.size() != header.size_bytes ||
+      (!staging->evaluation && digest != header.digest)) {
     sink_.Post(staging->round, UploadBroke{staging->device_id});
     done(bytes.size() != header.size_bytes
              ? Rejection(RejectReason::kBadSize,
@@ -353,7 +397,9 @@ void UploadIngest::Finish(uint64_t upload_id, ReceiptCallback done) {
     return;
   }
   if (const std::optional<Receipt> refusal =
-          CheckBytes(*staging->definition, header, bytes)) {
+          staging->evaluation
+              ? std::nullopt
+              : CheckBytes(*staging->definition, header, bytes)) {
     const Result<Receipt> answer =
         Refuse(staging->round, staging->device_id, header, *refusal);
     done(answer.ok() ? answer

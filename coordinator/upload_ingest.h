@@ -32,6 +32,7 @@ class UploadSink {
 
   enum class Door {
     kOpen,         // the round takes updates
+    kEvaluates,    // the round takes evaluations
     kClosed,       // it never will again: LATE
     kUnavailable,  // the store is not well: try again
   };
@@ -93,6 +94,7 @@ class UploadIngest {
     RoundKey round;
     std::string device_id;
     std::shared_ptr<const TaskDefinition> definition;
+    bool evaluation = false;
     ByteBudget::Share share;
     Mutex mu;
     // The one stream that may append; 0 once the bytes were taken.
@@ -117,6 +119,9 @@ class UploadIngest {
   // OK, or why the header cannot be what the plan asks for.
   static std::optional<Receipt> CheckHeader(const TaskDefinition& definition,
                                             const UploadHeader& header);
+  // The same for an evaluation, which is all in its header.
+  static std::optional<Receipt> CheckEvaluation(
+      const TaskDefinition& definition, const UploadHeader& header);
   // The same for the bytes.
   static std::optional<Receipt> CheckBytes(const TaskDefinition& definition,
                                            const UploadHeader& header,

@@ -32,6 +32,15 @@ Status Watchers::Extend(const TaskRow& task, const std::string& key_metric,
         return OkStatus();
       }
       history.next_round = round.key.number + 1;
+      // One curve of one kind: evaluation rounds, where there are any.
+      if (round.mode != RoundMode::kEvaluate && task.evaluated_rounds > 0) {
+        continue;
+      }
+      if (round.mode == RoundMode::kEvaluate && !history.evaluated) {
+        history.evaluated = true;
+        history.key_metric.clear();
+        history.loss.clear();
+      }
       SELVAGE_ASSIGN_OR_RETURN(const std::vector<MetricSummary> summaries,
                                describer_.Summaries(task, round));
       for (const MetricSummary& summary : summaries) {

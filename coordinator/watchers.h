@@ -44,6 +44,7 @@ class Watchers {
     uint64_t next_round = 1;
     std::vector<double> key_metric;
     std::vector<double> loss;
+    bool evaluated = false;  // they are of evaluation rounds
   };
 
   Result<TaskSnapshot> MakeSnapshot(uint64_t task_id);

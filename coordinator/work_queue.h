@@ -17,6 +17,7 @@ namespace selvage::coordinator {
 struct CheckInWork {
   std::shared_ptr<TaskDriver> driver;
   DeviceIdentity device;
+  DeviceTraits traits;
   CheckInAnswer answer;  // what is known already
   CheckInCallback done;
 };

@@ -113,6 +113,14 @@ Result<Plan> MakePlan(const TaskSpec& task,
         "; the program's metrics are " +
         internal::Join({program.metrics.begin(), program.metrics.end()}));
   }
+  if (!task.evaluate.stop_condition.empty()) {
+    SELVAGE_ASSIGN_OR_RETURN(const StopCondition stop,
+                             ParseStopCondition(task.evaluate.stop_condition));
+    if (stop.metric != plan.key_metric) {
+      return InvalidArgument("evaluate.stop_condition is about " + stop.metric +
+                             ", the key metric is " + plan.key_metric);
+    }
+  }
   if (plan.personalize.enabled) {
     SELVAGE_RETURN_IF_ERROR(
         CheckPersonalizedTensors(program.table, plan.personalize.tensors));

@@ -1,6 +1,7 @@
 #include "plan/task.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <limits>
 
@@ -145,11 +146,52 @@ void VisitStrategy(Fields& f, StrategySpec& s) {
   f.Unavailable("fraction_train");  // a pull fleet has no fraction to take
 }
 
+std::string StopConditionProblem(std::string_view text) {
+  return text.empty() || ParseStopCondition(text).ok()
+             ? ""
+             : "must be METRIC >= NUMBER (or >, <=, <)";
+}
+
+std::string DataSetProblem(std::string_view text) {
+  const bool fits = !text.empty() && text.size() <= 64 &&
+                    std::all_of(text.begin(), text.end(), [](char c) {
+                      return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+                             c == '_' || c == '-' || c == '.';
+                    });
+  return fits ? "" : "must be 1..64 of a-z, 0-9, _, - and .";
+}
+
 void VisitEvaluate(Fields& f, EvaluateSpec& s) {
+  static const std::vector<Choice> kSources = {{"devices"}, {"server"}};
+  static const EvaluateSpec kDefault;
+  constexpr internal::IntBound kRounds = {0, 1'000'000};
   f.Text("key_metric", KeyMetricProblem, s.key_metric);
   internal::VisitMode(f, s.maximize);
-  f.Unavailable("stop_condition");
-  f.Unavailable("patience");
+  if (f.Wants(s.every == 0)) f.Integer("every", kRounds, s.every);
+  if (f.Wants(s.devices == 0)) {
+    f.Integer("devices", {0, kCohortMax}, s.devices);
+  }
+  if (f.Wants(s.min_devices == 0)) {
+    f.Integer("min_devices", {0, kCohortMax}, s.min_devices);
+  }
+  if (f.Wants(s.deadline == Duration{})) {
+    f.Span("deadline", Duration{}, kRoundDeadlineMax, s.deadline);
+  }
+  if (f.Wants(s.source == kDefault.source)) {
+    int source = static_cast<int>(s.source);
+    f.Choose("source", kSources, source);
+    s.source = static_cast<KeyMetricSource>(source);
+  }
+  if (f.Wants(s.data_set == kDefault.data_set)) {
+    f.Text("data_set", DataSetProblem, s.data_set);
+  }
+  if (f.Wants(s.stop_condition.empty())) {
+    f.Text("stop_condition", StopConditionProblem, s.stop_condition);
+  }
+  if (f.Wants(s.patience == 0)) f.Integer("patience", kRounds, s.patience);
+  if (f.Wants(s.min_delta == 0)) {
+    f.Real("min_delta", {0, 1e9}, s.min_delta);
+  }
 }
 
 void VisitTask(Fields& f, TaskSpec& s) {
@@ -182,6 +224,52 @@ std::string Setting(std::string_view key, int value) {
   return std::string(key) + " (" + std::to_string(value) + ")";
 }
 
+Status CheckEvaluate(const TaskSpec& s) {
+  const EvaluateSpec& e = s.evaluate;
+  if (!e.stop_condition.empty()) {
+    SELVAGE_ASSIGN_OR_RETURN(const StopCondition stop,
+                             ParseStopCondition(e.stop_condition));
+    if (!e.key_metric.empty() && stop.metric != e.key_metric) {
+      return InvalidArgument("evaluate.stop_condition is about " + stop.metric +
+                             ", evaluate.key_metric is " + e.key_metric);
+    }
+    if (stop.at_least != e.maximize) {
+      return InvalidArgument("evaluate.stop_condition (" + e.stop_condition +
+                             ") does not go with mode " +
+                             (e.maximize ? "max" : "min"));
+    }
+  }
+  if (e.every == 0) {
+    if (e.devices != 0 || e.min_devices != 0 || e.deadline != Duration{}) {
+      return InvalidArgument(
+          "evaluate.every is 0: there are no evaluation rounds for "
+          "evaluate.devices, min_devices and deadline");
+    }
+    return OkStatus();
+  }
+  if (e.deadline != Duration{} && e.deadline < kRoundDeadlineMin) {
+    return InvalidArgument("evaluate.deadline (" +
+                           internal::DurationText(e.deadline) + ") is below " +
+                           internal::DurationText(kRoundDeadlineMin));
+  }
+  if (s.data.holdout == 0) {
+    return InvalidArgument(
+        "evaluate.every is " + std::to_string(e.every) +
+        " and data.holdout is 0: there is nothing to evaluate on");
+  }
+  if (s.MinEvaluations() > s.EvaluationCohort()) {
+    return InvalidArgument(Setting("evaluate.min_devices", e.min_devices) +
+                           " exceeds " +
+                           Setting("evaluate.devices", s.EvaluationCohort()));
+  }
+  if (s.privacy.min_cohort > s.MinEvaluations()) {
+    return InvalidArgument(Setting("privacy.min_cohort", s.privacy.min_cohort) +
+                           " exceeds " +
+                           Setting("evaluate.min_devices", s.MinEvaluations()));
+  }
+  return OkStatus();
+}
+
 Status CheckAcrossFields(const TaskSpec& s) {
   if (s.strategy.min_updates > s.strategy.cohort) {
     return InvalidArgument(
@@ -200,6 +288,7 @@ Status CheckAcrossFields(const TaskSpec& s) {
                            internal::DurationText(s.strategy.round_deadline) +
                            ")");
   }
+  SELVAGE_RETURN_IF_ERROR(CheckEvaluate(s));
   return internal::CheckPersonalize(s.personalize);
 }
 
@@ -215,7 +304,48 @@ int LineOf(const Node& root, std::string_view message) {
   return node == nullptr ? 0 : node->key_line;
 }
 
+int SlotsFor(int cohort, double over_selection) {
+  // 70 x 1.1 is 77.00000000000001 in binary; 77 is meant.
+  constexpr double kRounding = 1e-9;
+  return static_cast<int>(std::ceil(cohort * over_selection - kRounding));
+}
+
 }  // namespace
+
+bool StopCondition::IsMet(double measured) const {
+  if (or_equal && measured == value) return true;
+  return at_least ? measured > value : measured < value;
+}
+
+Result<StopCondition> ParseStopCondition(std::string_view text) {
+  const auto refused = [&] {
+    return InvalidArgument("stop condition " + internal::Quoted(text) +
+                           " is not METRIC >= NUMBER (or >, <=, <)");
+  };
+  if (text.size() > 128) return refused();
+  const size_t op = text.find_first_of("<>");
+  if (op == std::string_view::npos || op == 0) return refused();
+  StopCondition out;
+  out.at_least = text[op] == '>';
+  out.or_equal = op + 1 < text.size() && text[op + 1] == '=';
+  const auto trim = [](std::string_view part) {
+    while (part.starts_with(' ')) part.remove_prefix(1);
+    while (part.ends_with(' ')) part.remove_suffix(1);
+    return part;
+  };
+  out.metric = trim(text.substr(0, op));
+  if (!internal::WordProblem(out.metric).empty()) return refused();
+  // Plain decimal notation, whatever the locale.
+  const std::string_view number =
+      trim(text.substr(op + (out.or_equal ? 2 : 1)));
+  const auto [end, error] =
+      std::from_chars(number.data(), number.data() + number.size(), out.value);
+  if (error != std::errc() || end != number.data() + number.size() ||
+      !std::isfinite(out.value)) {
+    return refused();
+  }
+  return out;
+}
 
 std::string_view StrategyNameText(StrategyName name) {
   return Strategies()[static_cast<size_t>(name)].name;
@@ -272,10 +402,24 @@ Status TaskSpec::Validate() const {
 }
 
 int TaskSpec::SlotCount() const {
-  // 70 x 1.1 is 77.00000000000001 in binary; 77 is meant.
-  constexpr double kRounding = 1e-9;
-  return static_cast<int>(
-      std::ceil(strategy.cohort * strategy.over_selection - kRounding));
+  return SlotsFor(strategy.cohort, strategy.over_selection);
+}
+
+int TaskSpec::EvaluationCohort() const {
+  return evaluate.devices == 0 ? strategy.cohort : evaluate.devices;
+}
+
+int TaskSpec::EvaluationSlotCount() const {
+  return SlotsFor(EvaluationCohort(), strategy.over_selection);
+}
+
+int TaskSpec::MinEvaluations() const {
+  return evaluate.min_devices == 0 ? EvaluationCohort() : evaluate.min_devices;
+}
+
+Duration TaskSpec::EvaluationDeadline() const {
+  return evaluate.deadline == Duration{} ? strategy.round_deadline
+                                         : evaluate.deadline;
 }
 
 int TaskSpec::MinUpdates() const {

@@ -102,11 +102,42 @@ struct PersonalizeSpec {  // method: fine_tune
                          const PersonalizeSpec&) = default;
 };
 
+// Who measures the key metric that decides the best version and the end.
+enum class KeyMetricSource {
+  kDevices,  // evaluation rounds; without them, the training rounds' hold-outs
+  kServer,   // `selvage evaluate`, on a data set of the server's
+};
 struct EvaluateSpec {
   std::string key_metric;  // one of the program's metrics; "": the first
   bool maximize = true;    // mode: max | min
+  // An evaluation round after so many committed training rounds, and after the
+  // last; 0: none. Its devices score a version and send metrics alone.
+  int every = 0;        // 0..1,000,000
+  int devices = 0;      // evaluations wanted; 0: strategy.cohort
+  int min_devices = 0;  // below it the round is ABANDONED; 0: = devices
+  Duration deadline{};  // 1 s .. 7 days; 0: strategy.round_deadline
+  KeyMetricSource source = KeyMetricSource::kDevices;
+  std::string data_set = "default";  // that counts with kServer
+  // The task ends before its rounds are done: when a measured version meets
+  // this, "accuracy >= 0.88" (StopCondition), or when `patience` versions in a
+  // row were not better than the best before them by more than `min_delta`.
+  std::string stop_condition;  // "": never
+  int patience = 0;            // 0..1,000,000; 0: never
+  double min_delta = 0;        // [0, 1e9]
   friend bool operator==(const EvaluateSpec&, const EvaluateSpec&) = default;
 };
+
+// "METRIC >= NUMBER", or with >, <=, <.
+struct StopCondition {
+  std::string metric;
+  bool at_least = true;  // >= or >
+  bool or_equal = true;  // >= or <=
+  double value = 0;      // finite
+
+  bool IsMet(double measured) const;
+};
+// INVALID_ARGUMENT for any other text.
+Result<StopCondition> ParseStopCondition(std::string_view text);
 
 enum class CodecName { kFloat32, kFloat16 };
 std::string_view CodecNameText(CodecName codec);  // "float32", "float16"
@@ -160,13 +191,19 @@ struct TaskSpec {
 
   // Every range above, and what only holds across fields: min_updates <=
   // cohort, privacy.min_cohort <= min_updates, selection_window <=
-  // round_deadline. INVALID_ARGUMENT names key, value and bound.
+  // round_deadline; likewise for evaluation rounds, which also need a hold-out.
+  // INVALID_ARGUMENT names key, value and bound.
   Status Validate() const;
 
   // Most updates one round can accept: ceil(cohort x over_selection). A slot
   // that is offered again after its device vanished is still one slot.
   int SlotCount() const;
   int MinUpdates() const;  // min_updates, or cohort if that is 0
+  // The same for evaluation rounds.
+  int EvaluationCohort() const;
+  int EvaluationSlotCount() const;
+  int MinEvaluations() const;
+  Duration EvaluationDeadline() const;
 
   friend bool operator==(const TaskSpec&, const TaskSpec&) = default;
 };

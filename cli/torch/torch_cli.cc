@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/version.h"
+#include "cli/torch/data_set.h"
 #include "cli/torch/model_file.h"
 #include "client/training/torch/lenet5.h"
 #include "client/training/torch/torch_trainer.h"
@@ -200,6 +201,86 @@ Examples:
   });
 }
 
+// ---- evaluate ----
+
+struct EvaluateOptions {
+  std::string program;
+  std::string model;
+  std::optional<std::string> archive;
+  std::vector<std::string> data;
+};
+
+Result<Answer> Evaluate(FileSystem& files, const EvaluateOptions& options) {
+  SELVAGE_ASSIGN_OR_RETURN(
+      const ModelFile model,
+      ReadModelFile(files, options.program,
+                    options.archive.has_value()
+                        ? std::optional<Path>(*options.archive)
+                        : std::nullopt,
+                    {}));
+  SELVAGE_ASSIGN_OR_RETURN(const Bytes safetensors,
+                           ReadFile(files, options.model, kSafetensorsSizeMax));
+  auto values = plan::ReadSafetensors(model.program.table, safetensors);
+  if (!values.ok()) return values.status().WithContext(options.model);
+  SELVAGE_ASSIGN_OR_RETURN(
+      const DataSet data,
+      ReadDataSet(files, {options.data.begin(), options.data.end()},
+                  model.program));
+  client::TorchTrainer trainer = MakeTrainer();
+  SELVAGE_ASSIGN_OR_RETURN(const std::unique_ptr<client::TrainableModel> loaded,
+                           trainer.Load(model.program, model.archive));
+  SELVAGE_RETURN_IF_ERROR(loaded->SetValues(*values));
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<float> scores,
+                           loaded->Score(data.examples));
+  const std::vector<std::string>& names = model.program.metrics;
+  const size_t count = data.examples.count;
+  Json metrics = Json::object();
+  std::string text = "examples  " + std::to_string(count) + "\n";
+  for (size_t m = 0; m < names.size(); ++m) {
+    double sum = 0;
+    for (size_t i = 0; i < count; ++i) {
+      sum += static_cast<double>(scores[i * names.size() + m]);
+    }
+    metrics[names[m]] = sum / static_cast<double>(count);
+    text += names[m] + "  " + metrics[names[m]].dump() + "\n";
+  }
+  return Answer{.data = {{"examples", count},
+                         {"data_digest", data.digest.ToHex()},
+                         {"metrics", metrics}},
+                .text = text};
+}
+
+void AddEvaluate(CLI::App& app, Verb& chosen) {
+  auto* verb = app.add_subcommand(
+      "evaluate", "score a model on a data set with the program's metrics");
+  const auto options = std::make_shared<EvaluateOptions>();
+  verb->add_option("--program", options->program, "program.json or model.yaml")
+      ->type_name("FILE")
+      ->required();
+  verb->add_option("--model", options->model, "the values, as safetensors")
+      ->type_name("FILE")
+      ->required();
+  verb->add_option("--data", options->data,
+                   "one IDX file for each of the program's inputs, in their "
+                   "order, or one safetensors file with the inputs' names")
+      ->type_name("FILE")
+      ->required()
+      ->expected(1)
+      ->take_all();
+  verb->add_option("--archive", options->archive,
+                   "the archive, if the program is one")
+      ->type_name("FILE");
+  verb->footer(R"(
+`selvage evaluate` calls it and attaches the scores to the version.
+
+Examples:
+  selvage-torch evaluate --program program.json --model model.safetensors \
+      --data t10k-images-idx3-ubyte --data t10k-labels-idx1-ubyte)");
+  verb->callback([options, &chosen] {
+    chosen = [options](FileSystem& files) { return Evaluate(files, *options); };
+  });
+}
+
 // ---- check ----
 
 struct CheckOptions {
@@ -317,7 +398,7 @@ ExitCode Fail(const Status& status, bool json, std::ostream& out,
 ExitCode RunTorchCli(const std::vector<std::string>& arguments,
                      FileSystem& files, std::ostream& out, std::ostream& err) {
   CLI::App app(
-      "Packages, checks and exports models. The one Selvage tool that "
+      "Packages, checks, scores and exports models. The one Selvage tool that "
       "links LibTorch.",
       "selvage-torch");
   app.set_version_flag("--version", "selvage-torch " + std::string(Version()) +
@@ -331,6 +412,7 @@ ExitCode RunTorchCli(const std::vector<std::string>& arguments,
   Verb chosen;
   AddPackage(app, chosen);
   AddExport(app, chosen);
+  AddEvaluate(app, chosen);
   AddCheck(app, chosen);
   AddInfo(app, chosen);
   try {

@@ -386,7 +386,7 @@ enum {
   SELVAGE_PHASE_ENROLLING = 0,
   SELVAGE_PHASE_CHECKING_IN = 1,
   SELVAGE_PHASE_FETCHING = 2,
-  SELVAGE_PHASE_TRAINING = 3,
+  SELVAGE_PHASE_TRAINING = 3, /* also while a checkpoint is evaluated */
   SELVAGE_PHASE_UPLOADING = 4,
   SELVAGE_PHASE_PERSONALIZING = 5
 };
@@ -782,7 +782,7 @@ typedef struct selvage_audit_entry {
   const char* task;
   uint64_t round;
   uint64_t version; /* of the model it changes */
-  uint64_t size;    /* bytes */
+  uint64_t size;    /* bytes; 0: an evaluation, metrics and nothing else */
   double norm;
   uint32_t weight;
 } selvage_audit_entry;

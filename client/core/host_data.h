@@ -69,10 +69,13 @@ struct AuditEntry {
   std::string task;
   uint64_t round = 0;
   uint64_t version = 0;  // of the model it changes
+  // 0: an evaluation: metrics were sent and nothing else.
   uint64_t size_bytes = 0;
   double norm = 0;
   uint32_t weight = 0;
   AuditResult result = AuditResult::kRecorded;
+
+  bool metrics_only() const { return size_bytes == 0; }
 
   friend bool operator==(const AuditEntry&, const AuditEntry&) = default;
 };

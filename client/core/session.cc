@@ -43,6 +43,7 @@ SessionWork WorkOf(const Assignment& assignment, const CheckInAnswer& answer,
                    Time now) {
   SessionWork work;
   work.train = true;
+  work.evaluate = assignment.evaluate;
   work.assignment_id = assignment.id;
   work.task = assignment.task;
   work.round = assignment.round;
@@ -412,7 +413,7 @@ SessionAction Session::On(const ArtefactsFetched&, Time, RandomSource&) {
 SessionAction Session::On(const UpdateRecorded&, Time, RandomSource&) {
   Enter(SessionState::kUploading);
   SessionAction action = Do(SessionActionKind::kUpload);
-  action.counters = {"trained"};
+  action.counters = {work_.evaluate ? "evaluated" : "trained"};
   return action;
 }
 
@@ -439,6 +440,12 @@ SessionAction Session::On(const ReceiptReceived& event, Time now,
   contributed_ = true;
   crashes_ = 0;
   interruptions_ = 0;
+  if (work_.evaluate) {
+    SessionAction action =
+        DropWorkAndFinish(RunResult::kContributed, "", "accepted", next_run_);
+    action.update_result = AuditResult::kAccepted;
+    return action;
+  }
   Enter(SessionState::kPersonalizing);
   SessionAction action = StartPersonalizing();
   action.drop_outbox = true;

@@ -16,7 +16,7 @@
 //    |                    UPLOADING  |
 //    |               accepted |      |
 //    |                        v      v
-//    +--------------------- PERSONALIZING
+//    +--------------------- PERSONALIZING (not after an evaluation)
 //    ^
 //    +-- ABANDONING <- Refused in FETCHING or TRAINING of an assignment
 //                   <- Withdraw() in FETCHING, TRAINING or UPLOADING of one
@@ -61,6 +61,9 @@ std::string_view SessionStateName(SessionState state);  // "IDLE", ...
 // What the coordinator asked for: an assignment (train) or a model offer.
 struct SessionWork {
   bool train = false;
+  // An assignment that trains nothing: TRAINING scores the checkpoint, and what
+  // is uploaded are metrics.
+  bool evaluate = false;
   std::string assignment_id;  // empty for an offer
   std::string task;
   uint64_t round = 0;

@@ -97,6 +97,12 @@ class Fields {
   Status status_;
 };
 
+// 0: a model offer, 1: train, 2: evaluate.
+uint8_t WorkKind(const SessionWork& work) {
+  if (!work.train) return 0;
+  return work.evaluate ? 2 : 1;
+}
+
 bool IsSaved(SessionState state) {
   return state == SessionState::kFetching || state == SessionState::kTraining ||
          state == SessionState::kUploading ||
@@ -122,7 +128,7 @@ Bytes Session::Save() const {
   AppendLe(out, crashes_);
   AppendLe(out, interruptions_);
   PutBool(out, running_);
-  PutBool(out, work_.train);
+  AppendLe(out, WorkKind(work_));
   Put(out, work_.assignment_id);
   Put(out, work_.task);
   AppendLe(out, work_.round);
@@ -165,7 +171,10 @@ Result<Session> Session::Restore(ByteSpan bytes) {
     }
     session.running_ = in.Flag("running");
     SessionWork& work = session.work_;
-    work.train = in.Flag("train");
+    const auto kind = in.Number<uint8_t>("kind of work");
+    if (kind > 2) in.Fail("the kind of work");
+    work.train = kind != 0;
+    work.evaluate = kind == 2;
     work.assignment_id = in.Text("assignment_id");
     work.task = in.Text("task");
     work.round = in.Number<uint64_t>("round");
@@ -190,6 +199,9 @@ Result<Session> Session::Restore(ByteSpan bytes) {
     if (!work.train &&
         (session.state_ == SessionState::kTraining ||
          session.state_ == SessionState::kUploading || session.withdrawn_)) {
+      in.Fail("the state");
+    }
+    if (work.evaluate && session.state_ == SessionState::kPersonalizing) {
       in.Fail("the state");
     }
   }

@@ -44,6 +44,7 @@ struct Assignment {
   std::string id;
   std::string task;
   uint64_t round = 0;
+  bool evaluate = false;  // score the checkpoint, send metrics alone
   crypto::Digest plan_digest;
   Bytes plan_signature;
   crypto::Digest checkpoint_digest;
@@ -77,6 +78,8 @@ struct CheckInAnswer {
   std::vector<AssignmentOutcome> outcomes;
 };
 
+// Of an evaluation: size_bytes 0, weight 1, digest aggregation::DigestOf(
+// metrics).
 struct UploadHeader {
   std::string assignment_id;
   Bytes token;

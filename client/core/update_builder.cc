@@ -68,6 +68,28 @@ Status CheckLayout(const plan::Program& program, const UpdateInput& input) {
 
 }  // namespace
 
+Result<std::vector<aggregation::MetricValue>> MetricsOf(
+    std::span<const float> scores, size_t count, size_t metric_count) {
+  if (count == 0 || scores.size() != count * metric_count) {
+    return InvalidArgument("there are " + std::to_string(scores.size()) +
+                           " scores for " + std::to_string(count) +
+                           " examples and " + std::to_string(metric_count) +
+                           " metrics");
+  }
+  std::vector<aggregation::MetricValue> metrics;
+  for (size_t m = 0; m < metric_count; ++m) {
+    double sum = 0;
+    for (size_t i = 0; i < count; ++i) {
+      sum += static_cast<double>(scores[i * metric_count + m]);
+    }
+    SELVAGE_ASSIGN_OR_RETURN(
+        const aggregation::MetricValue value,
+        aggregation::MakeMetric(sum, static_cast<int64_t>(count)));
+    metrics.push_back(value);
+  }
+  return metrics;
+}
+
 Result<BuiltUpdate> BuildUpdate(const plan::Program& program,
                                 const plan::Plan& plan,
                                 const UpdateInput& input) {
@@ -100,17 +122,10 @@ Result<BuiltUpdate> BuildUpdate(const plan::Program& program,
       std::min(input.example_count,
                static_cast<uint64_t>(std::max(1, plan.update.weight_cap))));
 
-  const size_t metric_count = program.metrics.size();
-  for (size_t m = 0; m < metric_count && input.holdout_count > 0; ++m) {
-    double sum = 0;
-    for (size_t i = 0; i < input.holdout_count; ++i) {
-      sum += static_cast<double>(input.holdout_scores[i * metric_count + m]);
-    }
+  if (input.holdout_count > 0) {
     SELVAGE_ASSIGN_OR_RETURN(
-        aggregation::MetricValue value,
-        aggregation::MakeMetric(sum,
-                                static_cast<int64_t>(input.holdout_count)));
-    update.metrics.push_back(value);
+        update.metrics, MetricsOf(input.holdout_scores, input.holdout_count,
+                                  program.metrics.size()));
   }
   return update;
 }

@@ -26,9 +26,15 @@ struct UpdateInput {
   size_t holdout_count = 0;
 };
 
+// Sums over examples of each metric; `scores` is [count, metric_count],
+// row-major. INVALID_ARGUMENT if it is not, if there is no example, or if a sum
+// is not a number.
+Result<std::vector<aggregation::MetricValue>> MetricsOf(
+    std::span<const float> scores, size_t count, size_t metric_count);
+
 struct BuiltUpdate {
-  Bytes encoded;
-  crypto::Digest digest;  // of `encoded`
+  Bytes encoded;  // empty: an evaluation, which is its metrics and no more
+  crypto::Digest digest;  // of `encoded`, or aggregation::DigestOf(metrics)
   plan::CodecName codec = plan::CodecName::kFloat16;
   uint32_t weight = 0;  // min(example_count, plan.update.weight_cap)
   std::vector<aggregation::MetricValue> metrics;

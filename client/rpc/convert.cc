@@ -72,7 +72,8 @@ Result<Assignment> ToAssignment(const v1::Assignment& proto) {
       CheckSize("assignment.task", proto.task(), kNameSizeMax));
   SELVAGE_RETURN_IF_ERROR(
       CheckSize("assignment.token", proto.token(), kTokenSizeMax));
-  if (proto.mode() != v1::Assignment::TRAIN) {
+  if (proto.mode() != v1::Assignment::TRAIN &&
+      proto.mode() != v1::Assignment::EVALUATE) {
     return InvalidArgument("assignment.mode " + std::to_string(proto.mode()) +
                            " is not understood");
   }
@@ -80,6 +81,7 @@ Result<Assignment> ToAssignment(const v1::Assignment& proto) {
   out.id = proto.id();
   out.task = proto.task();
   out.round = proto.round();
+  out.evaluate = proto.mode() == v1::Assignment::EVALUATE;
   SELVAGE_ASSIGN_OR_RETURN(
       out.plan_digest, ToDigest("assignment.plan_digest", proto.plan_digest()));
   out.plan_signature = ToBytesOf(proto.plan_signature());
@@ -195,6 +197,7 @@ v1::CheckInRequest ToProto(const CheckInRequest& request) {
   capabilities.add_codecs("float32");
   capabilities.add_codecs("float16");
   capabilities.set_plan_format(plan::kPlanFormat);
+  capabilities.set_evaluate(true);
   for (const std::string& id : request.unsettled_assignments) {
     proto.add_unsettled_assignments(id);
   }

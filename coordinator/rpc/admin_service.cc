@@ -455,10 +455,12 @@ AdminService::Unary* AdminService::GetModelVersion(
     SELVAGE_RETURN_IF_ERROR(CheckWireName("task", request->task()));
     SELVAGE_ASSIGN_OR_RETURN(
         const ModelVersionInfo version,
-        api_.GetModelVersion(request->task(),
-                             request->latest()
-                                 ? std::nullopt
-                                 : std::optional(request->version())));
+        request->best()
+            ? api_.GetBestModelVersion(request->task())
+            : api_.GetModelVersion(request->task(),
+                                   request->latest()
+                                       ? std::nullopt
+                                       : std::optional(request->version())));
     *response = ToProto(version);
     return OkStatus();
   });
@@ -476,6 +478,18 @@ AdminService::Unary* AdminService::ListModelVersions(
                              api_.ListModelVersions(request->task(), page));
     FillPage(versions, response->mutable_versions(),
              response->mutable_next_page_token());
+    return OkStatus();
+  });
+}
+
+AdminService::Unary* AdminService::AddEvaluation(Context* context,
+                                                 const v1::Evaluation* request,
+                                                 v1::Evaluation* response) {
+  return Run(context, [&]() -> Status {
+    SELVAGE_ASSIGN_OR_RETURN(const EvaluationInfo parsed, FromProto(*request));
+    SELVAGE_ASSIGN_OR_RETURN(const EvaluationInfo stored,
+                             api_.AddEvaluation(parsed));
+    *response = ToProto(stored);
     return OkStatus();
   });
 }

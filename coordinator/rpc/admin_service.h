@@ -85,6 +85,8 @@ class AdminService final : public v1::AdminService::CallbackService {
   Unary* ListModelVersions(Context* context,
                            const v1::ListModelVersionsRequest* request,
                            v1::ListModelVersionsResponse* response) override;
+  Unary* AddEvaluation(Context* context, const v1::Evaluation* request,
+                       v1::Evaluation* response) override;
 
   Unary* CreateEnrolmentToken(
       Context* context, const v1::CreateEnrolmentTokenRequest* request,

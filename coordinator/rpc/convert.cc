@@ -169,6 +169,8 @@ SELVAGE_SAME_NUMBER(RoundState::kUnmasking, v1::Round::UNMASKING);
 SELVAGE_SAME_NUMBER(RoundState::kApplying, v1::Round::APPLYING);
 SELVAGE_SAME_NUMBER(RoundState::kCommitted, v1::Round::COMMITTED);
 SELVAGE_SAME_NUMBER(RoundState::kAbandoned, v1::Round::ABANDONED);
+SELVAGE_SAME_NUMBER(RoundMode::kTrain, v1::Assignment::TRAIN);
+SELVAGE_SAME_NUMBER(RoundMode::kEvaluate, v1::Assignment::EVALUATE);
 #undef SELVAGE_SAME_NUMBER
 
 Status CheckCounterName(std::string_view name) {
@@ -272,6 +274,7 @@ Result<CheckInRequest> FromProto(const v1::CheckInRequest& proto) {
     }
   }
   request.plan_format = capabilities.plan_format();
+  request.evaluates = capabilities.evaluate();
 
   SELVAGE_RETURN_IF_ERROR(CheckCount("unsettled_assignments",
                                      proto.unsettled_assignments_size(),
@@ -297,7 +300,7 @@ v1::CheckInResponse ToProto(const CheckInAnswer& answer) {
     out.set_id(assignment->id);
     out.set_task(assignment->task);
     out.set_round(assignment->round);
-    out.set_mode(v1::Assignment::TRAIN);
+    out.set_mode(static_cast<v1::Assignment::Mode>(assignment->mode));
     out.set_plan_digest(DigestBytes(assignment->plan_digest));
     out.set_plan_signature(assignment->plan_signature.data(),
                            assignment->plan_signature.size());
@@ -345,7 +348,9 @@ Result<UploadHeader> FromProto(const v1::UploadHeader& proto) {
       CheckSize("token", proto.token().size(), kAssignmentTokenSizeMax));
   header.token = ToBytes(proto.token());
   SELVAGE_ASSIGN_OR_RETURN(header.digest, DigestFrom("digest", proto.digest()));
-  if (proto.size() == 0 || proto.size() > kUpdateSizeMax) {
+  // Nothing but metrics: an evaluation.
+  const bool empty = proto.size() == 0 && proto.metrics_size() == 0;
+  if (empty || proto.size() > kUpdateSizeMax) {
     return InvalidArgument("size is " + std::to_string(proto.size()) +
                            ", allowed are 1.." +
                            std::to_string(kUpdateSizeMax));
@@ -543,6 +548,13 @@ v1::Task ToProto(const TaskInfo& task) {
   proto.set_key_metric(task.key_metric);
   for (const std::string& metric : task.metrics) proto.add_metrics(metric);
   proto.set_etag(task.etag);
+  proto.set_evaluated_rounds(task.evaluated_rounds);
+  proto.set_end_reason(task.end_reason);
+  if (task.best.has_value()) {
+    proto.set_best_version(task.best->version);
+    proto.set_best_value(task.best->value);
+    proto.set_stale_versions(task.stale);
+  }
   return proto;
 }
 
@@ -570,6 +582,50 @@ v1::Round ToProto(const RoundInfo& round) {
   AddMetrics(round.metrics, proto.mutable_metrics());
   proto.set_reason(round.reason);
   proto.set_bytes_up(round.bytes_up);
+  proto.set_mode(static_cast<v1::Assignment::Mode>(round.mode));
+  for (const ClassMetrics& one : round.classes) {
+    v1::ClassMetrics& out = *proto.add_classes();
+    out.set_device_class(one.device_class);
+    AddMetrics(one.metrics, out.mutable_metrics());
+  }
+  return proto;
+}
+
+Result<EvaluationInfo> FromProto(const v1::Evaluation& proto) {
+  EvaluationInfo out;
+  SELVAGE_RETURN_IF_ERROR(CheckWireName("task", proto.task()));
+  out.task = proto.task();
+  out.version = proto.version();
+  SELVAGE_RETURN_IF_ERROR(CheckWireName("data_set", proto.data_set()));
+  out.data_set = proto.data_set();
+  SELVAGE_ASSIGN_OR_RETURN(out.data_digest,
+                           DigestFrom("data_digest", proto.data_digest()));
+  SELVAGE_ASSIGN_OR_RETURN(out.model_digest,
+                           DigestFrom("model_digest", proto.model_digest()));
+  out.example_count = proto.example_count();
+  SELVAGE_RETURN_IF_ERROR(
+      CheckCount("metrics", proto.metrics_size(), kMetricsMax));
+  for (const v1::Evaluation::NamedValue& metric : proto.metrics()) {
+    SELVAGE_RETURN_IF_ERROR(CheckWireName("metrics.name", metric.name()));
+    out.metrics.emplace_back(metric.name(), metric.value());
+  }
+  return out;
+}
+
+v1::Evaluation ToProto(const EvaluationInfo& evaluation) {
+  v1::Evaluation proto;
+  proto.set_task(evaluation.task);
+  proto.set_version(evaluation.version);
+  proto.set_data_set(evaluation.data_set);
+  proto.set_data_digest(DigestBytes(evaluation.data_digest));
+  proto.set_model_digest(DigestBytes(evaluation.model_digest));
+  proto.set_example_count(evaluation.example_count);
+  for (const auto& [name, value] : evaluation.metrics) {
+    v1::Evaluation::NamedValue& metric = *proto.add_metrics();
+    metric.set_name(name);
+    metric.set_value(value);
+  }
+  proto.set_created_micros(ToMicros(evaluation.created));
   return proto;
 }
 
@@ -584,6 +640,9 @@ v1::ModelVersion ToProto(const ModelVersionInfo& version) {
   proto.set_program_digest(DigestBytes(version.program_digest));
   proto.set_created_micros(ToMicros(version.created));
   AddMetrics(version.metrics, proto.mutable_metrics());
+  for (const EvaluationInfo& evaluation : version.evaluations) {
+    *proto.add_evaluations() = ToProto(evaluation);
+  }
   return proto;
 }
 

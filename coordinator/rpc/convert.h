@@ -110,6 +110,8 @@ Result<CreateTokenRequest> FromProto(
 v1::Population ToProto(const PopulationInfo& population);
 v1::Task ToProto(const TaskInfo& task);
 v1::Round ToProto(const RoundInfo& round);
+Result<EvaluationInfo> FromProto(const v1::Evaluation& proto);
+v1::Evaluation ToProto(const EvaluationInfo& evaluation);
 v1::ModelVersion ToProto(const ModelVersionInfo& version);
 v1::EnrolmentToken ToProto(const TokenInfo& token);
 v1::CreateEnrolmentTokenResponse ToProto(const NewToken& token);

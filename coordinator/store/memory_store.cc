@@ -274,31 +274,85 @@ Result<TaskRow> MemoryStore::StopTask(const std::string& name,
   TaskRow* task = FindTask(name);
   if (task == nullptr) return NotFound("no task " + name);
   if (revision.has_value() && *revision != task->revision) {
-    return Aborted("task " + name + " is at revision " +
-                   std::to_string(task->revision) + ", not " +
-                   std::to_string(*revision));
+    return WrongRevision(name, task->revision, *revision);
   }
   if (task->state != TaskState::kRunning) {
     return FailedPrecondition("task " + name + " is not running");
   }
-  for (auto& [key, round] : rounds_) {
-    if (key.task_id != task->id || IsTerminal(round.state)) continue;
-    End(round, RoundState::kAbandoned, at, "the task was stopped");
-    ++task->abandoned_rounds;
-  }
+  EndOpenRounds(*task, at, "the task was stopped");
   task->state = TaskState::kStopped;
   task->ended = at;
+  task->end_reason = "the task was stopped";
   ++task->revision;
   Record(request);
   return *task;
+}
+
+void MemoryStore::EndOpenRounds(TaskRow& task, Time at,
+                                const std::string& reason) {
+  for (auto& [key, round] : rounds_) {
+    if (key.task_id != task.id || IsTerminal(round.state)) continue;
+    End(round, RoundState::kAbandoned, at, reason);
+    if (round.mode == RoundMode::kTrain) ++task.abandoned_rounds;
+  }
+}
+
+void MemoryStore::Finish(TaskRow& task, Time at, const std::string& reason) {
+  task.state = TaskState::kFinished;
+  task.ended = at;
+  task.end_reason = reason;
+}
+
+Result<TaskRow> MemoryStore::FinishTask(uint64_t task_id, Time at,
+                                        const std::string& reason) {
+  MutexLock lock(mu_);
+  TaskRow* task = FindTask(task_id);
+  if (task == nullptr) return NotFound("no task " + std::to_string(task_id));
+  if (task->state != TaskState::kRunning) {
+    return FailedPrecondition("task " + task->name + " is not running");
+  }
+  EndOpenRounds(*task, at, reason);
+  Finish(*task, at, reason);
+  ++task->revision;
+  return *task;
+}
+
+Status MemoryStore::AddEvaluation(const EvaluationRow& row,
+                                  const std::optional<TaskProgress>& progress,
+                                  uint64_t revision) {
+  MutexLock lock(mu_);
+  TaskRow* task = FindTask(row.task_id);
+  const RowId id{row.task_id, row.version};
+  if (task == nullptr || !versions_.contains(id)) {
+    return NoVersion(row.task_id, row.version);
+  }
+  if (evaluations_.contains({id, row.data_set})) {
+    return EvaluationExists(row);
+  }
+  if (task->revision != revision) {
+    return WrongRevision(task->name, task->revision, revision);
+  }
+  evaluations_.emplace(std::pair(id, row.data_set), row);
+  if (progress.has_value()) task->progress = *progress;
+  ++task->revision;
+  return OkStatus();
+}
+
+Result<std::vector<EvaluationRow>> MemoryStore::ListEvaluations(
+    uint64_t task_id, uint64_t version) {
+  MutexLock lock(mu_);
+  std::vector<EvaluationRow> rows;
+  for (const auto& [key, row] : evaluations_) {
+    if (key.first == RowId{task_id, version}) rows.push_back(row);
+  }
+  return rows;
 }
 
 Result<VersionRow> MemoryStore::GetVersion(uint64_t task_id, uint64_t version) {
   MutexLock lock(mu_);
   const auto it = versions_.find({task_id, version});
   if (it == versions_.end()) {
-    return NotFound("task " + std::to_string(task_id) + " has no version " +
-                    std::to_string(version));
+    return NoVersion(task_id, version);
   }
   return it->second;
 }
@@ -407,14 +461,16 @@ Result<std::optional<RoundRow>> MemoryStore::LatestRound(uint64_t task_id) {
 Result<std::optional<RoundRow>> MemoryStore::RoundMeasuring(uint64_t task_id,
                                                             uint64_t version) {
   MutexLock lock(mu_);
+  std::optional<RoundRow> found;
   for (auto it = rounds_.lower_bound({task_id, 0});
        it != rounds_.end() && it->first.task_id == task_id; ++it) {
-    if (it->second.base_version == version &&
-        it->second.state == RoundState::kCommitted) {
-      return std::optional<RoundRow>(it->second);
+    const RoundRow& row = it->second;
+    if (row.base_version != version || row.state != RoundState::kCommitted) {
+      continue;
     }
+    if (!found.has_value() || row.mode > found->mode) found = row;
   }
-  return std::optional<RoundRow>();
+  return found;
 }
 
 Status MemoryStore::Transition(const RoundLease& lease, RoundState from,
@@ -450,10 +506,24 @@ Status MemoryStore::CommitRound(const RoundLease& lease,
   task->latest_version = result.version.version;
   ++task->committed_rounds;
   ++task->revision;
-  if (result.finish_task) {
-    task->state = TaskState::kFinished;
-    task->ended = at;
-  }
+  if (result.progress.has_value()) task->progress = *result.progress;
+  if (result.finish_task) Finish(*task, at, result.end_reason);
+  return OkStatus();
+}
+
+Status MemoryStore::CommitEvaluation(const RoundLease& lease,
+                                     const EvaluatedRound& result, Time at) {
+  MutexLock lock(mu_);
+  SELVAGE_ASSIGN_OR_RETURN(RoundRow * round,
+                           HeldIn(lease, RoundState::kApplying));
+  round->metrics = result.metrics;
+  round->class_metrics = result.class_metrics;
+  End(*round, RoundState::kCommitted, at, "");
+  TaskRow* task = FindTask(lease.key.task_id);
+  ++task->evaluated_rounds;
+  ++task->revision;
+  if (result.progress.has_value()) task->progress = *result.progress;
+  if (result.finish_task) Finish(*task, at, result.end_reason);
   return OkStatus();
 }
 
@@ -463,7 +533,7 @@ Status MemoryStore::AbandonRound(const RoundLease& lease, RoundState from,
   SELVAGE_ASSIGN_OR_RETURN(RoundRow * round, HeldIn(lease, from));
   End(*round, RoundState::kAbandoned, at, reason);
   TaskRow* task = FindTask(lease.key.task_id);
-  ++task->abandoned_rounds;
+  if (round->mode == RoundMode::kTrain) ++task->abandoned_rounds;
   ++task->revision;
   return OkStatus();
 }

@@ -54,6 +54,13 @@ class MemoryStore final : public Store {
   Result<TaskRow> StopTask(const std::string& name,
                            std::optional<uint64_t> revision, Time at,
                            const RequestRow& request) override;
+  Result<TaskRow> FinishTask(uint64_t task_id, Time at,
+                             const std::string& reason) override;
+  Status AddEvaluation(const EvaluationRow& row,
+                       const std::optional<TaskProgress>& progress,
+                       uint64_t revision) override;
+  Result<std::vector<EvaluationRow>> ListEvaluations(uint64_t task_id,
+                                                     uint64_t version) override;
   Result<VersionRow> GetVersion(uint64_t task_id, uint64_t version) override;
   Result<std::vector<VersionRow>> ListVersions(uint64_t task_id, uint64_t first,
                                                uint32_t limit) override;
@@ -69,6 +76,8 @@ class MemoryStore final : public Store {
                     Time at, uint64_t checked_in) override;
   Status CommitRound(const RoundLease& lease, const CommittedRound& result,
                      Time at) override;
+  Status CommitEvaluation(const RoundLease& lease, const EvaluatedRound& result,
+                          Time at) override;
   Status AbandonRound(const RoundLease& lease, RoundState from, Time at,
                       const std::string& reason) override;
   Result<std::vector<HistoryRow>> History(const RoundKey& key) override;
@@ -111,6 +120,9 @@ class MemoryStore final : public Store {
       SELVAGE_REQUIRES(mu_);
   void End(RoundRow& round, RoundState to, Time at, const std::string& reason)
       SELVAGE_REQUIRES(mu_);
+  void EndOpenRounds(TaskRow& task, Time at, const std::string& reason)
+      SELVAGE_REQUIRES(mu_);
+  static void Finish(TaskRow& task, Time at, const std::string& reason);
   AssignmentRecord RecordOf(const AssignmentRow& row) const
       SELVAGE_REQUIRES(mu_);
 
@@ -128,6 +140,8 @@ class MemoryStore final : public Store {
       SELVAGE_GUARDED_BY(mu_);
   std::map<uint64_t, TaskRow> tasks_ SELVAGE_GUARDED_BY(mu_);
   std::map<RowId, VersionRow> versions_ SELVAGE_GUARDED_BY(mu_);
+  std::map<std::pair<RowId, std::string>, EvaluationRow> evaluations_
+      SELVAGE_GUARDED_BY(mu_);
   std::map<RoundKey, RoundRow> rounds_ SELVAGE_GUARDED_BY(mu_);
   std::vector<HistoryRow> history_ SELVAGE_GUARDED_BY(mu_);
   std::map<std::string, AssignmentRow> assignments_ SELVAGE_GUARDED_BY(mu_);

@@ -44,6 +44,19 @@ inline Status TokenRefused(const std::string& id) {
   return FailedPrecondition("enrolment token " + id +
                             " is unknown, revoked, expired or used up");
 }
+inline Status WrongRevision(const std::string& task, uint64_t is,
+                            uint64_t wanted) {
+  return Aborted("task " + task + " is at revision " + std::to_string(is) +
+                 ", not " + std::to_string(wanted));
+}
+inline Status NoVersion(uint64_t task_id, uint64_t version) {
+  return NotFound("task " + std::to_string(task_id) + " has no version " +
+                  std::to_string(version));
+}
+inline Status EvaluationExists(const EvaluationRow& row) {
+  return AlreadyExists("version " + std::to_string(row.version) +
+                       " has an evaluation on data set " + row.data_set);
+}
 inline std::string NewInstanceId(RandomSource& random) {
   Bytes raw(8);
   random.Fill(raw);

@@ -11,13 +11,13 @@ namespace {
 
 const std::string kRound =
     "SELECT task_id, number, state, epoch, base_version, result_version, "
-    "opened, ended, reason, wrapped_key, checked_in, bytes_up, metrics "
-    "FROM round ";
+    "opened, ended, reason, wrapped_key, checked_in, bytes_up, metrics, mode, "
+    "class_metrics FROM round ";
 void ReadRow(Sql& sql, RoundRow& row) {
   sql.Columns(row.key.task_id, row.key.number, row.state, row.epoch,
               row.base_version, row.result_version, row.opened, row.ended,
               row.reason, row.wrapped_key, row.checked_in, row.bytes_up,
-              row.metrics);
+              row.metrics, row.mode, row.class_metrics);
 }
 
 // With its receipt, whose columns are NULL (read as zeros) if there is none.
@@ -25,7 +25,7 @@ const std::string kAssignment =
     "SELECT a.id, a.task_id, a.number, a.device_id, a.lease_deadline, "
     "a.expires, a.state, a.reason, r.assignment_id IS NOT NULL, "
     "IFNULL(r.digest, ''), r.status, r.reason, IFNULL(r.message, ''), "
-    "IFNULL(r.partial_id, ''), r.created "
+    "IFNULL(r.partial_id, ''), r.created, a.device_class "
     "FROM assignment a LEFT JOIN receipt r ON r.assignment_id = a.id ";
 void ReadRow(Sql& sql, AssignmentRecord& record) {
   AssignmentRow& row = record.assignment;
@@ -34,7 +34,8 @@ void ReadRow(Sql& sql, AssignmentRecord& record) {
   sql.Columns(row.id, row.round.task_id, row.round.number, row.device_id,
               row.lease_deadline, row.expires, row.state, row.reason,
               has_receipt, receipt.digest, receipt.status, receipt.reason,
-              receipt.message, receipt.partial_id, receipt.created);
+              receipt.message, receipt.partial_id, receipt.created,
+              row.device_class);
   if (!has_receipt) return;
   receipt.assignment_id = row.id;
   record.receipt = std::move(receipt);
@@ -126,13 +127,13 @@ Status SqliteStore::OpenRound(const RoundRow& row) {
         Sql(db,
             "INSERT INTO round (task_id, number, state, epoch, base_version, "
             "result_version, opened, ended, reason, wrapped_key, checked_in, "
-            "bytes_up, metrics) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "bytes_up, metrics, mode, class_metrics) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT DO NOTHING",
             row.key.task_id, row.key.number, row.state, row.epoch,
             row.base_version, row.result_version, row.opened, row.ended,
             row.reason, row.wrapped_key, row.checked_in, row.bytes_up,
-            row.metrics)
+            row.metrics, row.mode, row.class_metrics)
             .Run();
     if (inserted != 1) return AlreadyExists(Text(row.key) + " exists");
     InsertHistory(db, row.key, 0, row.state, row.epoch, row.opened, "");
@@ -197,7 +198,7 @@ Result<std::optional<RoundRow>> SqliteStore::RoundMeasuring(uint64_t task_id,
   const Status done = Read([&](SQLite::Database& db) {
     Sql sql(db,
             (kRound + "WHERE task_id = ? AND base_version = ? AND state = ? "
-                      "ORDER BY number LIMIT 1")
+                      "ORDER BY mode DESC, number LIMIT 1")
                 .c_str(),
             task_id, version, RoundState::kCommitted);
     if (sql.Next()) ReadRow(sql, found.emplace());
@@ -260,10 +261,39 @@ Status SqliteStore::CommitRound(const RoundLease& lease,
         "committed_rounds = committed_rounds + 1 WHERE id = ?",
         version, key.task_id)
         .Run();
+    StoreProgress(db, key.task_id, result.progress);
     if (result.finish_task) {
-      Sql(db, "UPDATE task SET state = ?, ended = ? WHERE id = ?",
-          TaskState::kFinished, at, key.task_id)
-          .Run();
+      StoreFinished(db, key.task_id, at, result.end_reason);
+    }
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  TruncateLog();
+  return OkStatus();
+}
+
+Status SqliteStore::CommitEvaluation(const RoundLease& lease,
+                                     const EvaluatedRound& result, Time at) {
+  const RoundKey& key = lease.key;
+  const Status done = Write([&](SQLite::Database& db) -> Status {
+    RoundRow round;
+    SELVAGE_RETURN_IF_ERROR(
+        ReadHeldIn(db, lease, RoundState::kApplying, round));
+    SELVAGE_RETURN_IF_ERROR(
+        MoveRound(db, round, RoundState::kCommitted, at, ""));
+    Sql(db,
+        "UPDATE round SET metrics = ?, class_metrics = ? "
+        "WHERE task_id = ? AND number = ?",
+        result.metrics, result.class_metrics, key.task_id, key.number)
+        .Run();
+    Sql(db,
+        "UPDATE task SET revision = revision + 1, "
+        "evaluated_rounds = evaluated_rounds + 1 WHERE id = ?",
+        key.task_id)
+        .Run();
+    StoreProgress(db, key.task_id, result.progress);
+    if (result.finish_task) {
+      StoreFinished(db, key.task_id, at, result.end_reason);
     }
     return OkStatus();
   });
@@ -280,9 +310,9 @@ Status SqliteStore::AbandonRound(const RoundLease& lease, RoundState from,
     SELVAGE_RETURN_IF_ERROR(
         MoveRound(db, round, RoundState::kAbandoned, at, reason));
     Sql(db,
-        "UPDATE task SET abandoned_rounds = abandoned_rounds + 1, "
+        "UPDATE task SET abandoned_rounds = abandoned_rounds + ?, "
         "revision = revision + 1 WHERE id = ?",
-        lease.key.task_id)
+        round.mode == RoundMode::kTrain ? 1 : 0, lease.key.task_id)
         .Run();
     return OkStatus();
   });
@@ -322,14 +352,14 @@ Status SqliteStore::PutAssignments(const RoundLease& lease,
     for (const AssignmentRow& row : rows) {
       Sql(db,
           "INSERT INTO assignment (id, task_id, number, device_id, "
-          "lease_deadline, expires, state, reason) "
-          "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+          "lease_deadline, expires, state, reason, device_class) "
+          "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
           "ON CONFLICT (id) DO UPDATE SET state = excluded.state, "
           "lease_deadline = excluded.lease_deadline "
           "WHERE assignment.state IN (?, ?)",
           row.id, row.round.task_id, row.round.number, row.device_id,
           row.lease_deadline, row.expires, AssignmentState::kLeased, row.reason,
-          AssignmentState::kLeased, AssignmentState::kExpired)
+          row.device_class, AssignmentState::kLeased, AssignmentState::kExpired)
           .Run();
     }
     return OkStatus();

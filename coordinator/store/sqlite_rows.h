@@ -23,6 +23,12 @@ Status InsertArtefact(SQLite::Database& db, const crypto::Digest& digest,
 Status InsertReference(SQLite::Database& db, const std::string& population,
                        const crypto::Digest& digest);
 Status InsertVersion(SQLite::Database& db, const VersionRow& row);
+// Nothing if there is none.
+void StoreProgress(SQLite::Database& db, uint64_t task_id,
+                   const std::optional<TaskProgress>& progress);
+// The task's state, end and reason.
+void StoreFinished(SQLite::Database& db, uint64_t task_id, Time at,
+                   const std::string& reason);
 // Moves the round to `to` with a row of history; if `to` is terminal, also
 // notes the end and overwrites the round key.
 Status MoveRound(SQLite::Database& db, const RoundRow& round, RoundState to,

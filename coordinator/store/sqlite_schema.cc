@@ -183,6 +183,43 @@ CREATE TABLE counter (
     {2, R"sql(
 ALTER TABLE version ADD COLUMN server_state_digest TEXT NOT NULL DEFAULT '';
 )sql"},
+    // Evaluation: rounds that measure and make no version (mode 2), what a task
+    // has shown so far, and scores on data sets of the server's.
+    {3, R"sql(
+ALTER TABLE task ADD COLUMN evaluated_rounds INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE task ADD COLUMN end_reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE task ADD COLUMN measured INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE task ADD COLUMN last_measured INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE task ADD COLUMN best_version INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE task ADD COLUMN best_value REAL NOT NULL DEFAULT 0;
+ALTER TABLE task ADD COLUMN reference REAL NOT NULL DEFAULT 0;
+ALTER TABLE task ADD COLUMN stale INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE round ADD COLUMN mode INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE round ADD COLUMN class_metrics TEXT NOT NULL DEFAULT '';
+ALTER TABLE assignment ADD COLUMN device_class TEXT NOT NULL DEFAULT '';
+
+CREATE TABLE evaluation (
+  task_id INTEGER NOT NULL,
+  version INTEGER NOT NULL,
+  data_set TEXT NOT NULL,
+  data_digest TEXT NOT NULL,
+  example_count INTEGER NOT NULL,
+  created INTEGER NOT NULL,
+  PRIMARY KEY (task_id, version, data_set),
+  FOREIGN KEY (task_id, version) REFERENCES version (task_id, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE evaluation_metric (
+  task_id INTEGER NOT NULL,
+  version INTEGER NOT NULL,
+  data_set TEXT NOT NULL,
+  name TEXT NOT NULL,
+  value REAL NOT NULL,
+  PRIMARY KEY (task_id, version, data_set, name),
+  FOREIGN KEY (task_id, version, data_set)
+    REFERENCES evaluation (task_id, version, data_set)
+) STRICT, WITHOUT ROWID;
+)sql"},
 };
 
 }  // namespace

@@ -22,11 +22,15 @@ void Sql::Reset() {
 
 void Sql::BindInt(int64_t value) { statement_->bind(++bound_, value); }
 
+void Sql::BindReal(double value) { statement_->bind(++bound_, value); }
+
 void Sql::BindText(const std::string& value) {
   statement_->bind(++bound_, value);
 }
 
 int64_t Sql::ReadInt() { return statement_->getColumn(column_++).getInt64(); }
+
+double Sql::ReadReal() { return statement_->getColumn(column_++).getDouble(); }
 
 std::string Sql::ReadText() {
   return statement_->getColumn(column_++).getString();

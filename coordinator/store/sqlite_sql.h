@@ -55,8 +55,10 @@ class Sql {
 
   void Reset();
   void BindInt(int64_t value);
+  void BindReal(double value);
   void BindText(const std::string& value);
   int64_t ReadInt();
+  double ReadReal();
   std::string ReadText();
   // The column as bytes; throws unless it is hexadecimal and, if `size` is not
   // zero, of that many bytes.
@@ -68,6 +70,8 @@ class Sql {
       BindInt(ToMicros(value));
     } else if constexpr (std::is_same_v<T, crypto::Digest>) {
       BindText(value.empty() ? std::string() : value.ToHex());
+    } else if constexpr (std::is_same_v<T, double>) {
+      BindReal(value);
     } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
       BindInt(static_cast<int64_t>(value));
     } else if constexpr (std::is_convertible_v<T, ByteSpan> &&
@@ -83,6 +87,8 @@ class Sql {
       value = FromMicros(ReadInt());
     } else if constexpr (std::is_same_v<T, crypto::Digest>) {
       value = ReadDigest();
+    } else if constexpr (std::is_same_v<T, double>) {
+      value = ReadReal();
     } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
       value = static_cast<T>(ReadInt());
     } else if constexpr (std::is_same_v<T, std::string>) {

@@ -74,6 +74,13 @@ class SqliteStore final : public Store {
   Result<TaskRow> StopTask(const std::string& name,
                            std::optional<uint64_t> revision, Time at,
                            const RequestRow& request) override;
+  Result<TaskRow> FinishTask(uint64_t task_id, Time at,
+                             const std::string& reason) override;
+  Status AddEvaluation(const EvaluationRow& row,
+                       const std::optional<TaskProgress>& progress,
+                       uint64_t revision) override;
+  Result<std::vector<EvaluationRow>> ListEvaluations(uint64_t task_id,
+                                                     uint64_t version) override;
   Result<VersionRow> GetVersion(uint64_t task_id, uint64_t version) override;
   Result<std::vector<VersionRow>> ListVersions(uint64_t task_id, uint64_t first,
                                                uint32_t limit) override;
@@ -89,6 +96,8 @@ class SqliteStore final : public Store {
                     Time at, uint64_t checked_in) override;
   Status CommitRound(const RoundLease& lease, const CommittedRound& result,
                      Time at) override;
+  Status CommitEvaluation(const RoundLease& lease, const EvaluatedRound& result,
+                          Time at) override;
   Status AbandonRound(const RoundLease& lease, RoundState from, Time at,
                       const std::string& reason) override;
   Result<std::vector<HistoryRow>> History(const RoundKey& key) override;

@@ -12,12 +12,18 @@ namespace {
 const std::string kTask =
     "SELECT id, name, population, state, task_file, program_digest, "
     "plan_digest, plan_signature, initial_digest, created, ended, "
-    "committed_rounds, abandoned_rounds, latest_version, revision FROM task ";
+    "committed_rounds, abandoned_rounds, latest_version, revision, "
+    "evaluated_rounds, end_reason, measured, last_measured, best_version, "
+    "best_value, reference, stale FROM task ";
 void ReadRow(Sql& sql, TaskRow& row) {
   sql.Columns(row.id, row.name, row.population, row.state, row.task_file,
               row.program_digest, row.plan_digest, row.plan_signature,
               row.initial_digest, row.created, row.ended, row.committed_rounds,
-              row.abandoned_rounds, row.latest_version, row.revision);
+              row.abandoned_rounds, row.latest_version, row.revision,
+              row.evaluated_rounds, row.end_reason, row.progress.measured,
+              row.progress.last_measured, row.progress.best_version,
+              row.progress.best_value, row.progress.reference,
+              row.progress.stale);
 }
 
 const std::string kVersion =
@@ -36,7 +42,55 @@ Status ReadTask(SQLite::Database& db, const std::string& name, TaskRow& row) {
   return OkStatus();
 }
 
+Status ReadTaskById(SQLite::Database& db, uint64_t id, TaskRow& row) {
+  Sql sql(db, (kTask + "WHERE id = ?").c_str(), id);
+  if (!sql.Next()) return NotFound("no task " + std::to_string(id));
+  ReadRow(sql, row);
+  return OkStatus();
+}
+
+// Every round of the task that is open -> ABANDONED. Returns how many of them
+// were training rounds.
+Result<uint64_t> EndOpenRounds(SQLite::Database& db, uint64_t task_id, Time at,
+                               const std::string& reason) {
+  std::vector<uint64_t> open;
+  {
+    Sql sql(db,
+            "SELECT number FROM round WHERE task_id = ? AND "
+            "state NOT IN (?, ?)",
+            task_id, RoundState::kCommitted, RoundState::kAbandoned);
+    while (sql.Next()) sql.Columns(open.emplace_back());
+  }
+  uint64_t trained = 0;
+  for (const uint64_t number : open) {
+    RoundRow round;
+    SELVAGE_RETURN_IF_ERROR(ReadRound(db, {task_id, number}, round));
+    SELVAGE_RETURN_IF_ERROR(
+        MoveRound(db, round, RoundState::kAbandoned, at, reason));
+    if (round.mode == RoundMode::kTrain) ++trained;
+  }
+  return trained;
+}
+
 }  // namespace
+
+void StoreProgress(SQLite::Database& db, uint64_t task_id,
+                   const std::optional<TaskProgress>& progress) {
+  if (!progress.has_value()) return;
+  Sql(db,
+      "UPDATE task SET measured = ?, last_measured = ?, best_version = ?, "
+      "best_value = ?, reference = ?, stale = ? WHERE id = ?",
+      progress->measured, progress->last_measured, progress->best_version,
+      progress->best_value, progress->reference, progress->stale, task_id)
+      .Run();
+}
+
+void StoreFinished(SQLite::Database& db, uint64_t task_id, Time at,
+                   const std::string& reason) {
+  Sql(db, "UPDATE task SET state = ?, ended = ?, end_reason = ? WHERE id = ?",
+      TaskState::kFinished, at, reason, task_id)
+      .Run();
+}
 
 Status InsertVersion(SQLite::Database& db, const VersionRow& row) {
   Sql(db,
@@ -96,12 +150,8 @@ Result<TaskRow> SqliteStore::GetTask(const std::string& name) {
 
 Result<TaskRow> SqliteStore::GetTaskById(uint64_t id) {
   TaskRow row;
-  const Status done = Read([&](SQLite::Database& db) -> Status {
-    Sql sql(db, (kTask + "WHERE id = ?").c_str(), id);
-    if (!sql.Next()) return NotFound("no task " + std::to_string(id));
-    ReadRow(sql, row);
-    return OkStatus();
-  });
+  const Status done =
+      Read([&](SQLite::Database& db) { return ReadTaskById(db, id, row); });
   SELVAGE_RETURN_IF_ERROR(done);
   return row;
 }
@@ -130,31 +180,19 @@ Result<TaskRow> SqliteStore::StopTask(const std::string& name,
     SELVAGE_RETURN_IF_ERROR(InsertRequest(db, request));
     SELVAGE_RETURN_IF_ERROR(ReadTask(db, name, task));
     if (revision.has_value() && *revision != task.revision) {
-      return Aborted("task " + name + " is at revision " +
-                     std::to_string(task.revision) + ", not " +
-                     std::to_string(*revision));
+      return WrongRevision(name, task.revision, *revision);
     }
     if (task.state != TaskState::kRunning) {
       return FailedPrecondition("task " + name + " is not running");
     }
-    std::vector<uint64_t> open;
-    {
-      Sql sql(db,
-              "SELECT number FROM round WHERE task_id = ? AND "
-              "state NOT IN (?, ?)",
-              task.id, RoundState::kCommitted, RoundState::kAbandoned);
-      while (sql.Next()) sql.Columns(open.emplace_back());
-    }
-    for (const uint64_t number : open) {
-      RoundRow round;
-      SELVAGE_RETURN_IF_ERROR(ReadRound(db, {task.id, number}, round));
-      SELVAGE_RETURN_IF_ERROR(MoveRound(db, round, RoundState::kAbandoned, at,
-                                        "the task was stopped"));
-    }
+    const std::string reason = "the task was stopped";
+    SELVAGE_ASSIGN_OR_RETURN(const uint64_t abandoned,
+                             EndOpenRounds(db, task.id, at, reason));
     Sql(db,
-        "UPDATE task SET state = ?, ended = ?, revision = revision + 1, "
-        "abandoned_rounds = abandoned_rounds + ? WHERE id = ?",
-        TaskState::kStopped, at, open.size(), task.id)
+        "UPDATE task SET state = ?, ended = ?, end_reason = ?, "
+        "revision = revision + 1, abandoned_rounds = abandoned_rounds + ? "
+        "WHERE id = ?",
+        TaskState::kStopped, at, reason, abandoned, task.id)
         .Run();
     return ReadTask(db, name, task);
   });
@@ -163,14 +201,109 @@ Result<TaskRow> SqliteStore::StopTask(const std::string& name,
   return task;
 }
 
+Result<TaskRow> SqliteStore::FinishTask(uint64_t task_id, Time at,
+                                        const std::string& reason) {
+  TaskRow task;
+  const Status done = Write([&](SQLite::Database& db) -> Status {
+    SELVAGE_RETURN_IF_ERROR(ReadTaskById(db, task_id, task));
+    if (task.state != TaskState::kRunning) {
+      return FailedPrecondition("task " + task.name + " is not running");
+    }
+    SELVAGE_ASSIGN_OR_RETURN(const uint64_t abandoned,
+                             EndOpenRounds(db, task_id, at, reason));
+    StoreFinished(db, task_id, at, reason);
+    Sql(db,
+        "UPDATE task SET revision = revision + 1, "
+        "abandoned_rounds = abandoned_rounds + ? WHERE id = ?",
+        abandoned, task_id)
+        .Run();
+    return ReadTaskById(db, task_id, task);
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  TruncateLog();
+  return task;
+}
+
+Status SqliteStore::AddEvaluation(const EvaluationRow& row,
+                                  const std::optional<TaskProgress>& progress,
+                                  uint64_t revision) {
+  return Write([&](SQLite::Database& db) -> Status {
+    TaskRow task;
+    if (!ReadTaskById(db, row.task_id, task).ok()) {
+      return NoVersion(row.task_id, row.version);
+    }
+    {
+      Sql version(db, "SELECT 1 FROM version WHERE task_id = ? AND version = ?",
+                  row.task_id, row.version);
+      if (!version.Next()) return NoVersion(row.task_id, row.version);
+    }
+    const int inserted =
+        Sql(db,
+            "INSERT INTO evaluation (task_id, version, data_set, data_digest, "
+            "example_count, created) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT DO NOTHING",
+            row.task_id, row.version, row.data_set, row.data_digest,
+            row.example_count, row.created)
+            .Run();
+    if (inserted != 1) return EvaluationExists(row);
+    if (task.revision != revision) {
+      return WrongRevision(task.name, task.revision, revision);
+    }
+    for (const auto& metric : row.metrics) {
+      Sql(db,
+          "INSERT INTO evaluation_metric (task_id, version, data_set, name, "
+          "value) VALUES (?, ?, ?, ?, ?)",
+          row.task_id, row.version, row.data_set, metric.first, metric.second)
+          .Run();
+    }
+    StoreProgress(db, row.task_id, progress);
+    Sql(db, "UPDATE task SET revision = revision + 1 WHERE id = ?", row.task_id)
+        .Run();
+    return OkStatus();
+  });
+}
+
+Result<std::vector<EvaluationRow>> SqliteStore::ListEvaluations(
+    uint64_t task_id, uint64_t version) {
+  std::vector<EvaluationRow> rows;
+  const Status done = Read([&](SQLite::Database& db) {
+    {
+      Sql sql(db,
+              "SELECT data_set, data_digest, example_count, created "
+              "FROM evaluation WHERE task_id = ? AND version = ? "
+              "ORDER BY data_set",
+              task_id, version);
+      while (sql.Next()) {
+        EvaluationRow& row = rows.emplace_back();
+        row.task_id = task_id;
+        row.version = version;
+        sql.Columns(row.data_set, row.data_digest, row.example_count,
+                    row.created);
+      }
+    }
+    for (EvaluationRow& row : rows) {
+      Sql sql(db,
+              "SELECT name, value FROM evaluation_metric WHERE task_id = ? "
+              "AND version = ? AND data_set = ? ORDER BY name",
+              task_id, version, row.data_set);
+      while (sql.Next()) {
+        auto& metric = row.metrics.emplace_back();
+        sql.Columns(metric.first, metric.second);
+      }
+    }
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return rows;
+}
+
 Result<VersionRow> SqliteStore::GetVersion(uint64_t task_id, uint64_t version) {
   VersionRow row;
   const Status done = Read([&](SQLite::Database& db) -> Status {
     Sql sql(db, (kVersion + "WHERE task_id = ? AND version = ?").c_str(),
             task_id, version);
     if (!sql.Next()) {
-      return NotFound("task " + std::to_string(task_id) + " has no version " +
-                      std::to_string(version));
+      return NoVersion(task_id, version);
     }
     ReadRow(sql, row);
     return OkStatus();

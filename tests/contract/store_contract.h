@@ -652,4 +652,171 @@ TEST_P(StoreContract, AddReport_SameId_CountsOnce) {
   EXPECT_TRUE(store().ReportTotals("other")->empty());
 }
 
+// --------------------------------------------------------------- evaluation
+
+TEST_P(StoreContract, CommitEvaluation_MakesNoVersion_AndCountsApart) {
+  const Result<TaskRow> task = store().CreateTask(SomeTask("task"), {});
+  ASSERT_THAT(task, test::IsOk());
+  RoundRow row;
+  row.key = {task->id, 1};
+  row.mode = RoundMode::kEvaluate;
+  row.wrapped_key = Bytes(60, 0xAB);
+  ASSERT_THAT(store().OpenRound(row), test::IsOk());
+  const RoundLease lease{row.key, 1};
+  AssignmentRow assignment = SomeAssignment(row.key, "d");
+  assignment.device_class = "phone-mid";
+  const std::vector<AssignmentRow> rows = {assignment};
+  ASSERT_THAT(store().PutAssignments(lease, rows), test::IsOk());
+  ASSERT_THAT(store().Transition(lease, RoundState::kSelecting,
+                                 RoundState::kCollecting, At(4), 9),
+              test::IsOk());
+  EvaluatedRound result;
+  result.metrics = {1, 2, 3};
+  result.class_metrics = {4, 5};
+  result.progress = TaskProgress{1, 0, 0, 0.1, -0.25, 3};
+
+  EXPECT_THAT(store().CommitEvaluation(lease, result, At(9)),
+              test::StatusIs(StatusCode::kAborted));
+  MoveToApplying(lease);
+  EXPECT_THAT(store().CommitEvaluation({row.key, 7}, result, At(9)),
+              test::StatusIs(StatusCode::kAborted));
+  ASSERT_THAT(store().CommitEvaluation(lease, result, At(9)), test::IsOk());
+  EXPECT_THAT(store().CommitEvaluation(lease, result, At(9)),
+              test::StatusIs(StatusCode::kAborted));
+  under_test_->Reopen();
+
+  const auto round = store().GetRound(row.key);
+  EXPECT_EQ(round->mode, RoundMode::kEvaluate);
+  EXPECT_EQ(round->state, RoundState::kCommitted);
+  EXPECT_EQ(round->metrics, result.metrics);
+  EXPECT_EQ(round->class_metrics, result.class_metrics);
+  EXPECT_EQ(round->wrapped_key, Bytes(60, 0));
+  EXPECT_EQ(store().ListAssignments(row.key)->at(0).assignment.device_class,
+            "phone-mid");
+  const auto stored = store().GetTask("task");
+  EXPECT_EQ(stored->state, TaskState::kRunning);
+  EXPECT_EQ(stored->evaluated_rounds, 1u);
+  EXPECT_EQ(stored->committed_rounds, 0u);
+  EXPECT_EQ(stored->latest_version, 0u);
+  EXPECT_EQ(stored->progress, *result.progress);
+  EXPECT_EQ(stored->revision, task->revision + 1);
+  EXPECT_EQ(store().ListVersions(task->id, 0, 9)->size(), 1u);
+}
+
+TEST_P(StoreContract, CommitEvaluation_FinishTask_KeepsTheReason) {
+  const RoundLease lease = RoundWith({"d"});
+  MoveToApplying(lease);
+  EvaluatedRound result;
+  result.finish_task = true;
+  result.end_reason = "target reached";
+
+  ASSERT_THAT(store().CommitEvaluation(lease, result, At(9)), test::IsOk());
+
+  const auto task = store().GetTask("task");
+  EXPECT_EQ(task->state, TaskState::kFinished);
+  EXPECT_EQ(task->ended, At(9));
+  EXPECT_EQ(task->end_reason, "target reached");
+  EXPECT_EQ(task->progress, TaskProgress{});
+}
+
+TEST_P(StoreContract, AbandonRound_OfEvaluation_IsNotAnAbandonedRound) {
+  const Result<TaskRow> task = store().CreateTask(SomeTask("task"), {});
+  RoundRow row;
+  row.key = {task->id, 1};
+  row.mode = RoundMode::kEvaluate;
+  ASSERT_THAT(store().OpenRound(row), test::IsOk());
+
+  ASSERT_THAT(
+      store().AbandonRound({row.key, 1}, RoundState::kSelecting, At(5), "few"),
+      test::IsOk());
+  EXPECT_EQ(store().GetTask("task")->abandoned_rounds, 0u);
+  row.key.number = 2;
+  ASSERT_THAT(store().OpenRound(row), test::IsOk());
+  ASSERT_THAT(store().StopTask("task", std::nullopt, At(6), {}), test::IsOk());
+  EXPECT_EQ(store().GetTask("task")->abandoned_rounds, 0u);
+  EXPECT_EQ(store().GetRound(row.key)->state, RoundState::kAbandoned);
+}
+
+TEST_P(StoreContract, FinishTask_AbandonsTheOpenRound_Once) {
+  const RoundLease lease = RoundWith({"d"});
+
+  const auto task =
+      store().FinishTask(lease.key.task_id, At(12), "patience is over");
+  ASSERT_THAT(task, test::IsOk());
+  under_test_->Reopen();
+
+  EXPECT_EQ(task->state, TaskState::kFinished);
+  EXPECT_EQ(task->abandoned_rounds, 1u);
+  EXPECT_EQ(store().GetTask("task")->end_reason, "patience is over");
+  EXPECT_EQ(store().GetTask("task")->ended, At(12));
+  const auto round = store().GetRound(lease.key);
+  EXPECT_EQ(round->state, RoundState::kAbandoned);
+  EXPECT_EQ(round->reason, "patience is over");
+  EXPECT_EQ(round->wrapped_key, Bytes(60, 0));
+  EXPECT_THAT(store().FinishTask(lease.key.task_id, At(13), "again"),
+              test::StatusIs(StatusCode::kFailedPrecondition));
+  EXPECT_THAT(store().FinishTask(99, At(13), "x"),
+              test::StatusIs(StatusCode::kNotFound));
+}
+
+TEST_P(StoreContract, RoundMeasuring_AnEvaluationRound_ComesFirst) {
+  const RoundLease trained = RoundWith({"d"});
+  MoveToApplying(trained);
+  ASSERT_THAT(store().CommitRound(trained, SomeResult(trained, 1), At(9)),
+              test::IsOk());
+  RoundRow row;
+  row.key = {trained.key.task_id, 2};
+  row.mode = RoundMode::kEvaluate;  // of version 0, later
+  ASSERT_THAT(store().OpenRound(row), test::IsOk());
+  EXPECT_EQ((*store().RoundMeasuring(row.key.task_id, 0))->key, trained.key);
+  const RoundLease lease{row.key, 1};
+  ASSERT_THAT(store().Transition(lease, RoundState::kSelecting,
+                                 RoundState::kCollecting, At(4), 9),
+              test::IsOk());
+  MoveToApplying(lease);
+  ASSERT_THAT(store().CommitEvaluation(lease, {}, At(9)), test::IsOk());
+
+  EXPECT_EQ((*store().RoundMeasuring(row.key.task_id, 0))->key, row.key);
+}
+
+TEST_P(StoreContract, AddEvaluation_OncePerDataSet_WithTheProgress) {
+  const auto task = store().CreateTask(SomeTask("task"), {});
+  EvaluationRow row;
+  row.task_id = task->id;
+  row.data_set = "b";
+  row.data_digest = DigestOf("data");
+  row.example_count = 10;
+  row.metrics = {{"accuracy", 0.1}, {"loss", -2.5e-7}};
+  row.created = At(5);
+  const TaskProgress progress{1, 0, 0, 0.1, 0.1, 0};
+
+  EXPECT_THAT(store().AddEvaluation(row, progress, task->revision + 1),
+              test::StatusIs(StatusCode::kAborted));
+  EXPECT_TRUE(store().ListEvaluations(task->id, 0)->empty());
+  ASSERT_THAT(store().AddEvaluation(row, progress, task->revision),
+              test::IsOk());
+  EXPECT_THAT(store().AddEvaluation(row, {}, task->revision + 1),
+              test::StatusIs(StatusCode::kAlreadyExists));
+  row.data_set = "a";
+  ASSERT_THAT(store().AddEvaluation(row, {}, task->revision + 1), test::IsOk());
+  row.version = 1;
+  EXPECT_THAT(store().AddEvaluation(row, {}, task->revision + 2),
+              test::StatusIs(StatusCode::kNotFound));
+  row.task_id = 99;
+  EXPECT_THAT(store().AddEvaluation(row, {}, 1),
+              test::StatusIs(StatusCode::kNotFound));
+  under_test_->Reopen();
+
+  const auto rows = store().ListEvaluations(task->id, 0);
+  ASSERT_EQ(rows->size(), 2u);
+  EXPECT_EQ((*rows)[0].data_set, "a");
+  EXPECT_EQ((*rows)[1].data_set, "b");
+  EXPECT_EQ((*rows)[1].data_digest, DigestOf("data"));
+  EXPECT_EQ((*rows)[1].example_count, 10u);
+  EXPECT_EQ((*rows)[1].metrics, row.metrics);
+  EXPECT_EQ((*rows)[1].created, At(5));
+  EXPECT_EQ(store().GetTask("task")->progress, progress);
+  EXPECT_EQ(store().GetTask("task")->revision, task->revision + 2);
+}
+
 }  // namespace selvage::coordinator

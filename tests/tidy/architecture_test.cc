@@ -68,8 +68,8 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
 
     {"cli", {"base", "crypto", "plan", "proto"}},
     {"cli/torch",
-     {"base", "cli", "client/core", "client/training", "client/training/torch",
-      "crypto", "plan"}},
+     {"base", "cli", "client/agent", "client/core", "client/training",
+      "client/training/torch", "crypto", "plan"}},
 };
 
 // Where a third-party library may be included: paths are matched as ECMAScript

@@ -331,6 +331,138 @@ TEST_F(CliTest, Pull_Version_WritesVerifiedFiles) {
   EXPECT_EQ(count, 3);
 }
 
+TEST_F(CliTest, Pull_Best_IsTheBestVersion) {
+  AddVersion();
+  v1::ModelVersion later = admin_.versions["fashion"][0];
+  later.set_version(4);
+  admin_.versions["fashion"].push_back(later);
+  const auto pull = [&](const std::string& which) {
+    return Run({"pull", "fashion", which, "--out", directory_ / "m", "-o",
+                "json", "--torchscript", "never"});
+  };
+  EXPECT_EQ(pull("--best"), 6);
+  EXPECT_THAT(err_.str(), HasSubstr("none was measured yet"));
+  admin_.best_version = 3;
+  ASSERT_EQ(pull("--best"), 0) << err_.str();
+  EXPECT_EQ(Data()["version"], 3);
+  ASSERT_EQ(pull("--last"), 0) << err_.str();
+  EXPECT_EQ(Data()["version"], 4);
+  EXPECT_EQ(Run({"pull", "fashion", "--best", "--version", "3"}), 2);
+  EXPECT_EQ(Run({"pull", "fashion", "--best", "--last"}), 2);
+}
+
+TEST_F(CliTest, Show_Task_TellsBestAndEnd) {
+  v1::Task& task = AddTask("fashion");
+  task.set_key_metric("accuracy");
+  task.set_latest_version(30);
+  ASSERT_EQ(Run({"show", "fashion"}), 0) << err_.str();
+  EXPECT_THAT(out_.str(), HasSubstr("Best version    -\n"));
+  task.set_best_version(26);
+  task.set_best_value(0.875);
+  task.set_stale_versions(4);
+  task.set_evaluated_rounds(6);
+  task.set_end_reason("patience is over");
+  ASSERT_EQ(Run({"show", "fashion"}), 0) << err_.str();
+  EXPECT_THAT(out_.str(),
+              AllOf(HasSubstr("Latest version  30\n"),
+                    HasSubstr("26 (accuracy 0.8750, 4 measured since)"),
+                    HasSubstr("6 rounds"), HasSubstr("patience is over")));
+  ASSERT_EQ(Run({"show", "fashion", "-o", "json"}), 0);
+  EXPECT_EQ(Data()["best_version"], 26);
+  EXPECT_EQ(Data()["best_value"], 0.875);
+  EXPECT_EQ(Data()["end_reason"], "patience is over");
+}
+
+TEST_F(CliTest, Show_EvaluationRound_TellsClasses) {
+  v1::Round round = MakeRound(1, v1::Round::COMMITTED);
+  round.set_mode(v1::Assignment::EVALUATE);
+  v1::ClassMetrics& one = *round.add_classes();
+  one.set_device_class("phone-mid");
+  v1::MetricSummary& metric = *one.add_metrics();
+  metric.set_name("accuracy");
+  metric.set_mean(0.5);
+  metric.set_device_count(7);
+  admin_.rounds["fashion"] = {round};
+  ASSERT_EQ(Run({"show", "round", "fashion", "1"}), 0) << err_.str();
+  EXPECT_THAT(out_.str(), AllOf(HasSubstr("EVALUATE"), HasSubstr("phone-mid"),
+                                HasSubstr("accuracy 0.5000 (7 devices)")));
+  ASSERT_EQ(Run({"show", "round", "fashion", "1", "-o", "json"}), 0);
+  EXPECT_EQ(Data()["mode"], "EVALUATE");
+  EXPECT_TRUE(Data()["result_version"].is_null());
+  EXPECT_EQ(Data()["classes"]["phone-mid"]["accuracy"]["devices"], 7);
+}
+
+// A tool that answers as selvage-torch does.
+constexpr char kFakeTorch[] =
+    "#!/bin/sh\nprintf '%s\\n' \"$@\" >> \"${0%/*}/arguments\"\n"
+    "echo '{\"schema_version\": 1, \"status\": \"ok\", \"data\": "
+    "{\"examples\": 9, \"data_digest\": "
+    "\"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\", "
+    "\"metrics\": {\"loss\": 0.25}}}'\n";
+
+TEST_F(CliTest, Evaluate_Version_IsScoredElsewhereAndAttached) {
+  AddVersion();
+  EXPECT_EQ(Run({"evaluate", "fashion", "--data", "x.idx"}), 6);
+  EXPECT_THAT(err_.str(), HasSubstr("SELVAGE_TORCH"));
+  const std::string tool = Write("bin/selvage-torch", kFakeTorch);
+  std::filesystem::permissions(tool, std::filesystem::perms::owner_all);
+
+  ASSERT_EQ(Run({"evaluate", "fashion", "--data", "x.idx", "--data", "y.idx",
+                 "--dry-run"}),
+            0)
+      << err_.str();
+  EXPECT_THAT(admin_.evaluations, IsEmpty());
+  EXPECT_THAT(out_.str(), HasSubstr("loss 0.2500 (9 examples of default)"));
+  EXPECT_THAT(Read(directory_ / "bin" / "arguments"),
+              AllOf(HasSubstr("evaluate\n-o\njson\n--program\n"),
+                    HasSubstr("--data\nx.idx\n--data\ny.idx\n")));
+
+  ASSERT_EQ(Run({"evaluate", "fashion", "--data", "x.idx", "--data-set", "t10k",
+                 "-o", "json"}),
+            0)
+      << err_.str();
+  EXPECT_EQ(Data()["metrics"]["loss"], 0.25);
+  ASSERT_THAT(admin_.evaluations, SizeIs(1));
+  const v1::Evaluation& sent = admin_.evaluations[0];
+  EXPECT_EQ(sent.version(), 3u);
+  EXPECT_EQ(sent.data_set(), "t10k");
+  EXPECT_EQ(sent.example_count(), 9u);
+  EXPECT_EQ(sent.model_digest(),
+            admin_.versions["fashion"][0].safetensors_digest());
+  ASSERT_EQ(Run({"show", "model", "fashion", "3"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("loss 0.2500 (9 examples of t10k)"));
+}
+
+TEST_F(CliTest, Evaluate_Watch_ScoresWhatIsMissing_UntilTheEnd) {
+  AddVersion();
+  v1::ModelVersion later = admin_.versions["fashion"][0];
+  later.set_version(4);
+  admin_.versions["fashion"][0].add_evaluations()->set_data_set("default");
+  admin_.versions["fashion"].push_back(later);
+  AddSnapshots(v1::Task::FINISHED);
+  const std::string tool = Write("bin/selvage-torch", kFakeTorch);
+  std::filesystem::permissions(tool, std::filesystem::perms::owner_all);
+
+  ASSERT_EQ(Run({"evaluate", "fashion", "--data", "x.idx", "--watch"}), 0)
+      << err_.str();
+
+  ASSERT_THAT(admin_.evaluations, SizeIs(1));
+  EXPECT_EQ(admin_.evaluations[0].version(), 4u);
+  EXPECT_EQ(
+      Run({"evaluate", "fashion", "--data", "x.idx", "--watch", "--dry-run"}),
+      2);
+}
+
+TEST_F(CliTest, Evaluate_ToolAnswersNonsense_IsAnError) {
+  AddVersion();
+  const std::string tool =
+      Write("bin/selvage-torch", "#!/bin/sh\necho '{\"data\": 3}'\n");
+  std::filesystem::permissions(tool, std::filesystem::perms::owner_all);
+  EXPECT_EQ(Run({"evaluate", "fashion", "--data", "x.idx"}), 1);
+  EXPECT_THAT(err_.str(), HasSubstr("its answer is not understood"));
+  EXPECT_THAT(admin_.evaluations, IsEmpty());
+}
+
 TEST_F(CliTest, Pull_BrokenDownload_Resumes) {
   AddVersion();
   admin_.download_break_at = 1500;

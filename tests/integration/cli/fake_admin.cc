@@ -305,12 +305,16 @@ Status FakeAdmin::GetModelVersion(Context* context,
   FAKE_ADMIN_ENTER(context)
   const auto& all = versions[request->task()];
   if (all.empty()) return Missing("task " + request->task());
+  if (request->best() && !best_version.has_value()) {
+    return {grpc::StatusCode::FAILED_PRECONDITION, "none was measured yet"};
+  }
+  const uint64_t wanted = request->best() ? *best_version : request->version();
   if (request->latest()) {
     *out = all.back();
     return Status::OK;
   }
   for (const v1::ModelVersion& version : all) {
-    if (version.version() == request->version()) {
+    if (version.version() == wanted) {
       *out = version;
       return Status::OK;
     }
@@ -326,6 +330,20 @@ Status FakeAdmin::ListModelVersions(Context* context,
       *request, versions[request->task()], page_size,
       [&](const v1::ModelVersion& v) { *out->add_versions() = v; },
       [&](const std::string& next) { out->set_next_page_token(next); });
+  return Status::OK;
+}
+
+Status FakeAdmin::AddEvaluation(Context* context, const v1::Evaluation* request,
+                                v1::Evaluation* out) {
+  FAKE_ADMIN_ENTER(context)
+  evaluations.push_back(*request);
+  for (v1::ModelVersion& version : versions[request->task()]) {
+    if (version.version() == request->version()) {
+      *version.add_evaluations() = *request;
+    }
+  }
+  *out = *request;
+  out->set_created_micros(1'700'000'000'000'000);
   return Status::OK;
 }
 

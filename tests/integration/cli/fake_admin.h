@@ -38,6 +38,7 @@ class FakeAdmin final : public v1::AdminService::Service {
   // WatchTask breaks off with this after `snapshots`, once.
   grpc::Status watch_error_once;
   bool watch_forever = false;  // after `snapshots`, until the caller cancels
+  std::optional<uint64_t> best_version;
   size_t page_size = 2;
   size_t download_break_at = 0;  // breaks the first download there
   v1::ServerInfo info;
@@ -48,6 +49,7 @@ class FakeAdmin final : public v1::AdminService::Service {
   std::vector<v1::CreateEnrolmentTokenRequest> tokens_created;
   std::vector<std::string> request_ids;
   std::vector<std::string> revoked;
+  std::vector<v1::Evaluation> evaluations;
   int chunks_received = 0;
   int watches = 0;
 
@@ -88,6 +90,8 @@ class FakeAdmin final : public v1::AdminService::Service {
                                v1::ModelVersion*) override;
   grpc::Status ListModelVersions(Context*, const v1::ListModelVersionsRequest*,
                                  v1::ListModelVersionsResponse*) override;
+  grpc::Status AddEvaluation(Context*, const v1::Evaluation*,
+                             v1::Evaluation*) override;
   grpc::Status CreateEnrolmentToken(Context*,
                                     const v1::CreateEnrolmentTokenRequest*,
                                     v1::CreateEnrolmentTokenResponse*) override;

@@ -203,6 +203,107 @@ TEST_F(FleetTest, Regression_LossFallsAndOthersStartFromIt) {
   EXPECT_NE(Take(server->LatestModel("warm", program.table)), model);
 }
 
+TEST_F(FleetTest, EvaluationRounds_MeasureVersions_AndEndTheTask) {
+  WriteExamples(WriteRegressionExamples);
+  const plan::Program program =
+      ReadProgram(Path(SELVAGE_EXAMPLES) / "regression" / "model.yaml").program;
+  Take(server->CreateTask(TaskFile("evaluated", "model.yaml", "random", 40) +
+                              "evaluate: {mode: min, every: 2, stop_condition: "
+                              "squared_error < 1, deadline: 60s}\n",
+                          program),
+       "create task");
+  RunFleet("evaluated");
+  if (HasFatalFailure()) return;
+
+  const std::vector<v1::Round> rounds = Take(server->ListRounds("evaluated"));
+  uint64_t trained = 0;
+  uint64_t evaluated = 0;
+  for (const v1::Round& round : rounds) {
+    EXPECT_EQ(round.state(), v1::Round::COMMITTED) << round.reason();
+    EXPECT_EQ(round.funnel().accepted(), uint64_t{kDevices});
+    if (round.mode() == v1::Assignment::TRAIN) {
+      ++trained;
+      EXPECT_GT(round.bytes_up(), 0u);
+      continue;
+    }
+    ++evaluated;
+    EXPECT_EQ(trained, 2 * evaluated);
+    EXPECT_EQ(round.base_version(), trained);
+    EXPECT_EQ(round.bytes_up(), 0u);
+    ASSERT_GT(round.metrics_size(), 0);
+    EXPECT_EQ(round.metrics(0).device_count(), uint64_t{kDevices});
+    ASSERT_EQ(round.classes_size(), 1);
+    EXPECT_EQ(round.classes(0).metrics(0).mean(), round.metrics(0).mean());
+  }
+  ASSERT_GT(evaluated, 0u);
+  EXPECT_LT(FirstMetric(rounds.back()), 1);
+  v1::GetTaskRequest get;
+  get.set_name("evaluated");
+  v1::Task task;
+  ASSERT_TRUE(
+      server->admin().GetTask(server->AdminContext().get(), get, &task).ok());
+  EXPECT_EQ(task.state(), v1::Task::FINISHED);
+  EXPECT_THAT(task.end_reason(), ::testing::HasSubstr("target reached"));
+  EXPECT_EQ(task.committed_rounds(), trained);
+  EXPECT_EQ(task.evaluated_rounds(), evaluated);
+  EXPECT_EQ(task.best_version(), task.latest_version());
+}
+
+#ifdef SELVAGE_CLI
+TEST_F(FleetTest, Evaluate_OnTheServersData_IsAttachedToTheVersion) {
+  WriteExamples(WriteRegressionExamples);
+  const plan::Program program =
+      ReadProgram(Path(SELVAGE_EXAMPLES) / "regression" / "model.yaml").program;
+  Take(server->CreateTask(TaskFile("scored", "model.yaml", "random", 3) +
+                              "evaluate: {mode: min, source: server}\n",
+                          program),
+       "create task");
+  RunFleet("scored");
+  if (HasFatalFailure()) return;
+  WriteRegressionExamples(root / "server", 2);
+  ChildProcess evaluate(
+      {SELVAGE_CLI, "--coordinator", (root / "data").string(), "evaluate",
+       "scored", "--watch", "--data", (root / "server/train-x.idx").string(),
+       "--data", (root / "server/train-y.idx").string()},
+      {{"SELVAGE_TORCH", SELVAGE_TORCH_CLI}, {"OPENBLAS_NUM_THREADS", "1"}});
+  ASSERT_EQ(evaluate.WaitForExit(std::chrono::minutes(1)), 0)
+      << evaluate.output();
+
+  double best = INFINITY;
+  uint64_t best_version = 0;
+  for (uint64_t number = 0; number <= 3; ++number) {
+    v1::GetModelVersionRequest get;
+    get.set_task("scored");
+    get.set_version(number);
+    v1::ModelVersion version;
+    ASSERT_TRUE(
+        server->admin()
+            .GetModelVersion(server->AdminContext().get(), get, &version)
+            .ok());
+    ASSERT_EQ(version.evaluations_size(), 1);
+    const v1::Evaluation& one = version.evaluations(0);
+    EXPECT_EQ(one.data_set(), "default");
+    EXPECT_EQ(one.example_count(), uint64_t{kExamples});
+    EXPECT_EQ(one.model_digest(), version.safetensors_digest());
+    EXPECT_EQ(one.data_digest().size(), 32u);
+    ASSERT_GT(one.metrics_size(), 0);
+    if (one.metrics(0).value() < best) {
+      best = one.metrics(0).value();
+      best_version = number;
+    }
+  }
+  v1::GetModelVersionRequest get;
+  get.set_task("scored");
+  get.set_best(true);
+  v1::ModelVersion version;
+  ASSERT_TRUE(server->admin()
+                  .GetModelVersion(server->AdminContext().get(), get, &version)
+                  .ok());
+  EXPECT_EQ(version.version(), best_version);
+  EXPECT_GT(best_version, 0u);
+}
+#endif
+
 TEST_F(FleetTest, NativeArchitecture_TrainsARound) {
   WriteExamples(WriteImageExamples);
   plan::Program program;

@@ -71,6 +71,57 @@ TEST_F(ClientTest, RunOnce_Update_IsWeighedByTrainingExamplesOnly) {
   EXPECT_EQ(server_->weights["round-1"], 24 - holdout);
 }
 
+TEST_F(ClientTest, RunOnce_Evaluation_SendsMetricsOfTheHoldOut_AndNothingElse) {
+  Open();
+  AddExamples(60);
+  Assignment evaluation = server_->NewAssignment();
+  evaluation.evaluate = true;
+  server_->Give(evaluation);
+
+  EXPECT_EQ(Run().result, RunResult::kContributed);
+
+  EXPECT_TRUE(server_->payloads.at("round-1").empty());
+  EXPECT_EQ(server_->weights.at("round-1"), 1u);
+  const auto metrics = server_->metrics.at("round-1");
+  ASSERT_EQ(metrics.size(), 2u);
+  // Far fewer than all 60: what is held out.
+  EXPECT_GT(metrics[0].count, 0);
+  EXPECT_LT(metrics[0].count, 30);
+  EXPECT_EQ(trainer_.state.trainings, 0);
+  const auto audit = client_->Audit(10);
+  ASSERT_THAT(audit, IsOk());
+  ASSERT_EQ(audit->size(), 2u);
+  for (const AuditEntry& entry : *audit) {
+    EXPECT_TRUE(entry.metrics_only());
+    EXPECT_EQ(entry.norm, 0);
+  }
+  EXPECT_EQ(audit->front().result, AuditResult::kAccepted);
+  // No model was installed: nothing was personalised.
+  EXPECT_THAT(client_->Info("digits"), StatusIs(StatusCode::kNotFound));
+}
+
+TEST_F(ClientTest, RunOnce_Evaluation_IsRefusedLikeTraining) {
+  Open();
+  Assignment evaluation = server_->NewAssignment();
+  evaluation.evaluate = true;
+  server_->Give(evaluation);
+  EXPECT_EQ(Run().result, RunResult::kDeclined);
+  ASSERT_EQ(server_->abandoned.size(), 1u);
+  EXPECT_EQ(server_->abandoned[0], AbandonReason::kTooFewExamples);
+
+  AddExamples(60);
+  server_->plan.data.holdout = 0;
+  server_->Publish(server_->plan, server_->program);
+  evaluation = server_->NewAssignment();
+  evaluation.evaluate = true;
+  server_->Give(evaluation);
+  WaitForTurn();
+  EXPECT_EQ(Run().result, RunResult::kDeclined);
+  ASSERT_EQ(server_->abandoned.size(), 2u);
+  EXPECT_EQ(server_->abandoned[1], AbandonReason::kTooFewExamples);
+  EXPECT_TRUE(server_->updates.empty());
+}
+
 TEST_F(ClientTest, RunOnce_NotDue_DoesNotCallTheCoordinator) {
   Open();
   const RunOutcome first = Run();

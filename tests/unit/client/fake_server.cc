@@ -229,8 +229,11 @@ class FakeServer::Connection final : public client::Transport {
     Receipt receipt;
     receipt.retry = {.min = 20s, .max = 30s};
     receipt.status = server_.receipt_status;
-    if (crypto::Sha256(update) != header.digest ||
-        header.size_bytes != update.size()) {
+    // An evaluation has no bytes but its metrics.
+    const crypto::Digest digest = header.size_bytes == 0
+                                      ? aggregation::DigestOf(header.metrics)
+                                      : crypto::Sha256(update);
+    if (digest != header.digest || header.size_bytes != update.size()) {
       receipt.status = ReceiptStatus::kRejected;
       receipt.reason = "BAD_DIGEST";
       return receipt;
@@ -245,6 +248,7 @@ class FakeServer::Connection final : public client::Transport {
       server_.payloads[header.assignment_id] =
           Bytes(update.begin(), update.end());
       server_.weights[header.assignment_id] = header.weight;
+      server_.metrics[header.assignment_id] = header.metrics;
     }
     if (server_.open_ && server_.open_->id == header.assignment_id) {
       server_.open_.reset();

@@ -64,6 +64,7 @@ class FakeServer {
   std::map<std::string, crypto::Digest> updates;  // by assignment
   std::map<std::string, Bytes> payloads;
   std::map<std::string, uint32_t> weights;
+  std::map<std::string, std::vector<aggregation::MetricValue>> metrics;
   std::vector<client::CheckInRequest> check_ins;
   std::vector<client::AbandonReason> abandoned;
   std::vector<std::string> abandon_messages;

@@ -588,5 +588,53 @@ TEST_F(SessionTest, Restore_TimeNoClockShows_IsRefused) {
   EXPECT_THAT(Session::Restore(saved), StatusIs(StatusCode::kDataLoss));
 }
 
+Assignment MakeEvaluation() {
+  Assignment assignment = MakeAssignment("e1");
+  assignment.evaluate = true;
+  return assignment;
+}
+
+TEST_F(SessionTest, Evaluation_EndsWithItsReceipt_AndPersonalizesNothing) {
+  Start();
+  EXPECT_EQ(Do(CheckedIn{Answer(MakeEvaluation())}), SessionActionKind::kFetch);
+  Kill();
+  EXPECT_TRUE(session_.work().evaluate);
+  EXPECT_EQ(Start().kind, SessionActionKind::kFetch);
+  EXPECT_EQ(Do(ArtefactsFetched{}), SessionActionKind::kTrain);
+  const SessionAction recorded = Step(UpdateRecorded{});
+  EXPECT_EQ(recorded.kind, SessionActionKind::kUpload);
+  EXPECT_THAT(recorded.counters, ElementsAre("evaluated"));
+  Kill();
+  EXPECT_EQ(Start().kind, SessionActionKind::kUpload);
+
+  const SessionAction accepted = Accept();
+
+  EXPECT_EQ(accepted.kind, SessionActionKind::kFinish);
+  EXPECT_EQ(accepted.result, RunResult::kContributed);
+  EXPECT_TRUE(accepted.drop_outbox);
+  EXPECT_EQ(accepted.update_result, AuditResult::kAccepted);
+  EXPECT_EQ(session_.state(), SessionState::kIdle);
+  EXPECT_THAT(session_.unsettled(), ElementsAre("e1"));
+  EXPECT_GE(session_.next_run(), now_ + seconds(100));
+  EXPECT_LE(session_.next_run(), now_ + seconds(200));
+}
+
+TEST_F(SessionTest, Restore_KindOfWork_IsChecked) {
+  ReachTraining();
+  const Bytes train = session_.Save();
+  session_ = Session();
+  Start();
+  Do(CheckedIn{Answer(MakeEvaluation())});
+  Do(ArtefactsFetched{});
+  Bytes evaluate = session_.Save();
+  ASSERT_EQ(evaluate.size(), train.size());
+  // They differ in the id and in one byte; what it says is checked.
+  size_t at = 0;
+  while (at < train.size() && !(train[at] == 1 && evaluate[at] == 2)) ++at;
+  ASSERT_LT(at, train.size());
+  evaluate[at] = 3;
+  EXPECT_THAT(Session::Restore(evaluate), StatusIs(StatusCode::kDataLoss));
+}
+
 }  // namespace
 }  // namespace selvage::client

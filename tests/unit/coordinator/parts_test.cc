@@ -185,7 +185,7 @@ TEST_F(ResultTest, DefineTask_LayoutAndBounds_FollowRolesAndSlots) {
   EXPECT_EQ(definition_.layout.ranges[0].max_abs, 8.0);
   EXPECT_EQ(definition_.layout.ranges[1].max_abs, 65536.0);
   EXPECT_EQ(definition_.layout.update_count_max, 16u);  // 4 x ceil(3 x 1.3)
-  const RoundConfig config = definition_.ConfigOf(7);
+  const RoundConfig config = definition_.ConfigOf(7, RoundMode::kTrain);
   EXPECT_THAT(config.Validate(), IsOk());
   EXPECT_EQ(config.slot_count, 4u);
   EXPECT_EQ(config.min_updates, 3u);

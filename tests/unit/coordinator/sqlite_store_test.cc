@@ -85,6 +85,18 @@ TEST_F(SqliteStoreTest, Open_FirstSchema_IsMigrated) {
   }
   Execute(
       "ALTER TABLE version DROP COLUMN server_state_digest;"
+      "DROP TABLE evaluation_metric; DROP TABLE evaluation;"
+      "ALTER TABLE task DROP COLUMN evaluated_rounds;"
+      "ALTER TABLE task DROP COLUMN end_reason;"
+      "ALTER TABLE task DROP COLUMN measured;"
+      "ALTER TABLE task DROP COLUMN last_measured;"
+      "ALTER TABLE task DROP COLUMN best_version;"
+      "ALTER TABLE task DROP COLUMN best_value;"
+      "ALTER TABLE task DROP COLUMN reference;"
+      "ALTER TABLE task DROP COLUMN stale;"
+      "ALTER TABLE round DROP COLUMN mode;"
+      "ALTER TABLE round DROP COLUMN class_metrics;"
+      "ALTER TABLE assignment DROP COLUMN device_class;"
       "PRAGMA user_version = 1");
 
   const auto store = Open();

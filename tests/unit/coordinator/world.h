@@ -81,6 +81,8 @@ struct WorldOptions {
   std::string strategy_name = "fedavg";
   std::string strategy;  // YAML flow map without name and num_rounds
   std::string privacy = "{min_cohort: 1}";
+  std::string evaluate;    // YAML flow map; empty: absent
+  bool evaluates = false;  // devices can evaluate
   plan::CodecName codec = plan::CodecName::kFloat32;
   uint64_t task_seed = 7;
   uint64_t random_seed = 1;
@@ -235,7 +237,10 @@ class World {
            ", num_rounds: " + std::to_string(options_.rounds) + ", " +
            options_.strategy + "}\nupdate: {codec: " +
            std::string(plan::CodecNameText(options_.codec)) +
-           ", weight_cap: 100}\nprivacy: " + options_.privacy + "\n";
+           ", weight_cap: 100}\nprivacy: " + options_.privacy + "\n" +
+           (options_.evaluate.empty()
+                ? ""
+                : "evaluate: " + options_.evaluate + "\n");
   }
   Result<TaskInfo> CreateTask(const std::string& name,
                               const std::string& request_id = "") {
@@ -252,6 +257,7 @@ class World {
     request.population = "demo";
     request.codecs = {plan::CodecName::kFloat32, plan::CodecName::kFloat16};
     request.plan_format = 1;
+    request.evaluates = options_.evaluates;
     return request;
   }
   // Checks in; the answer is there after the next Poll() at the latest.
@@ -332,9 +338,11 @@ class World {
       return answer;
     }
     const UploadTicket ticket = std::get<UploadTicket>(*begun);
-    const Status appended = coordinator().AppendUpload(
-        ticket.upload_id, ByteSpan(bytes).subspan(ticket.offset));
-    EXPECT_THAT(appended, IsOk());
+    if (!bytes.empty()) {
+      const Status appended = coordinator().AppendUpload(
+          ticket.upload_id, ByteSpan(bytes).subspan(ticket.offset));
+      EXPECT_THAT(appended, IsOk());
+    }
     coordinator().FinishUpload(ticket.upload_id,
                                [answer](Result<Receipt> result) {
                                  EXPECT_FALSE(answer->has_value());

@@ -201,6 +201,23 @@ TEST_F(AdminServiceTest, Tasks_ErrorsAndFieldsArrive) {
   ASSERT_TRUE(
       stub->GetModelVersion(Context().get(), get_version, &version).ok());
   EXPECT_EQ(version.version(), 0U);
+  get_version.set_best(true);
+  ASSERT_TRUE(
+      stub->GetModelVersion(Context().get(), get_version, &version).ok());
+  EXPECT_EQ(version.version(), 7U);
+
+  v1::Evaluation evaluation;
+  v1::Evaluation stored;
+  EXPECT_EQ(
+      stub->AddEvaluation(Context().get(), evaluation, &stored).error_code(),
+      StatusCode::INVALID_ARGUMENT);
+  evaluation.set_task("t");
+  evaluation.set_data_set("t10k");
+  evaluation.set_data_digest(std::string(32, 'd'));
+  evaluation.set_model_digest(std::string(32, 'm'));
+  ASSERT_TRUE(stub->AddEvaluation(Context().get(), evaluation, &stored).ok());
+  EXPECT_EQ(stored.data_set(), "t10k");
+  EXPECT_EQ(stored.created_micros(), 77);
 }
 
 TEST_F(AdminServiceTest, Tokens_DefaultsAreFilledIn) {

@@ -172,6 +172,8 @@ TEST(UploadHeaderFromProtoTest, OutOfBounds_NamesTheField) {
   EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("digest has 31")));
   proto = GoodHeader();
   proto.set_size(0);
+  EXPECT_THAT(FromProto(proto), IsOk());  // an evaluation
+  proto.clear_metrics();
   EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("size is 0")));
   proto.set_size(std::numeric_limits<uint64_t>::max());
   EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("size is")));
@@ -252,6 +254,8 @@ TEST(CheckInToProtoTest, Assignment_EveryFieldArrives) {
   const v1::CheckInResponse proto = ToProto(answer);
   ASSERT_TRUE(proto.has_assignment());
   EXPECT_EQ(proto.assignment().mode(), v1::Assignment::TRAIN);
+  std::get<Assignment>(answer.work).mode = RoundMode::kEvaluate;
+  EXPECT_EQ(ToProto(answer).assignment().mode(), v1::Assignment::EVALUATE);
   EXPECT_EQ(proto.assignment().plan_digest(), std::string(32, '\1'));
   EXPECT_EQ(proto.assignment().plan_signature().size(), 64U);
   EXPECT_EQ(proto.assignment().checkpoint_codec(), v1::FLOAT16);
@@ -329,6 +333,49 @@ TEST(AdminFromProtoTest, OutOfBounds_NamesTheField) {
   EXPECT_THAT(CheckWireName("name", "-dash.and_dot9"), IsOk());
 }
 
+v1::Evaluation GoodEvaluation() {
+  v1::Evaluation proto;
+  proto.set_task("t");
+  proto.set_version(3);
+  proto.set_data_set("t10k");
+  proto.set_data_digest(std::string(32, 'd'));
+  proto.set_model_digest(std::string(32, 'm'));
+  proto.set_example_count(10);
+  v1::Evaluation::NamedValue& metric = *proto.add_metrics();
+  metric.set_name("accuracy");
+  metric.set_value(0.5);
+  return proto;
+}
+
+TEST(EvaluationTest, ThereAndBack_EveryFieldArrives) {
+  const Result<EvaluationInfo> info = FromProto(GoodEvaluation());
+  ASSERT_THAT(info, IsOk());
+  EXPECT_EQ(info->example_count, 10U);
+  EXPECT_EQ(ToProto(*info).SerializeAsString(),
+            GoodEvaluation().SerializeAsString());
+}
+
+TEST(EvaluationTest, OutOfBounds_NamesTheField) {
+  v1::Evaluation proto = GoodEvaluation();
+  proto.set_task("a b");
+  EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("task")));
+  proto = GoodEvaluation();
+  proto.set_data_set(std::string(65, 'x'));
+  EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("data_set")));
+  proto = GoodEvaluation();
+  proto.set_data_digest("d");
+  EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("data_digest")));
+  proto = GoodEvaluation();
+  proto.clear_model_digest();
+  EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("model_digest")));
+  proto = GoodEvaluation();
+  proto.add_metrics()->set_name("a\n");
+  EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("metrics.name")));
+  proto = GoodEvaluation();
+  for (int i = 0; i < 32; ++i) proto.add_metrics()->set_name("m");
+  EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("metrics has")));
+}
+
 TEST(TaskToProtoTest, EveryFieldArrives) {
   TaskInfo task;
   task.name = "t";
@@ -339,6 +386,16 @@ TEST(TaskToProtoTest, EveryFieldArrives) {
   EXPECT_EQ(proto.state(), v1::Task::FINISHED);
   EXPECT_THAT(proto.metrics(), ElementsAre("accuracy", "loss"));
   EXPECT_THAT(proto.initial_digest(), IsEmpty());
+  EXPECT_FALSE(proto.has_best_version());
+  task.best = TaskInfo::Best{0, -0.5};
+  task.stale = 3;
+  task.end_reason = "why";
+  task.evaluated_rounds = 2;
+  EXPECT_TRUE(ToProto(task).has_best_version());
+  EXPECT_EQ(ToProto(task).best_value(), -0.5);
+  EXPECT_EQ(ToProto(task).stale_versions(), 3U);
+  EXPECT_EQ(ToProto(task).end_reason(), "why");
+  EXPECT_EQ(ToProto(task).evaluated_rounds(), 2U);
   TaskSnapshot snapshot;
   snapshot.task = task;
   snapshot.key_metric_history = {0.5, 0.75};

@@ -257,6 +257,21 @@ class FakeAdminApi final : public AdminApi {
     info.version = version.value_or(99);
     return info;
   }
+  Result<ModelVersionInfo> GetBestModelVersion(
+      const std::string& task) override {
+    last = "GetBestModelVersion " + task;
+    ModelVersionInfo info;
+    info.task = task;
+    info.version = 7;
+    return info;
+  }
+  Result<EvaluationInfo> AddEvaluation(
+      const EvaluationInfo& evaluation) override {
+    last = "AddEvaluation " + evaluation.data_set;
+    EvaluationInfo stored = evaluation;
+    stored.created = FromMicros(77);
+    return stored;
+  }
   Result<Page<ModelVersionInfo>> ListModelVersions(
       const std::string&, const PageRequest&) override {
     return Page<ModelVersionInfo>{};

@@ -106,6 +106,14 @@ TaskSpec Task() {
   }
   s.evaluate.key_metric = *rc::gen::element<std::string>("", "loss", "f1_10");
   s.evaluate.maximize = *rc::gen::arbitrary<bool>();
+  s.evaluate.source =
+      *rc::gen::element(KeyMetricSource::kDevices, KeyMetricSource::kServer);
+  s.evaluate.data_set = *rc::gen::element<std::string>("default", "a-1_.b");
+  s.evaluate.patience = Int(0, 1'000'000);
+  s.evaluate.min_delta = *rc::gen::element(0.0, 1e-3, 1e9);
+  if (s.evaluate.key_metric == "loss" && !s.evaluate.maximize) {
+    s.evaluate.stop_condition = *rc::gen::element<std::string>("", "loss < 1");
+  }
   s.update.codec = *rc::gen::element(CodecName::kFloat32, CodecName::kFloat16);
   s.update.max_abs_default = Real(0, 16'777'216);
   s.update.max_abs_buffer_float = Real(0, 16'777'216);

@@ -44,7 +44,18 @@ personalize:
   optimizer: {name: adam, lr: 0.025, beta1: 0.8, beta2: 0.99, eps: 1e-7}
   baseline_alone: true
   baseline_epochs: 12
-evaluate: {key_metric: loss, mode: min}
+evaluate:
+  key_metric: loss
+  mode: min
+  every: 5
+  devices: 12
+  min_devices: 9
+  deadline: 2m
+  source: server
+  data_set: held.out
+  stop_condition: "loss <= 0.25"
+  patience: 4
+  min_delta: 0.001
 update: {codec: float32, max_abs: {default: 4, buffer_float: 1024.5}, weight_cap: 500}
 privacy: {min_cohort: 8, clip: {norm: 1.5}}
 conditions: {charging: true, unmetered: true, idle: true, min_battery: 0.3}
@@ -97,6 +108,15 @@ TEST(ParseTaskFile, EveryKey_IsRead) {
   want.personalize.baseline_epochs = 12;
   want.evaluate.key_metric = "loss";
   want.evaluate.maximize = false;
+  want.evaluate.every = 5;
+  want.evaluate.devices = 12;
+  want.evaluate.min_devices = 9;
+  want.evaluate.deadline = std::chrono::minutes(2);
+  want.evaluate.source = KeyMetricSource::kServer;
+  want.evaluate.data_set = "held.out";
+  want.evaluate.stop_condition = "loss <= 0.25";
+  want.evaluate.patience = 4;
+  want.evaluate.min_delta = 0.001;
   want.update.codec = CodecName::kFloat32;
   want.update.max_abs_default = 4;
   want.update.max_abs_buffer_float = 1024.5;
@@ -222,10 +242,6 @@ const Mistake kUnavailable[] = {
      "line 4: privacy.delta is not available in this version"},
     {"conditions: {chargin: true}\n",
      "line 4: conditions.chargin is not a key here; did you mean charging?"},
-    {"evaluate: {stop_condition: accuracy >= 0.88}\n",
-     "line 4: evaluate.stop_condition is not available in this version"},
-    {"evaluate: {patience: 5}\n",
-     "line 4: evaluate.patience is not available in this version"},
     {"strategy: {fraction_train: 0.1}\n",
      "line 4: strategy.fraction_train is not available in this version"},
     {"strategy: {name: scaffold}\n",
@@ -378,6 +394,42 @@ const Mistake kValues[] = {
      "line 4: personalize is empty; must be a mapping of keys to values"},
     {"evaluate: {mode: maximum}\n",
      "line 4: evaluate.mode is maximum; did you mean max?"},
+    {"evaluate: {every: -1}\n",
+     "line 4: evaluate.every is -1; must be in 0..1000000"},
+    {"evaluate: {devices: 10001}\n",
+     "line 4: evaluate.devices is 10001; must be in 0..10000"},
+    {"evaluate: {deadline: 8d}\n",
+     "line 4: evaluate.deadline is 8d; must be in 0s..7d"},
+    {"evaluate: {source: both}\n",
+     "line 4: evaluate.source is both; must be one of devices, server"},
+    {"evaluate: {data_set: Held}\n",
+     "line 4: evaluate.data_set is 'Held'; must be 1..64 of a-z, 0-9, _, - "
+     "and ."},
+    {"evaluate: {stop_condition: accuracy is 1}\n",
+     "line 4: evaluate.stop_condition is 'accuracy is 1'; must be METRIC >= "
+     "NUMBER (or >, <=, <)"},
+    {"evaluate: {patience: 1000001}\n",
+     "line 4: evaluate.patience is 1000001; must be in 0..1000000"},
+    {"evaluate: {min_delta: -1}\n",
+     "line 4: evaluate.min_delta is -1; must be in [0, 1000000000]"},
+    {"evaluate: {devices: 5}\n",
+     "line 4: evaluate.every is 0: there are no evaluation rounds for "
+     "evaluate.devices, min_devices and deadline"},
+    {"evaluate: {every: 1, deadline: 10ms}\n",
+     "line 4: evaluate.deadline (10ms) is below 1s"},
+    {"evaluate: {every: 1}\ndata: {holdout: 0}\n",
+     "line 4: evaluate.every is 1 and data.holdout is 0: there is nothing to "
+     "evaluate on"},
+    {"evaluate: {every: 1, devices: 4, min_devices: 5}\n",
+     "line 4: evaluate.min_devices (5) exceeds evaluate.devices (4)"},
+    {"evaluate: {every: 1, devices: 4}\nprivacy: {min_cohort: 5}\n",
+     "line 5: privacy.min_cohort (5) exceeds evaluate.min_devices (4)"},
+    {"evaluate: {stop_condition: accuracy >= 1, mode: min}\n",
+     "line 4: evaluate.stop_condition (accuracy >= 1) does not go with mode "
+     "min"},
+    {"evaluate: {stop_condition: accuracy >= 1, key_metric: f1}\n",
+     "line 4: evaluate.stop_condition is about accuracy, evaluate.key_metric "
+     "is f1"},
     {"evaluate: {key_metric: F1}\n",
      "line 4: evaluate.key_metric is 'F1'; must be 1..64 of a-z, 0-9 and _"},
     {"update: {max_abs: {default: 0}}\n",
@@ -568,6 +620,40 @@ TEST(TaskSpec, MinUpdates_DefaultsToCohort) {
   EXPECT_EQ(spec.MinUpdates(), spec.strategy.cohort);
   spec.strategy.min_updates = 3;
   EXPECT_EQ(spec.MinUpdates(), 3);
+}
+
+TEST(StopCondition, Text_IsMetricOperatorNumber) {
+  const auto stop = ParseStopCondition("accuracy >= 0.88");
+  ASSERT_THAT(stop, IsOk());
+  EXPECT_EQ(stop->metric, "accuracy");
+  EXPECT_TRUE(stop->IsMet(0.88));
+  EXPECT_FALSE(stop->IsMet(0.8799));
+  EXPECT_TRUE(ParseStopCondition("loss<1e-3")->IsMet(0.0009));
+  EXPECT_FALSE(ParseStopCondition("loss<1e-3")->IsMet(0.001));
+  EXPECT_TRUE(ParseStopCondition("loss <= -2")->IsMet(-2));
+  EXPECT_FALSE(ParseStopCondition("f1 > 0")->IsMet(0));
+  for (const char* text :
+       {"", ">= 1", "a 1", "a >=", "a >= b", "a >= 1 2", "a >= 0x1", "a >= nan",
+        "a >= inf", "a >= 1e999", "A >= 1", "a => 1", "a >= +1", "a >== 1"}) {
+    EXPECT_THAT(ParseStopCondition(text),
+                StatusIs(StatusCode::kInvalidArgument))
+        << text;
+  }
+}
+
+TEST(TaskSpec, EvaluationRounds_TakeTheStrategysNumbersUnlessGiven) {
+  TaskSpec spec = *ParseTaskFile(kMinimal);
+  spec.evaluate.every = 1;
+  EXPECT_EQ(spec.EvaluationCohort(), 10);
+  EXPECT_EQ(spec.MinEvaluations(), 10);
+  EXPECT_EQ(spec.EvaluationSlotCount(), 13);
+  EXPECT_EQ(spec.EvaluationDeadline(), std::chrono::minutes(5));
+  spec.evaluate.devices = 20;
+  spec.evaluate.min_devices = 3;
+  spec.evaluate.deadline = std::chrono::seconds(9);
+  EXPECT_EQ(spec.EvaluationSlotCount(), 26);
+  EXPECT_EQ(spec.MinEvaluations(), 3);
+  EXPECT_EQ(spec.EvaluationDeadline(), std::chrono::seconds(9));
 }
 
 TEST(TaskJson, CanonicalJson_RoundTrips) {

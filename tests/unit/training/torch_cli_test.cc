@@ -213,5 +213,80 @@ TEST_F(TorchCliTest, Run_HelpAndVersion_AreOk) {
   EXPECT_THAT(out_.str(), HasSubstr("selvage-torch 0."));
 }
 
+// Two examples of examples/regression: x [4] f32, y [] f32.
+std::string RegressionData(const std::string& header_y) {
+  const std::string header =
+      R"({"x":{"dtype":"F32","shape":[2,4],"data_offsets":[0,32]},"y":)" +
+      header_y + R"(,"__metadata__":{"a":"b"}})";
+  Bytes out;
+  AppendLe(out, static_cast<uint64_t>(header.size()));
+  AppendBytes(out, AsBytes(header));
+  for (int i = 0; i < 8; ++i) AppendLe(out, 0.0F);
+  AppendLe(out, 1.0F);
+  AppendLe(out, 3.0F);
+  return ToString(out);
+}
+constexpr char kGoodY[] =
+    R"({"dtype":"F32","shape":[2],"data_offsets":[32,40]})";
+
+TEST_F(TorchCliTest, Evaluate_ScoresAreMeansOverExamples) {
+  ASSERT_EQ(Run({"package", Example("regression/model.yaml"), "--out",
+                 In("package")}),
+            ExitCode::kOk)
+      << err_.str();
+  Write("data.safetensors", RegressionData(kGoodY));
+  const std::vector<std::string> command = {"evaluate",
+                                            "--program",
+                                            In("package/program.json"),
+                                            "--model",
+                                            In("package/model.safetensors"),
+                                            "--data",
+                                            In("data.safetensors"),
+                                            "-o",
+                                            "json"};
+  ASSERT_EQ(Run(command), ExitCode::kOk) << err_.str();
+  const auto data = nlohmann::json::parse(out_.str()).at("data");
+  EXPECT_EQ(data["examples"], 2);
+  EXPECT_EQ(data["data_digest"].get<std::string>().size(), 64u);
+  // Biases start at zero, so the model says 0 for x = 0: (1 + 9) / 2.
+  EXPECT_DOUBLE_EQ(data["metrics"]["squared_error"].get<double>(), 5.0);
+  EXPECT_DOUBLE_EQ(data["metrics"]["absolute_error"].get<double>(), 2.0);
+  const std::string first = out_.str();
+  ASSERT_EQ(Run(command), ExitCode::kOk);
+  EXPECT_EQ(out_.str(), first);
+}
+
+TEST_F(TorchCliTest, Evaluate_DataThatDoesNotFit_IsUsage) {
+  ASSERT_EQ(Run({"package", Example("regression/model.yaml"), "--out",
+                 In("package")}),
+            ExitCode::kOk)
+      << err_.str();
+  const auto evaluate = [&](const std::string& bytes) {
+    Write("data.safetensors", bytes);
+    return Run({"evaluate", "--program", In("package/program.json"), "--model",
+                In("package/model.safetensors"), "--data",
+                In("data.safetensors")});
+  };
+  const std::string good = RegressionData(kGoodY);
+  for (const std::string& y :
+       {std::string(R"({"dtype":"I64","shape":[2],"data_offsets":[32,40]})"),
+        std::string(R"({"dtype":"F32","shape":[2,1],"data_offsets":[32,40]})"),
+        std::string(R"({"dtype":"F32","shape":[2],"data_offsets":[32,44]})"),
+        std::string(R"({"dtype":"F32","shape":[1],"data_offsets":[32,36]})"),
+        std::string(R"({"dtype":"F32","shape":[2],"data_offsets":[40,32]})"),
+        std::string(R"({"dtype":"F32","shape":[-1],"data_offsets":[32,40]})"),
+        std::string("3")}) {
+    EXPECT_EQ(evaluate(RegressionData(y)), ExitCode::kUsage) << y;
+    EXPECT_THAT(err_.str(), HasSubstr("data.safetensors"));
+  }
+  for (const size_t size :
+       {size_t{0}, size_t{7}, size_t{30}, good.size() - 1}) {
+    EXPECT_EQ(evaluate(good.substr(0, size)), ExitCode::kUsage) << size;
+  }
+  EXPECT_EQ(Run({"evaluate", "--program", In("package/program.json"), "--model",
+                 In("package/model.safetensors"), "--data", In("none.idx")}),
+            ExitCode::kUsage);
+}
+
 }  // namespace
 }  // namespace selvage::cli
