@@ -363,6 +363,20 @@ TEST_F(DeviceServiceTest, Upload_EverythingStagedBefore_IsFinishedAtOnce) {
   EXPECT_TRUE(stream->rpc->Finish().ok());
 }
 
+TEST_F(DeviceServiceTest, Upload_Evaluation_IsItsHeader) {
+  v1::UploadRequest request = Header(0);
+  v1::MetricValue& metric = *request.mutable_header()->add_metrics();
+  metric.set_numerator(1 << 20);
+  metric.set_count(2);
+  auto stream = Open(request);
+  ASSERT_TRUE(stream->rpc->Read(&stream->response));
+  EXPECT_EQ(stream->response.resume().offset(), 0U);
+  ASSERT_TRUE(stream->rpc->Read(&stream->response));
+  EXPECT_EQ(stream->response.receipt().status(), v1::Receipt::ACCEPTED);
+  EXPECT_TRUE(stream->rpc->Finish().ok());
+  EXPECT_THAT(harness.devices.Staged(), IsEmpty());
+}
+
 TEST_F(DeviceServiceTest, Upload_CancelledByTheDevice_IsDropped) {
   auto stream = Open(Header(6));
   ASSERT_TRUE(stream->rpc->Read(&stream->response));
