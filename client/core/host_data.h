@@ -56,7 +56,7 @@ struct OutboxItem {
   std::string task;
   uint64_t round = 0;
   std::string assignment_id;
-  uint64_t size_bytes = 0;  // as it is sent
+  uint64_t size_bytes = 0;  // as it is sent; 0: an evaluation, metrics only
   double norm = 0;          // BuiltUpdate::norm
   uint32_t weight = 0;      // examples it stands for, at most the plan's cap
   Time expires{};           // not sent after it

@@ -100,6 +100,32 @@ TEST_F(ClientTest, RunOnce_Evaluation_SendsMetricsOfTheHoldOut_AndNothingElse) {
   EXPECT_THAT(client_->Info("digits"), StatusIs(StatusCode::kNotFound));
 }
 
+TEST_F(ClientTest, RunOnce_EvaluationNotSent_IsSentAfterARestart_Once) {
+  Open();
+  AddExamples(60);
+  Assignment evaluation = server_->NewAssignment();
+  evaluation.evaluate = true;
+  server_->Give(evaluation);
+  server_->hook = [](const std::string& call) {
+    return call == "upload" ? Unavailable("no network") : OkStatus();
+  };
+  EXPECT_EQ(Run().result, RunResult::kFailed);
+  const auto waiting = client_->InspectOutbox();
+  ASSERT_THAT(waiting, IsOk());
+  ASSERT_EQ(waiting->size(), 1u);
+  EXPECT_EQ(waiting->front().size_bytes, 0u);
+  server_->hook = [](const auto&) { return OkStatus(); };
+  AddExamples(20);  // changes nothing about what is in the outbox
+  Open();
+  WaitForTurn();
+
+  EXPECT_EQ(Run().result, RunResult::kContributed);
+
+  EXPECT_EQ(server_->conflicts, 0);
+  EXPECT_LT(server_->metrics.at("round-1")[0].count, 30);
+  EXPECT_TRUE(client_->InspectOutbox()->empty());
+}
+
 TEST_F(ClientTest, RunOnce_Evaluation_IsRefusedLikeTraining) {
   Open();
   Assignment evaluation = server_->NewAssignment();
