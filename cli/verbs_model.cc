@@ -134,7 +134,8 @@ void AddPull(CLI::App& app, Verb& chosen) {
   auto* best = verb->add_flag("--best", options->best,
                               "the one with the best key metric")
                    ->excludes(version);
-  verb->add_flag("--last", "the latest, which is the default")
+  verb->add_flag("--last")
+      ->description("the latest, which is the default")
       ->excludes(version)
       ->excludes(best);
   verb->add_option("--out", *out,
