@@ -240,10 +240,14 @@ Status CheckEvaluate(const TaskSpec& s) {
     }
   }
   if (e.every == 0) {
-    if (e.devices != 0 || e.min_devices != 0 || e.deadline != Duration{}) {
-      return InvalidArgument(
-          "evaluate.every is 0: there are no evaluation rounds for "
-          "evaluate.devices, min_devices and deadline");
+    const std::string_view key = e.devices != 0             ? "devices"
+                                 : e.min_devices != 0       ? "min_devices"
+                                 : e.deadline != Duration{} ? "deadline"
+                                                            : "";
+    if (!key.empty()) {
+      return InvalidArgument("evaluate." + std::string(key) +
+                             " is for evaluation rounds, and evaluate.every "
+                             "is 0");
     }
     return OkStatus();
   }

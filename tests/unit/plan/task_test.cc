@@ -411,10 +411,10 @@ const Mistake kValues[] = {
     {"evaluate: {patience: 1000001}\n",
      "line 4: evaluate.patience is 1000001; must be in 0..1000000"},
     {"evaluate: {min_delta: -1}\n",
-     "line 4: evaluate.min_delta is -1; must be in [0, 1000000000]"},
+     "line 4: evaluate.min_delta is -1; must be in [0, 1e+09]"},
     {"evaluate: {devices: 5}\n",
-     "line 4: evaluate.every is 0: there are no evaluation rounds for "
-     "evaluate.devices, min_devices and deadline"},
+     "line 4: evaluate.devices is for evaluation rounds, and evaluate.every "
+     "is 0"},
     {"evaluate: {every: 1, deadline: 10ms}\n",
      "line 4: evaluate.deadline (10ms) is below 1s"},
     {"evaluate: {every: 1}\ndata: {holdout: 0}\n",
