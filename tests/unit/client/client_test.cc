@@ -97,7 +97,8 @@ TEST_F(ClientTest, RunOnce_Evaluation_SendsMetricsOfTheHoldOut_AndNothingElse) {
   }
   EXPECT_EQ(audit->front().result, AuditResult::kAccepted);
   // No model was installed: nothing was personalised.
-  EXPECT_THAT(client_->Info("digits"), StatusIs(StatusCode::kNotFound));
+  EXPECT_THAT(client_->Info("digits"),
+              StatusIs(StatusCode::kFailedPrecondition));
 }
 
 TEST_F(ClientTest, RunOnce_EvaluationNotSent_IsSentAfterARestart_Once) {
