@@ -365,7 +365,7 @@ TEST_F(CliTest, Show_Task_TellsBestAndEnd) {
   ASSERT_EQ(Run({"show", "fashion"}), 0) << err_.str();
   EXPECT_THAT(out_.str(),
               AllOf(HasSubstr("Latest version  30\n"),
-                    HasSubstr("26 (accuracy 0.8750, 4 measured since)"),
+                    HasSubstr("26 (accuracy 0.875, 4 measured since)"),
                     HasSubstr("6 rounds"), HasSubstr("patience is over")));
   ASSERT_EQ(Run({"show", "fashion", "-o", "json"}), 0);
   EXPECT_EQ(Data()["best_version"], 26);
@@ -385,7 +385,7 @@ TEST_F(CliTest, Show_EvaluationRound_TellsClasses) {
   admin_.rounds["fashion"] = {round};
   ASSERT_EQ(Run({"show", "round", "fashion", "1"}), 0) << err_.str();
   EXPECT_THAT(out_.str(), AllOf(HasSubstr("EVALUATE"), HasSubstr("phone-mid"),
-                                HasSubstr("accuracy 0.5000 (7 devices)")));
+                                HasSubstr("accuracy 0.5 (7 devices)")));
   ASSERT_EQ(Run({"show", "round", "fashion", "1", "-o", "json"}), 0);
   EXPECT_EQ(Data()["mode"], "EVALUATE");
   EXPECT_TRUE(Data()["result_version"].is_null());
@@ -412,7 +412,7 @@ TEST_F(CliTest, Evaluate_Version_IsScoredElsewhereAndAttached) {
             0)
       << err_.str();
   EXPECT_THAT(admin_.evaluations, IsEmpty());
-  EXPECT_THAT(out_.str(), HasSubstr("loss 0.2500 (9 examples of default)"));
+  EXPECT_THAT(out_.str(), HasSubstr("loss 0.25 (9 examples of default)"));
   EXPECT_THAT(Read(directory_ / "bin" / "arguments"),
               AllOf(HasSubstr("evaluate\n-o\njson\n--program\n"),
                     HasSubstr("--data\nx.idx\n--data\ny.idx\n")));
@@ -430,7 +430,7 @@ TEST_F(CliTest, Evaluate_Version_IsScoredElsewhereAndAttached) {
   EXPECT_EQ(sent.model_digest(),
             admin_.versions["fashion"][0].safetensors_digest());
   ASSERT_EQ(Run({"show", "model", "fashion", "3"}), 0);
-  EXPECT_THAT(out_.str(), HasSubstr("loss 0.2500 (9 examples of t10k)"));
+  EXPECT_THAT(out_.str(), HasSubstr("loss 0.25 (9 examples of t10k)"));
 }
 
 TEST_F(CliTest, Evaluate_Watch_ScoresWhatIsMissing_UntilTheEnd) {
