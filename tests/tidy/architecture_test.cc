@@ -276,6 +276,67 @@ TEST(ArchitectureTest, CApi_FromOutside_IsSelvageHAndHppAlone) {
   }
 }
 
+// Hosts are what the C API is for, so ours use it and nothing beside it: of the
+// library, the apps among the examples and the tests of the wrapper see
+// selvage.h and selvage.hpp alone; the agent besides it what any program of
+// ours may (base, checked by the table above).
+TEST(ArchitectureTest, Hosts_Includes_AreSelvageHAndHppAlone) {
+  const fs::path root = SELVAGE_SOURCE_DIR;
+  const std::regex ours(R"rx(#\s*include\s*["<]([^">]+)[">])rx");
+  const std::regex api(R"rx((client/capi/|selvage/)?selvage\.(h|hpp))rx");
+  // What is no host: tools that make files for examples.
+  const std::regex tools("examples/(quickstart|users|sensor)/.*");
+  // With test code of its own beside it.
+  const std::regex tests(
+      "tests/unit/capi/(arguments_test|blocking_test|lifetime_test|"
+      "app_fixture|c_app|dlopen_app|tiny_engine)\\.(cc|c|h)|"
+      "tests/install/app/.*|tests/integration/e2e/fork_app\\.cc");
+  size_t looked_at = 0;
+  for (const char* top : {"examples", "tests/unit/capi", "tests/install/app",
+                          "tests/integration/e2e"}) {
+    for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
+      const std::string name = fs::relative(entry.path(), root).string();
+      const auto extension = entry.path().extension();
+      if (extension != ".c" && extension != ".cc" && extension != ".h") {
+        continue;
+      }
+      const bool is_test = std::regex_match(name, tests);
+      if (name.starts_with("tests/") ? !is_test
+                                     : std::regex_match(name, tools)) {
+        continue;
+      }
+      ++looked_at;
+      std::ifstream in(entry.path());
+      const std::string text{std::istreambuf_iterator<char>(in), {}};
+      for (std::sregex_iterator it(text.begin(), text.end(), ours);
+           it != std::sregex_iterator(); ++it) {
+        const std::string header = (*it)[1];
+        if (header.find('/') == std::string::npos &&
+            !header.starts_with("selvage")) {
+          continue;  // the standard library's
+        }
+        if (header.starts_with("sys/") || header.starts_with("gmock/") ||
+            header.starts_with("gtest/") ||
+            (is_test && header.starts_with("tests/unit/capi/"))) {
+          continue;
+        }
+        EXPECT_TRUE(std::regex_match(header, api))
+            << name << " includes " << header;
+      }
+    }
+  }
+  EXPECT_GE(looked_at, 9U);
+}
+
+// The example is promised to be short: an app in about fifty lines.
+TEST(ArchitectureTest, EmbedC_Lines_AreAboutFifty) {
+  std::ifstream in(fs::path(SELVAGE_SOURCE_DIR) / "examples/embed_c/main.c");
+  size_t lines = 0;
+  for (std::string line; std::getline(in, line);) ++lines;
+  EXPECT_GT(lines, 20U);
+  EXPECT_LE(lines, 60U);
+}
+
 TEST(ArchitectureTest, Headers_EveryOne_IsGuardedByPragmaOnce) {
   for (const Source& source : Sources()) {
     if (!source.name.ends_with(".h")) continue;
