@@ -214,6 +214,7 @@ class Installation {
                  role == plan::Role::kBufferInt;
         });
     training.trainable = std::move(tensors);
+    SELVAGE_RETURN_IF_ERROR(RequireFeatures(model_.features(), training));
     SELVAGE_RETURN_IF_ERROR(model_.SetValues(*start));
     SELVAGE_ASSIGN_OR_RETURN(const TrainingReport report,
                              model_.Train(data_.train, training));
@@ -281,9 +282,12 @@ class Installation {
                      .kept = kept};
   }
 
-  // The gate with `challenger` in the place of the personal model.
-  Result<GateVerdict> Judge(const std::vector<float>& challenger,
-                            const std::vector<float>& incumbent) const {
+  // The gate with `challenger` in the place of the personal model. Between two
+  // personal models it is not_worse, whatever the plan's rule: a newer one must
+  // not have to prove itself against one of an older base.
+  Result<GateVerdict> Judge(
+      const std::vector<float>& challenger, const std::vector<float>& incumbent,
+      plan::GateRule rule = plan::GateRule::kNotWorse) const {
     const size_t metrics = program_.metrics.size();
     const auto key = static_cast<size_t>(std::find(program_.metrics.begin(),
                                                    program_.metrics.end(),
@@ -294,7 +298,8 @@ class Installation {
                              " is no metric of the program");
     }
     return JudgePersonal(ScoreColumn(challenger, metrics, key),
-                         ScoreColumn(incumbent, metrics, key), plan_.maximize);
+                         ScoreColumn(incumbent, metrics, key), plan_.maximize,
+                         rule);
   }
 
   // The best values there are for the personal slot; nullopt: there are none.
@@ -362,7 +367,8 @@ class Installation {
     SELVAGE_ASSIGN_OR_RETURN(const std::optional<Contender> personal,
                              ChoosePersonal(out));
     if (!personal.has_value()) return OkStatus();
-    SELVAGE_ASSIGN_OR_RETURN(out.verdict, Judge(personal->scores, global));
+    SELVAGE_ASSIGN_OR_RETURN(
+        out.verdict, Judge(personal->scores, global, plan_.personalize.gate));
     bool serves = out.verdict.personal_serves;
     if (serves && !personal->kept && before_.has_value() &&
         !before_->personal_serving) {
@@ -372,8 +378,9 @@ class Installation {
       if (serving.has_value() && !(*serving == work_.base)) {
         SELVAGE_ASSIGN_OR_RETURN(const std::vector<float> scores,
                                  Score(*serving));
-        SELVAGE_ASSIGN_OR_RETURN(const GateVerdict verdict,
-                                 Judge(personal->scores, scores));
+        SELVAGE_ASSIGN_OR_RETURN(
+            const GateVerdict verdict,
+            Judge(personal->scores, scores, plan_.personalize.gate));
         serves = verdict.personal_serves;
       }
     }
@@ -396,6 +403,7 @@ class Installation {
     training.optimizer = plan_.train.optimizer;
     SELVAGE_ASSIGN_OR_RETURN(training.trainable,
                              plan::MatchTensors(program_.table, {}));
+    SELVAGE_RETURN_IF_ERROR(RequireFeatures(model_.features(), training));
     SELVAGE_RETURN_IF_ERROR(model_.SetValues(start));
     SELVAGE_RETURN_IF_ERROR(model_.Train(examples, training).status());
     SELVAGE_ASSIGN_OR_RETURN(plan::Checkpoint values, model_.Values());

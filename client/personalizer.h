@@ -12,7 +12,7 @@
 //   3. Significantly worse than what serves now, they are dropped for it, if
 //      that was personal: the old personal values stay in their slot.
 //   4. The personal slot serves unless it is significantly worse than the
-//      global one.
+//      global one, or as the plan's personalize.gate says.
 // "Significantly worse" is JudgePersonal's paired test on the hold-out.
 #pragma once
 

@@ -1,8 +1,11 @@
 #include "client/round_trainer.h"
 
 #include <algorithm>
+#include <utility>
 
+#include "base/random.h"
 #include "client/core/memory_estimate.h"
+#include "client/core/rate_schedule.h"
 #include "client/local_data.h"
 #include "plan/tensor_match.h"
 
@@ -52,62 +55,288 @@ crypto::Digest Fingerprint(const SessionWork& work, const plan::Plan& plan,
 }
 
 uint64_t StepsOf(const LocalTraining& training, size_t examples) {
+  if (training.step_count > 0) return training.step_count;
   const auto batch = static_cast<uint64_t>(training.batch_size);
   return static_cast<uint64_t>(training.epochs) *
          ((examples + batch - 1) / batch);
 }
 
-// model.Train() from the checkpoint that the store has of this training, if it
-// has one; `start` are the values that the model has now.
-Result<TrainingReport> TrainOrResume(TrainableModel& model,
-                                     const plan::Checkpoint& start,
-                                     const ExampleSet& examples,
-                                     LocalTraining training,
-                                     const crypto::Digest& fingerprint,
-                                     const RoundOptions& options,
-                                     ClientStore& store, RoundFacts& facts) {
-  SELVAGE_ASSIGN_OR_RETURN(std::optional<StoredTraining> kept,
-                           store.LoadTraining());
-  if (kept.has_value() && kept->fingerprint != fingerprint) kept.reset();
-  uint64_t had = kept.has_value() ? kept->steps : 0;
-  Time saved_at = options.clock.Now();
-  training.checkpoint_due = [&] {
-    return options.clock.Now() - saved_at >= options.checkpoint_every;
-  };
-  training.save_checkpoint = [&](TrainingCheckpoint checkpoint) {
-    saved_at = options.clock.Now();
-    if (checkpoint.steps <= had) return;
-    // One that cannot be kept costs its steps, no more.
-    const Status saved =
-        store.SaveTraining({.fingerprint = fingerprint,
-                            .steps = checkpoint.steps,
-                            .state = std::move(checkpoint.state)});
-    facts.saved = facts.saved || saved.ok();
-  };
-  const uint64_t steps = StepsOf(training, examples.count);
-  uint64_t step = had;
-  training.keep_going = [&] {
-    if (!options.keep_going()) return false;
-    if (options.progress) options.progress(step, steps);
-    ++step;
-    return true;
-  };
-  if (!kept.has_value()) return model.Train(examples, training);
-  const TrainingCheckpoint from = {.steps = kept->steps,
-                                   .state = std::move(kept->state)};
-  training.resume = &from;
-  Result<TrainingReport> report = model.Train(examples, training);
-  if (report.ok() ||
-      report.status().code() != StatusCode::kFailedPrecondition) {
-    return report;
+// The trainings of a round, one after the other: FedRep's has two.
+std::vector<LocalTraining> PhasesOf(const SessionWork& work,
+                                    const plan::TrainSpec& train,
+                                    const plan::TensorTable& table,
+                                    std::vector<size_t> trainable,
+                                    int threads) {
+  LocalTraining all;
+  all.epochs = train.local_epochs;
+  all.batch_size = train.batch_size;
+  all.optimizer = train.optimizer;
+  all.seed = work.seed;
+  all.threads = threads;
+  all.clip_norm = train.clip_gradient;
+  all.stop_patience = train.early_stop.patience;
+  all.stop_min_delta = train.early_stop.min_delta;
+  if (train.lr_schedule.by_round) {
+    const uint64_t t = work.round > 0 ? work.round - 1 : 0;
+    all.optimizer.lr *= RateFactor(train.lr_schedule, t);
+  } else if (train.lr_schedule != plan::RateSchedule{}) {
+    all.rate_factor = [schedule = train.lr_schedule](uint64_t step) {
+      return RateFactor(schedule, step);
+    };
   }
-  // Another engine's, or another version's.
-  training.resume = nullptr;
-  step = 0;
-  had = 0;
-  SELVAGE_RETURN_IF_ERROR(model.SetValues(start));
-  return model.Train(examples, training);
+  LocalTraining last = all;
+  if (train.local_steps > 0) {
+    const auto most = static_cast<uint64_t>(train.local_steps);
+    const auto least = static_cast<uint64_t>(
+        train.local_steps_min > 0 ? train.local_steps_min : train.local_steps);
+    SeededRandom random(DeriveSeed(work.seed, "selvage/v1 local steps", 0));
+    last.step_count = least + UniformBelow(random, most - least + 1);
+  }
+  last.proximal_mu = train.proximal_mu;
+  const auto is_personal = [&table](size_t i) {
+    return table.entries()[i].spec.role == plan::Role::kPersonal;
+  };
+  std::vector<size_t> personal;
+  std::vector<size_t> shared;
+  for (const size_t i : trainable) {
+    (is_personal(i) ? personal : shared).push_back(i);
+  }
+  if (train.method == plan::TrainMethod::kJoint) {
+    last.proximal_shared_only = !personal.empty();
+    last.trainable = std::move(trainable);
+    return {std::move(last)};
+  }
+  LocalTraining head = std::move(all);
+  head.epochs = train.head_epochs;
+  head.trainable = std::move(personal);
+  // The body's statistics are part of what is fixed.
+  head.update_buffers = false;
+  last.trainable = std::move(shared);
+  last.seed = DeriveSeed(work.seed, "selvage/v1 fedrep body", 0);
+  return {std::move(head), std::move(last)};
 }
+
+// Where a round with several phases was interrupted.
+struct PhasePosition {
+  size_t phase = 0;
+  uint64_t steps_before = 0;  // of the phases that are done
+  // Floats of role personal when it began; none of the first phase.
+  std::vector<float> personal;
+  Bytes engine;  // the engine's own; empty: at its beginning
+};
+
+constexpr uint32_t kPhaseMagic = 0x50484c53;  // "SLHP"
+
+Bytes Encode(const PhasePosition& position) {
+  Bytes out;
+  AppendLe(out, kPhaseMagic);
+  AppendLe(out, static_cast<uint32_t>(position.phase));
+  AppendLe(out, position.steps_before);
+  AppendLe(out, static_cast<uint64_t>(position.personal.size()));
+  for (const float value : position.personal) AppendLe(out, value);
+  AppendBytes(out, position.engine);
+  return out;
+}
+
+Result<PhasePosition> DecodePosition(ByteSpan bytes, size_t phase_count,
+                                     size_t personal_count) {
+  ByteReader in(bytes);
+  PhasePosition position;
+  SELVAGE_ASSIGN_OR_RETURN(const auto magic, in.Read<uint32_t>("magic"));
+  SELVAGE_ASSIGN_OR_RETURN(const auto phase, in.Read<uint32_t>("phase"));
+  SELVAGE_ASSIGN_OR_RETURN(position.steps_before,
+                           in.Read<uint64_t>("steps before"));
+  SELVAGE_ASSIGN_OR_RETURN(const auto count, in.Read<uint64_t>("count"));
+  if (magic != kPhaseMagic || phase >= phase_count ||
+      count != (phase == 0 ? 0 : personal_count)) {
+    return DataLoss("it is of another training");
+  }
+  position.phase = phase;
+  for (uint64_t i = 0; i < count; ++i) {
+    SELVAGE_ASSIGN_OR_RETURN(const auto value, in.Read<float>("value"));
+    position.personal.push_back(value);
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const ByteSpan engine,
+                           in.ReadBytes(in.remaining(), "engine state"));
+  position.engine.assign(engine.begin(), engine.end());
+  return position;
+}
+
+// The personal-role floats of `values`, in the table's order; or back.
+std::vector<float> PersonalOf(const plan::TensorTable& table,
+                              const plan::Checkpoint& values) {
+  std::vector<float> out;
+  for (const plan::TensorTable::Entry& entry : table.entries()) {
+    if (entry.spec.role != plan::Role::kPersonal ||
+        entry.spec.dtype != plan::DType::kFloat32) {
+      continue;
+    }
+    const auto begin =
+        values.floats.begin() + static_cast<std::ptrdiff_t>(entry.offset);
+    out.insert(out.end(), begin,
+               begin + static_cast<std::ptrdiff_t>(entry.count));
+  }
+  return out;
+}
+
+plan::Checkpoint WithPersonal(const plan::TensorTable& table,
+                              plan::Checkpoint values,
+                              const std::vector<float>& personal) {
+  auto from = personal.begin();
+  for (const plan::TensorTable::Entry& entry : table.entries()) {
+    if (entry.spec.role != plan::Role::kPersonal ||
+        entry.spec.dtype != plan::DType::kFloat32) {
+      continue;
+    }
+    const auto count = static_cast<std::ptrdiff_t>(entry.count);
+    std::copy_n(
+        from, count,
+        values.floats.begin() + static_cast<std::ptrdiff_t>(entry.offset));
+    from += count;
+  }
+  return values;
+}
+
+// One round's training, interruptible in every phase.
+class RoundTraining {
+ public:
+  RoundTraining(TrainableModel& model, const plan::TensorTable& table,
+                const plan::Checkpoint& start, const ExampleSet& examples,
+                std::vector<LocalTraining> phases,
+                const crypto::Digest& fingerprint, const RoundOptions& options,
+                ClientStore& store, RoundFacts& facts)
+      : model_(model),
+        table_(table),
+        start_(start),
+        examples_(examples),
+        phases_(std::move(phases)),
+        fingerprint_(fingerprint),
+        options_(options),
+        store_(store),
+        facts_(facts) {
+    for (const LocalTraining& phase : phases_) {
+      steps_of_all_ += StepsOf(phase, examples_.count);
+    }
+  }
+
+  // From the checkpoint that the store has of this training, if it has one.
+  // `start` are the values that the model has now.
+  Result<TrainingReport> Run() {
+    for (const LocalTraining& phase : phases_) {
+      SELVAGE_RETURN_IF_ERROR(RequireFeatures(model_.features(), phase));
+    }
+    SELVAGE_ASSIGN_OR_RETURN(std::optional<StoredTraining> kept,
+                             store_.LoadTraining());
+    PhasePosition at;
+    std::optional<TrainingCheckpoint> from;
+    if (kept.has_value() && kept->fingerprint == fingerprint_) {
+      Result<PhasePosition> position = Read(std::move(kept->state));
+      if (position.ok() && position->steps_before <= kept->steps) {
+        had_ = kept->steps;
+        at = *std::move(position);
+        if (!at.engine.empty()) {
+          from = TrainingCheckpoint{.steps = had_ - at.steps_before,
+                                    .state = std::move(at.engine)};
+        }
+      }
+    }
+    if (at.phase > 0) {
+      SELVAGE_RETURN_IF_ERROR(
+          model_.SetValues(WithPersonal(table_, start_, at.personal)));
+    }
+    saved_at_ = options_.clock.Now();
+    Result<TrainingReport> report = From(at, from ? &*from : nullptr);
+    if (report.ok() || !from.has_value() ||
+        report.status().code() != StatusCode::kFailedPrecondition) {
+      return report;
+    }
+    // Another engine's, or another version's.
+    had_ = 0;
+    SELVAGE_RETURN_IF_ERROR(model_.SetValues(start_));
+    return From(PhasePosition{}, nullptr);
+  }
+
+ private:
+  // With one phase what is stored is what the engine made, as it always was.
+  Result<PhasePosition> Read(Bytes state) const {
+    if (phases_.size() > 1) {
+      return DecodePosition(state, phases_.size(),
+                            PersonalOf(table_, start_).size());
+    }
+    PhasePosition position;
+    position.engine = std::move(state);
+    return position;
+  }
+
+  void Save(const PhasePosition& position, uint64_t steps) {
+    saved_at_ = options_.clock.Now();
+    if (steps <= had_) return;
+    // One that cannot be kept costs its steps, no more.
+    const Status saved = store_.SaveTraining(
+        {.fingerprint = fingerprint_,
+         .steps = steps,
+         .state = phases_.size() > 1 ? Encode(position) : position.engine});
+    facts_.saved = facts_.saved || saved.ok();
+  }
+
+  Result<TrainingReport> From(PhasePosition at,
+                              const TrainingCheckpoint* resume) {
+    TrainingReport report;
+    for (;;) {
+      LocalTraining training = phases_[at.phase];
+      training.resume = resume;
+      uint64_t step = resume == nullptr ? 0 : resume->steps;
+      training.checkpoint_due = [&] {
+        return options_.clock.Now() - saved_at_ >= options_.checkpoint_every;
+      };
+      training.save_checkpoint = [&](TrainingCheckpoint made) {
+        at.engine = std::move(made.state);
+        Save(at, at.steps_before + made.steps);
+      };
+      training.keep_going = [&] {
+        if (!options_.keep_going()) {
+          // Between two phases the engine has nothing to save yet.
+          if (at.phase > 0 && step == 0) Save(at, at.steps_before);
+          return false;
+        }
+        if (options_.progress) {
+          options_.progress(at.steps_before + step, steps_of_all_);
+        }
+        ++step;
+        return true;
+      };
+      SELVAGE_ASSIGN_OR_RETURN(const TrainingReport done,
+                               model_.Train(examples_, training));
+      report.steps = at.steps_before + done.steps;
+      report.mean_loss = done.mean_loss;
+      report.stopped_early = report.stopped_early || done.stopped_early;
+      if (at.phase + 1 == phases_.size()) return report;
+      SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint values, model_.Values());
+      SELVAGE_RETURN_IF_ERROR(plan::ValidateCheckpoint(table_, values));
+      at = PhasePosition{.phase = at.phase + 1,
+                         .steps_before = report.steps,
+                         .personal = PersonalOf(table_, values),
+                         .engine = {}};
+      // What a device that is resumed here starts from: nothing else moved.
+      SELVAGE_RETURN_IF_ERROR(
+          model_.SetValues(WithPersonal(table_, start_, at.personal)));
+      resume = nullptr;
+    }
+  }
+
+  TrainableModel& model_;
+  const plan::TensorTable& table_;
+  const plan::Checkpoint& start_;
+  const ExampleSet& examples_;
+  const std::vector<LocalTraining> phases_;
+  const crypto::Digest fingerprint_;
+  const RoundOptions& options_;
+  ClientStore& store_;
+  RoundFacts& facts_;
+  uint64_t steps_of_all_ = 0;
+  uint64_t had_ = 0;  // steps of the checkpoint that the store has
+  Time saved_at_{};
+};
 
 }  // namespace
 
@@ -182,18 +411,17 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
 
   Result<std::vector<size_t>> trainable = plan::MatchTensors(program.table, {});
   if (!trainable.ok()) return Failed(trainable.status());
-  LocalTraining options;
-  options.epochs = plan.train.local_epochs;
-  options.batch_size = plan.train.batch_size;
-  options.optimizer = plan.train.optimizer;
-  options.seed = work.seed;
-  options.trainable = *std::move(trainable);
-  options.threads = round.threads;
   const Result<TrainingReport> report =
-      TrainOrResume(model, *start, data->train, std::move(options),
+      RoundTraining(model, program.table, *start, data->train,
+                    PhasesOf(work, plan.train, program.table,
+                             *std::move(trainable), round.threads),
                     Fingerprint(work, plan, *start, data->train, round.threads),
-                    round, store, facts);
+                    round, store, facts)
+          .Run();
   if (!report.ok()) return Failed(report.status());
+  facts.steps = report->steps;
+  facts.mean_loss = report->mean_loss;
+  facts.stopped_early = report->stopped_early;
   Result<plan::Checkpoint> trained = model.Values();
   if (!trained.ok()) return Failed(trained.status());
 

@@ -39,6 +39,10 @@ struct RoundOptions {
 struct RoundFacts {
   uint64_t memory_estimate = 0;
   bool saved = false;  // a checkpoint: training goes on from it
+  // Of a training that was done.
+  uint64_t steps = 0;
+  double mean_loss = 0;  // of its last epoch
+  bool stopped_early = false;
 };
 
 // Refused: too few examples, too little memory, the program does not load,
@@ -50,9 +54,14 @@ using TrainedRound = std::variant<RoundUpdate, WorkRefused, Status>;
 // again it gives the same bytes. Personal-role tensors start from the device's
 // own (FedPer) and are never part of the update.
 //
-// What was interrupted goes on from its checkpoint if checkpoint, examples,
-// plan, seed and threads are still the same, and the engine can; the bytes are
-// those of a training that nothing interrupted. Otherwise it begins again.
+// train.method = fedrep trains twice: the personal-role tensors with all others
+// fixed, statistics included, then the shared ones with those fixed. Each has a
+// fresh optimizer.
+//
+// What was interrupted goes on, in its phase, from its checkpoint if
+// checkpoint, examples, plan, seed and threads are still the same, and the
+// engine can; the bytes are those of a training that nothing interrupted.
+// Otherwise it begins again.
 TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
                         const RoundOptions& options, ClientStore& store,
                         ModelHost& host, RoundFacts& facts);

@@ -457,6 +457,17 @@ SessionEvent SessionDriver::Train() {
     return ActionFailed{.status = std::move(*status)};
   }
   parts_.guard.TrainingSurvived();
+  parts_.deps.events.Write(
+      LogLevel::kInfo, "trained",
+      {{"task", work.task},
+       {"round", work.round},
+       {"steps", facts.steps},
+       {"loss", std::to_string(facts.mean_loss)},
+       {"stopped_early", facts.stopped_early ? "yes" : "no"}});
+  if (facts.stopped_early) {
+    // A counter that cannot be kept costs the coordinator a number.
+    (void)parts_.store.Count("stopped_early");
+  }
   auto& update = std::get<RoundUpdate>(trained);
   outbox_ = OutboxEntry{.assignment_id = work.assignment_id,
                         .task = work.task,

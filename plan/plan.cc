@@ -49,6 +49,7 @@ Status CheckAcrossFields(const Plan& p) {
   if (p.program_digest.empty()) {
     return InvalidArgument("program_digest is not set");
   }
+  SELVAGE_RETURN_IF_ERROR(internal::CheckTrain(p.train));
   return internal::CheckPersonalize(p.personalize);
 }
 
@@ -66,6 +67,24 @@ Status CheckPersonalizedTensors(const TensorTable& table,
   if (!any) {
     return InvalidArgument(
         "personalize.tensors chooses no tensor that can be trained");
+  }
+  return OkStatus();
+}
+
+// The two phases of FedRep each need something to train.
+Status CheckFedRep(const TensorTable& table) {
+  for (const Role role : {Role::kPersonal, Role::kShared}) {
+    const bool any = std::any_of(table.entries().begin(), table.entries().end(),
+                                 [role](const TensorTable::Entry& entry) {
+                                   return entry.spec.role == role &&
+                                          entry.spec.dtype == DType::kFloat32;
+                                 });
+    if (!any) {
+      return InvalidArgument(
+          "train.method is fedrep, but no f32 tensor of the "
+          "program is " +
+          std::string(RoleName(role)));
+    }
   }
   return OkStatus();
 }
@@ -120,6 +139,9 @@ Result<Plan> MakePlan(const TaskSpec& task,
       return InvalidArgument("evaluate.stop_condition is about " + stop.metric +
                              ", the key metric is " + plan.key_metric);
     }
+  }
+  if (plan.train.method == TrainMethod::kFedRep) {
+    SELVAGE_RETURN_IF_ERROR(CheckFedRep(program.table));
   }
   if (plan.personalize.enabled) {
     SELVAGE_RETURN_IF_ERROR(

@@ -42,7 +42,8 @@ struct Plan {
 // and batch_size and baseline_epochs of personalize. INVALID_ARGUMENT if either
 // argument is not valid, or if they do not go together: key_metric is no metric
 // of the program, a pattern of personalize.tensors matches no tensor, nothing
-// is left to average or to fine-tune.
+// is left to average or to fine-tune, or train.method is fedrep and the program
+// has no personal or no shared tensor to train.
 Result<Plan> MakePlan(const TaskSpec& task,
                       const crypto::Digest& program_digest,
                       const Program& program);

@@ -293,6 +293,7 @@ Status CheckAcrossFields(const TaskSpec& s) {
                            ")");
   }
   SELVAGE_RETURN_IF_ERROR(CheckEvaluate(s));
+  SELVAGE_RETURN_IF_ERROR(internal::CheckTrain(s.train));
   return internal::CheckPersonalize(s.personalize);
 }
 

@@ -23,22 +23,69 @@ inline constexpr int kWeightCapMax = 65'535;
 static_assert(int64_t{kWeightCapMax} * kCohortMax * kOverSelectionMax <=
               INT64_MAX >> 31);
 
-enum class OptimizerName { kSgd, kAdam };
+enum class OptimizerName { kSgd, kAdam, kAdamW };
 struct OptimizerSpec {
   OptimizerName name = OptimizerName::kSgd;
   double lr = 0.01;         // (0, 100]
   double momentum = 0;      // sgd; [0, 1)
-  double beta1 = 0.9;       // adam
-  double beta2 = 0.999;     // adam
-  double eps = 1e-8;        // adam
-  double weight_decay = 0;  // [0, 1]
+  double beta1 = 0.9;       // adam, adamw
+  double beta2 = 0.999;     // adam, adamw
+  double eps = 1e-8;        // adam, adamw
+  double weight_decay = 0;  // [0, 1]; adamw's is decoupled
+  bool nesterov = false;    // sgd, with momentum above 0
   friend bool operator==(const OptimizerSpec&, const OptimizerSpec&) = default;
 };
 
+enum class TrainMethod {
+  kJoint,  // everything at once; with personal tensors that is FedPer
+  // The personal tensors with the others fixed, then the others with those
+  // fixed (Collins et al., "Exploiting Shared Representations for Personalized
+  // Federated Learning", 2021).
+  kFedRep,
+};
+
+// The learning rate is optimizer.lr times a factor of t, which counts local
+// steps from 0 in every training, or rounds from 0
+// (client/core/rate_schedule.h has the formulas).
+enum class RateShape { kConstant, kStep, kCosine };
+struct RateSchedule {
+  RateShape name = RateShape::kConstant;
+  bool by_round = false;  // by: step | round
+  int warmup = 0;         // rises linearly over so many; 0..1,000,000
+  int every = 0;          // step: 1..1,000,000
+  double factor = 0.1;    // step; (0, 1]
+  int length = 0;         // cosine: 1..1,000,000
+  double lowest = 0;      // cosine; [0, 1]
+  friend bool operator==(const RateSchedule&, const RateSchedule&) = default;
+};
+
+// Local training ends when `patience` epochs in a row did not lower the least
+// mean training loss of an epoch by more than `min_delta`.
+struct EarlyStop {
+  int patience = 0;      // 1..1000; 0: off
+  double min_delta = 0;  // [0, 1e6]
+  friend bool operator==(const EarlyStop&, const EarlyStop&) = default;
+};
+
 struct TrainSpec {
-  int local_epochs = 1;  // 1..1000
+  int local_epochs = 1;  // 1..1000; fedrep: of the shared tensors
   int batch_size = 32;   // 1..65536
   OptimizerSpec optimizer;
+  TrainMethod method = TrainMethod::kJoint;
+  int head_epochs = 0;  // fedrep: of the personal tensors; 1..1000
+  // So many steps instead of epochs, over as many passes as it takes. With
+  // local_steps_min each device draws a number in [local_steps_min,
+  // local_steps] for each round. 0..1,000,000; 0: epochs.
+  int local_steps = 0;
+  int local_steps_min = 0;
+  // FedProx (Li et al., 2020): adds mu/2 ||w - w_round||^2 over the shared
+  // tensors to the loss. [0, 1000]
+  double proximal_mu = 0;
+  // The gradient of a step, all tensors together and the proximal term
+  // included, is scaled to at most this L2 norm; 0: not. [0, 1e9]
+  double clip_gradient = 0;
+  RateSchedule lr_schedule = {};
+  EarlyStop early_stop = {};
   friend bool operator==(const TrainSpec&, const TrainSpec&) = default;
 };
 
@@ -85,6 +132,12 @@ enum class OnNewBase {
   kKeepIfBetter,  // fine-tune the new one; unless that is worse than the old
                   // personal tensors on the new base (docs/embedding.md)
 };
+// When a personal model may serve (client/core/personal_gate.h).
+enum class GateRule {
+  kNotWorse,  // unless the hold-out proves it worse than the global one
+  kNotLower,  // ... and if its mean on the hold-out is not lower
+  kBetter,    // only if the hold-out proves it better
+};
 struct PersonalizeSpec {  // method: fine_tune
   bool enabled = false;
   std::vector<std::string> tensors;  // regexes (search, ECMAScript); empty: all
@@ -98,6 +151,7 @@ struct PersonalizeSpec {  // method: fine_tune
   // to the global one that it starts from (as in Ditto; Li et al., 2021). [0,
   // 1000]
   double proximal_mu = 0;
+  GateRule gate = GateRule::kNotWorse;
   friend bool operator==(const PersonalizeSpec&,
                          const PersonalizeSpec&) = default;
 };
@@ -191,8 +245,9 @@ struct TaskSpec {
 
   // Every range above, and what only holds across fields: min_updates <=
   // cohort, privacy.min_cohort <= min_updates, selection_window <=
-  // round_deadline; likewise for evaluation rounds, which also need a hold-out.
-  // INVALID_ARGUMENT names key, value and bound.
+  // round_deadline, local_steps_min <= local_steps, local_steps instead of
+  // local_epochs, nesterov only with momentum; likewise for evaluation rounds,
+  // which also need a hold-out. INVALID_ARGUMENT names key, value and bound.
   Status Validate() const;
 
   // Most updates one round can accept: ceil(cohort x over_selection). A slot

@@ -109,6 +109,16 @@ Result<std::string> EvaluateDevice(FileSystem& files, const DeviceData& data,
       entry[model.metrics[i]] = (*scores)[i];
     }
   }
+  // What the gate saw.
+  const std::pair<const char*, const std::vector<double>*> holdouts[] = {
+      {"holdout_global", &model.global_scores},
+      {"holdout_personal", &model.personal_scores},
+  };
+  for (const auto& [label, scores] : holdouts) {
+    for (size_t i = 0; i < scores->size() && i < model.metrics.size(); ++i) {
+      out[label][model.metrics[i]] = (*scores)[i];
+    }
+  }
   return out.dump();
 } catch (const host::Error& error) {
   return StatusOf(error);

@@ -8,6 +8,7 @@
 #include "base/mutex.h"
 #include "client/capi/engine/engine_adapter.h"
 #include "client/capi/shared_object.h"
+#include "client/capi/struct_reader.h"
 
 namespace selvage::capi {
 namespace {
@@ -31,7 +32,9 @@ Result<std::unique_ptr<client::Trainer>> OpenPlugin(const Path& file) {
         name + ": " +
         std::string(error.text, strnlen(error.text, sizeof error.text)));
   }
-  if (engine.struct_size != sizeof engine) {
+  // A plug-in of an older version has a smaller table; the rest is still zero.
+  if (engine.struct_size < kFirstSize<selvage_engine> ||
+      engine.struct_size > sizeof engine) {
     return FailedPrecondition(name + " gave an engine of another version");
   }
   SELVAGE_RETURN_IF_ERROR(ValidateEngine(engine).WithContext(name));

@@ -254,7 +254,20 @@ typedef struct selvage_training_checkpoint {
   uint64_t state_size; /* bytes */
 } selvage_training_checkpoint;
 
-enum { SELVAGE_SGD = 1, SELVAGE_ADAM = 2 };
+enum { SELVAGE_SGD = 1, SELVAGE_ADAM = 2, SELVAGE_ADAMW = 3 };
+
+/* What an engine's train can do besides the least (selvage_engine.
+ * training_features). A plan that needs what is not declared is refused before
+ * train is called. */
+enum {
+  SELVAGE_TRAINS_NESTEROV = 1,        /* nesterov */
+  SELVAGE_TRAINS_ADAMW = 2,           /* optimizer ADAMW */
+  SELVAGE_TRAINS_CLIP = 4,            /* clip_norm */
+  SELVAGE_TRAINS_RATE_FACTOR = 8,     /* rate_factor */
+  SELVAGE_TRAINS_STEP_COUNT = 16,     /* step_count */
+  SELVAGE_TRAINS_EARLY_STOP = 32,     /* stop_patience, stop_min_delta */
+  SELVAGE_TRAINS_SHARED_PROXIMAL = 64 /* proximal_shared_only */
+};
 
 typedef struct selvage_training {
   uint32_t struct_size;
@@ -290,12 +303,33 @@ typedef struct selvage_training {
   int32_t (*checkpoint_due)(void* user);
   void (*save_checkpoint)(void* user,
                           const selvage_training_checkpoint* checkpoint);
+  /* From here on: zero unless the engine declared that it can. */
+  /* Not NULL: the learning rate of step `step`, from 0, is learning_rate times
+   * this. */
+  double (*rate_factor)(void* user, uint64_t step);
+  /* > 0: the gradient of a step, over all that is trained together and with the
+   * proximal term, before weight decay and momentum, is scaled by
+   * min(1, clip_norm / its L2 norm). */
+  double clip_norm;
+  /* > 0: so many steps, over as many passes as it takes, instead of epochs. */
+  uint64_t step_count;
+  /* > 0: stop when this many epochs in a row did not bring the mean loss of an
+   * epoch below the least one before by more than stop_min_delta; say so in
+   * stopped_early. */
+  double stop_min_delta;
+  int32_t stop_patience;
+  int32_t nesterov; /* 1: SGD with Nesterov's momentum */
+  /* 1: the proximal term is over trained tensors of role SHARED alone. */
+  int32_t proximal_shared_only;
+  int32_t reserved;
 } selvage_training;
 
 typedef struct selvage_training_report {
   uint32_t struct_size;
   uint64_t steps;
-  double mean_loss; /* over the steps of the last epoch */
+  double mean_loss;      /* over the steps of the last epoch */
+  int32_t stopped_early; /* 1: before its epochs or steps were done */
+  int32_t reserved;
 } selvage_training_report;
 
 /* Takes a prediction; `shape` has `rank` dimensions, the first of them
@@ -338,6 +372,7 @@ typedef struct selvage_engine {
                           void* sink_user, selvage_engine_error* error);
   /* May be NULL. After every model was unloaded; `user` is not used again. */
   void (*close)(void* user);
+  uint64_t training_features; /* SELVAGE_TRAINS_... bits */
 } selvage_engine;
 
 /* What an engine in a shared object of its own exports: the function

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "client/capi/selvage.h"
 
 namespace selvage::capi {
 
@@ -18,6 +20,9 @@ namespace selvage::capi {
 // fields never go into its padding.
 template <typename T>
 inline constexpr size_t kFirstSize = sizeof(T);
+template <>
+inline constexpr size_t kFirstSize<selvage_engine> =
+    offsetof(selvage_engine, training_features);
 
 inline constexpr size_t kStructSizeMax = 64 << 10;
 

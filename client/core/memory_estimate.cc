@@ -20,7 +20,7 @@ uint64_t EstimateTrainingMemory(const plan::Program& program,
   const uint64_t values = Plus(Times(program.table.float_count(), 4),
                                Times(program.table.int_count(), 8));
   uint64_t state_copies = 0;
-  if (size.optimizer == plan::OptimizerName::kAdam) {
+  if (size.optimizer != plan::OptimizerName::kSgd) {
     state_copies = 2;
   } else if (size.momentum) {
     state_copies = 1;

@@ -75,9 +75,45 @@ double BinomialHalfTail(int n, int k) {
   return std::min(sum, 1.0);
 }
 
+namespace {
+
+// p of H0: mean d >= 0.
+double PValue(std::span<const double> differences, double mean) {
+  if (differences.size() < 2) return 1;
+  bool like_counts = true;
+  bool all_equal = true;
+  for (const double d : differences) {
+    like_counts = like_counts && (d == 0 || d == 1 || d == -1);
+    all_equal = all_equal && d == differences.front();
+  }
+  if (like_counts || all_equal) return McNemar(differences);
+  const auto n = static_cast<double>(differences.size());
+  double squares = 0;
+  for (const double d : differences) squares += (d - mean) * (d - mean);
+  const double error = std::sqrt(squares / (n - 1) / n);
+  return StudentCdf(mean / error, n - 1);
+}
+
+bool Serves(plan::GateRule rule, const GateVerdict& verdict,
+            std::span<double> differences) {
+  const bool not_worse = verdict.p_value >= kGateLevel;
+  switch (rule) {
+    case plan::GateRule::kNotWorse:
+      return not_worse;
+    case plan::GateRule::kNotLower:
+      return not_worse && !differences.empty() && verdict.mean_difference >= 0;
+    case plan::GateRule::kBetter:
+      for (double& d : differences) d = -d;
+      return PValue(differences, -verdict.mean_difference) < kGateLevel;
+  }
+  return false;
+}
+
+}  // namespace
+
 Result<GateVerdict> JudgePersonal(std::span<const float> personal,
-                                  std::span<const float> global,
-                                  bool maximize) {
+                                  std::span<const float> global, bool maximize,
+                                  plan::GateRule rule) {
   if (personal.size() != global.size()) {
     return InvalidArgument(
         "the personal model has " + std::to_string(personal.size()) +
@@ -86,7 +122,6 @@ Result<GateVerdict> JudgePersonal(std::span<const float> personal,
   std::vector<double> differences;
   differences.reserve(personal.size());
   double sum = 0;
-  bool like_counts = true;
   for (size_t i = 0; i < personal.size(); ++i) {
     if (!std::isfinite(personal[i]) || !std::isfinite(global[i])) {
       return OutOfRange("score " + std::to_string(i) + " is not finite");
@@ -95,28 +130,13 @@ Result<GateVerdict> JudgePersonal(std::span<const float> personal,
         static_cast<double>(personal[i]) - static_cast<double>(global[i]);
     differences.push_back(maximize ? gain : -gain);
     sum += differences.back();
-    like_counts = like_counts && (gain == 0 || gain == 1 || gain == -1);
   }
   GateVerdict verdict;
-  if (differences.empty()) return verdict;
-  const auto n = static_cast<double>(differences.size());
-  verdict.mean_difference = sum / n;
-  if (differences.size() < 2) return verdict;
-
-  const bool all_equal =
-      std::all_of(differences.begin(), differences.end(),
-                  [&](double d) { return d == differences.front(); });
-  if (like_counts || all_equal) {
-    verdict.p_value = McNemar(differences);
-  } else {
-    double squares = 0;
-    for (const double d : differences) {
-      squares += (d - verdict.mean_difference) * (d - verdict.mean_difference);
-    }
-    const double error = std::sqrt(squares / (n - 1) / n);
-    verdict.p_value = StudentCdf(verdict.mean_difference / error, n - 1);
+  if (!differences.empty()) {
+    verdict.mean_difference = sum / static_cast<double>(differences.size());
   }
-  verdict.personal_serves = verdict.p_value >= kGateLevel;
+  verdict.p_value = PValue(differences, verdict.mean_difference);
+  verdict.personal_serves = Serves(rule, verdict, differences);
   return verdict;
 }
 

@@ -35,9 +35,26 @@ std::optional<std::string> BelowFloor(const PrivacyFloor& floor,
                    floor.clip_norm_max);
     }
   }
-  if (floor.epochs_max > 0 && plan.train.local_epochs > floor.epochs_max) {
-    return Below("train.local_epochs", plan.train.local_epochs,
-                 "is above the most that this device allows", floor.epochs_max);
+  if (floor.epochs_max > 0) {
+    constexpr std::string_view kAbove =
+        "is above the most that this device allows";
+    const plan::TrainSpec& train = plan.train;
+    // A step may be a whole epoch: it depends on the examples.
+    if (train.local_steps > floor.epochs_max) {
+      return Below("train.local_steps", train.local_steps,
+                   "may be as many epochs, which " + std::string(kAbove),
+                   floor.epochs_max);
+    }
+    if (train.local_epochs > floor.epochs_max) {
+      return Below("train.local_epochs", train.local_epochs, kAbove,
+                   floor.epochs_max);
+    }
+    const int body = std::max(train.local_epochs, train.local_steps);
+    if (train.head_epochs > floor.epochs_max - body) {
+      return Below("train.head_epochs", train.head_epochs,
+                   "with those of the shared tensors " + std::string(kAbove),
+                   floor.epochs_max);
+    }
   }
   if (!floor.collections.empty() &&
       std::find(floor.collections.begin(), floor.collections.end(),

@@ -1,5 +1,7 @@
 #include "client/core/trainer.h"
 
+#include <utility>
+
 namespace selvage::client {
 
 Status ValidateExamples(const plan::Program& program,
@@ -16,6 +18,41 @@ Status ValidateExamples(const plan::Program& program,
                              std::to_string(examples.inputs[i].size()) +
                              " bytes for " + std::to_string(examples.count) +
                              " examples, not " + std::to_string(wanted));
+    }
+  }
+  return OkStatus();
+}
+
+uint64_t FeaturesOf(const LocalTraining& options) {
+  uint64_t out = 0;
+  const auto add = [&out](bool wanted, TrainingFeature feature) {
+    if (wanted) out |= feature;
+  };
+  add(options.optimizer.nesterov, kFeatureNesterov);
+  add(options.optimizer.name == plan::OptimizerName::kAdamW, kFeatureAdamW);
+  add(options.clip_norm != 0, kFeatureClip);
+  add(static_cast<bool>(options.rate_factor), kFeatureRateFactor);
+  add(options.step_count != 0, kFeatureStepCount);
+  add(options.stop_patience != 0, kFeatureEarlyStop);
+  add(options.proximal_shared_only && options.proximal_mu != 0,
+      kFeatureSharedProximal);
+  return out;
+}
+
+Status RequireFeatures(uint64_t features, const LocalTraining& options) {
+  constexpr std::pair<TrainingFeature, const char*> kNames[] = {
+      {kFeatureNesterov, "Nesterov momentum"},
+      {kFeatureAdamW, "adamw"},
+      {kFeatureClip, "clip_gradient"},
+      {kFeatureRateFactor, "lr_schedule"},
+      {kFeatureStepCount, "local_steps"},
+      {kFeatureEarlyStop, "early_stop"},
+      {kFeatureSharedProximal, "proximal_mu beside personal tensors"},
+  };
+  const uint64_t missing = FeaturesOf(options) & ~features;
+  for (const auto& [feature, name] : kNames) {
+    if ((missing & feature) != 0) {
+      return Unimplemented("the engine cannot train with " + std::string(name));
     }
   }
   return OkStatus();

@@ -40,6 +40,19 @@ struct TrainingCheckpoint {
                          const TrainingCheckpoint&) = default;
 };
 
+// What of LocalTraining an engine need not be able to do, as bits of
+// TrainableModel::features() and of the C API's training_features. Append only.
+enum TrainingFeature : uint64_t {
+  kFeatureNesterov = 1,
+  kFeatureAdamW = 2,
+  kFeatureClip = 4,
+  kFeatureRateFactor = 8,
+  kFeatureStepCount = 16,
+  kFeatureEarlyStop = 32,
+  kFeatureSharedProximal = 64,
+};
+inline constexpr uint64_t kAllTrainingFeatures = 127;
+
 struct LocalTraining {
   int epochs = 1;
   int batch_size = 32;  // the last batch of an epoch may be smaller
@@ -71,11 +84,40 @@ struct LocalTraining {
   // before a stop by `keep_going`.
   std::function<bool()> checkpoint_due = {};
   std::function<void(TrainingCheckpoint)> save_checkpoint = {};
+
+  // What follows is for engines with the feature that is named.
+  //
+  // RateFactor. If set: the learning rate of step `step`, from 0, is
+  // optimizer.lr times this; the same at every call.
+  std::function<double(uint64_t step)> rate_factor = {};
+  // Clip. > 0: the gradient of a step, over all of `trainable` together and
+  // with the proximal term, before weight decay and momentum, is scaled by
+  // min(1, clip_norm / its L2 norm), the norm summed in double.
+  double clip_norm = 0;
+  // StepCount. > 0: so many steps, over as many passes as it takes; `epochs` is
+  // not looked at.
+  uint64_t step_count = 0;
+  // EarlyStop. > 0: training ends when this many epochs in a row did not bring
+  // the mean loss of an epoch below the least one before by more than
+  // stop_min_delta.
+  int stop_patience = 0;
+  double stop_min_delta = 0;
+  // SharedProximal. The proximal term is over the trainable tensors of role
+  // `shared` alone.
+  bool proximal_shared_only = false;
 };
+
+// The features that `options` asks for.
+uint64_t FeaturesOf(const LocalTraining& options);
+
+// UNIMPLEMENTED names the first one that is not among `features`: what an
+// engine does not know is refused, never left out.
+Status RequireFeatures(uint64_t features, const LocalTraining& options);
 
 struct TrainingReport {
   uint64_t steps = 0;
   double mean_loss = 0;  // over the steps of the last epoch
+  bool stopped_early = false;
 };
 
 // One loaded program with its current values. Thread-compatible.
@@ -86,6 +128,9 @@ class TrainableModel {
   // Copies `values` in. INVALID_ARGUMENT if they do not fit the table.
   virtual Status SetValues(const plan::Checkpoint& values) = 0;
   virtual Result<plan::Checkpoint> Values() = 0;
+
+  // Bits of TrainingFeature. Ask RequireFeatures() before Train().
+  virtual uint64_t features() const { return 0; }
 
   // Trains on `examples` (at least one). The same values, examples, options and
   // thread count give the same result to the bit. On error the values are

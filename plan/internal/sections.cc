@@ -13,6 +13,12 @@ constexpr IntBound kEpochs{1, 1000};
 constexpr IntBound kBatchSize{1, 65536};
 constexpr IntBound kBatchSizeOrInherit{0, 65536};
 constexpr IntBound kEpochsOrDefault{0, 1000};
+constexpr IntBound kStepCount{1, 1'000'000};
+constexpr IntBound kStepCountOrNone{0, 1'000'000};
+constexpr RealBound kRateFactor{0, 1, true, false};
+constexpr RealBound kLowestRate{0, 1};
+constexpr RealBound kMinDelta{0, 1e6};
+constexpr RealBound kClipGradient{0, 1e9};
 constexpr RealBound kLearningRate{0, 100, true, false};
 constexpr RealBound kDecayRate{0, 1, false, true};
 constexpr RealBound kEpsilon{0, 1, true, false};
@@ -25,11 +31,8 @@ constexpr RealBound kBattery{0, 1};
 constexpr IntBound kExamples{1, 1'000'000'000};
 
 const std::vector<Choice>& Optimizers() {  // in the order of OptimizerName
-  static const std::vector<Choice> kChoices = {{"sgd"},
-                                               {"adam"},
-                                               {"adamw", false},
-                                               {"adagrad", false},
-                                               {"rmsprop", false}};
+  static const std::vector<Choice> kChoices = {
+      {"sgd"}, {"adam"}, {"adamw"}, {"adagrad", false}, {"rmsprop", false}};
   return kChoices;
 }
 
@@ -54,6 +57,12 @@ const std::vector<Choice>& NewBaseRules() {  // in the order of OnNewBase
   return kChoices;
 }
 
+const std::vector<Choice>& GateRules() {  // in the order of GateRule
+  static const std::vector<Choice> kChoices = {
+      {"not_worse"}, {"not_lower"}, {"better"}};
+  return kChoices;
+}
+
 void VisitOptimizer(Fields& f, OptimizerSpec& s) {
   static const OptimizerSpec kDefault;
   int name = static_cast<int>(s.name);
@@ -64,6 +73,7 @@ void VisitOptimizer(Fields& f, OptimizerSpec& s) {
   if (s.name == OptimizerName::kSgd) {
     constexpr std::string_view kWhy = "sgd has none; adam does";
     f.Real("momentum", kDecayRate, s.momentum);
+    if (f.Wants(!s.nesterov)) f.Bool("nesterov", s.nesterov);
     f.Inapplicable("beta1", kWhy, s.beta1 == kDefault.beta1);
     f.Inapplicable("beta2", kWhy, s.beta2 == kDefault.beta2);
     f.Inapplicable("eps", kWhy, s.eps == kDefault.eps);
@@ -71,9 +81,62 @@ void VisitOptimizer(Fields& f, OptimizerSpec& s) {
     f.Real("beta1", kDecayRate, s.beta1);
     f.Real("beta2", kDecayRate, s.beta2);
     f.Real("eps", kEpsilon, s.eps);
-    f.Inapplicable("momentum", "adam has none (its beta1 is the momentum)",
+    const std::string name_text =
+        s.name == OptimizerName::kAdamW ? "adamw" : "adam";
+    f.Inapplicable("momentum",
+                   name_text + " has none (its beta1 is the momentum)",
                    s.momentum == kDefault.momentum);
+    f.Inapplicable("nesterov", name_text + " has none; sgd does", !s.nesterov);
   }
+}
+
+const std::vector<Choice>& TrainMethods() {  // in the order of TrainMethod
+  static const std::vector<Choice> kChoices = {{"joint"}, {"fedrep"}};
+  return kChoices;
+}
+
+const std::vector<Choice>& RateShapes() {  // in the order of RateShape
+  static const std::vector<Choice> kChoices = {
+      {"constant"}, {"step"}, {"cosine"}, {"linear", false}};
+  return kChoices;
+}
+
+void VisitRateSchedule(Fields& f, RateSchedule& s) {
+  static const std::vector<Choice> kUnits = {{"step"}, {"round"}};
+  static const RateSchedule kDefault;
+  int name = static_cast<int>(s.name);
+  f.Choose("name", RateShapes(), name);
+  s.name = static_cast<RateShape>(name);
+  int by = s.by_round ? 1 : 0;
+  f.Choose("by", kUnits, by);
+  s.by_round = by == 1;
+  f.Integer("warmup", kStepCountOrNone, s.warmup);
+  std::string why = "this shape has none";
+  if (s.name == RateShape::kConstant) why = "constant has none";
+  if (s.name == RateShape::kStep) why = "step has none";
+  if (s.name == RateShape::kCosine) why = "cosine has none";
+  if (s.name == RateShape::kStep) {
+    f.Require("every");
+    f.Integer("every", kStepCount, s.every);
+    f.Real("factor", kRateFactor, s.factor);
+  } else {
+    f.Inapplicable("every", why, s.every == kDefault.every);
+    f.Inapplicable("factor", why, s.factor == kDefault.factor);
+  }
+  if (s.name == RateShape::kCosine) {
+    f.Require("length");
+    f.Integer("length", kStepCount, s.length);
+    f.Real("lowest", kLowestRate, s.lowest);
+  } else {
+    f.Inapplicable("length", why, s.length == kDefault.length);
+    f.Inapplicable("lowest", why, s.lowest == kDefault.lowest);
+  }
+}
+
+Status CheckNesterov(std::string_view section, const OptimizerSpec& s) {
+  if (!s.nesterov || s.momentum > 0) return OkStatus();
+  return InvalidArgument(std::string(section) +
+                         ".optimizer.nesterov needs a momentum above 0");
 }
 
 std::string PatternProblem(std::string_view text) {
@@ -87,7 +150,55 @@ void VisitTrain(Fields& f, TrainSpec& s) {
   f.Integer("local_epochs", kEpochs, s.local_epochs);
   f.Integer("batch_size", kBatchSize, s.batch_size);
   f.Section("optimizer", [&](Fields& o) { VisitOptimizer(o, s.optimizer); });
-  f.UnavailableUnlessZero("proximal_mu");
+  // What came later is written only where it is used: older plans keep their
+  // bytes.
+  if (f.Wants(s.method == TrainMethod::kJoint)) {
+    int method = static_cast<int>(s.method);
+    f.Choose("method", TrainMethods(), method);
+    s.method = static_cast<TrainMethod>(method);
+  }
+  if (s.method == TrainMethod::kFedRep) {
+    f.Require("head_epochs");
+    f.Integer("head_epochs", kEpochs, s.head_epochs);
+  } else {
+    f.Inapplicable("head_epochs", "only fedrep has them", s.head_epochs == 0);
+  }
+  if (f.Wants(s.local_steps == 0)) {
+    f.Integer("local_steps", kStepCountOrNone, s.local_steps);
+  }
+  if (f.Wants(s.local_steps_min == 0)) {
+    f.Integer("local_steps_min", kStepCountOrNone, s.local_steps_min);
+  }
+  if (f.Wants(s.proximal_mu == 0)) {
+    f.Real("proximal_mu", kProximalMu, s.proximal_mu);
+  }
+  if (f.Wants(s.clip_gradient == 0)) {
+    f.Real("clip_gradient", kClipGradient, s.clip_gradient);
+  }
+  bool scheduled = s.lr_schedule != RateSchedule{};
+  f.OptionalSection("lr_schedule", scheduled,
+                    [&](Fields& c) { VisitRateSchedule(c, s.lr_schedule); });
+  bool stops = s.early_stop != EarlyStop{};
+  f.OptionalSection("early_stop", stops, [&](Fields& c) {
+    c.Require("patience");
+    c.Integer("patience", kEpochs, s.early_stop.patience);
+    c.Real("min_delta", kMinDelta, s.early_stop.min_delta);
+  });
+}
+
+Status CheckTrain(const TrainSpec& s) {
+  if (s.local_steps_min > s.local_steps) {
+    return InvalidArgument(
+        "train.local_steps_min (" + std::to_string(s.local_steps_min) +
+        ") exceeds train.local_steps (" + std::to_string(s.local_steps) + ")");
+  }
+  if (s.local_steps > 0 && s.local_epochs != 1) {
+    return InvalidArgument("train.local_steps (" +
+                           std::to_string(s.local_steps) +
+                           ") takes the place of train.local_epochs (" +
+                           std::to_string(s.local_epochs) + "); give one");
+  }
+  return CheckNesterov("train", s.optimizer);
 }
 
 void VisitPersonalize(Fields& f, PersonalizeSpec& s) {
@@ -108,6 +219,11 @@ void VisitPersonalize(Fields& f, PersonalizeSpec& s) {
   if (f.Wants(s.proximal_mu == 0)) {
     f.Real("proximal_mu", kProximalMu, s.proximal_mu);
   }
+  if (f.Wants(s.gate == GateRule::kNotWorse)) {
+    int gate = static_cast<int>(s.gate);
+    f.Choose("gate", GateRules(), gate);
+    s.gate = static_cast<GateRule>(gate);
+  }
 }
 
 Status CheckPersonalize(const PersonalizeSpec& s) {
@@ -121,7 +237,7 @@ Status CheckPersonalize(const PersonalizeSpec& s) {
     return InvalidArgument(
         "personalize.baseline_epochs needs baseline_alone: true");
   }
-  return OkStatus();
+  return CheckNesterov("personalize", s.optimizer);
 }
 
 void VisitUpdate(Fields& f, UpdateSpec& s) {

@@ -23,6 +23,7 @@ void VisitData(Fields& f, DataSpec& s);
 void VisitMode(Fields& f, bool& maximize);
 
 // What holds between the fields of a section.
+Status CheckTrain(const TrainSpec& s);
 Status CheckPersonalize(const PersonalizeSpec& s);
 
 std::string NameProblem(std::string_view text);      // tasks, populations

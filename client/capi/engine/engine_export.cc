@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <string>
@@ -98,17 +99,36 @@ selvage_code GetValues(void* model, float* floats, int64_t* ints,
   });
 }
 
+Result<plan::OptimizerName> OptimizerOf(int32_t optimizer) {
+  switch (optimizer) {
+    case SELVAGE_SGD:
+      return plan::OptimizerName::kSgd;
+    case SELVAGE_ADAM:
+      return plan::OptimizerName::kAdam;
+    case SELVAGE_ADAMW:
+      return plan::OptimizerName::kAdamW;
+    default:
+      return Unimplemented("there is no optimizer " +
+                           std::to_string(optimizer));
+  }
+}
+
 selvage_code Train(void* model, const selvage_example_set* examples,
-                   const selvage_training* training,
+                   const selvage_training* given,
                    selvage_training_report* report,
                    selvage_engine_error* error) {
   return Guarded(error, [&]() -> Status {
+    // An older library's struct is shorter.
+    selvage_training known{};
+    std::memcpy(&known, given,
+                std::min<size_t>(given->struct_size, sizeof known));
+    const selvage_training* const training = &known;
     client::LocalTraining options;
     options.epochs = training->epochs;
     options.batch_size = training->batch_size;
-    options.optimizer.name = training->optimizer == SELVAGE_ADAM
-                                 ? plan::OptimizerName::kAdam
-                                 : plan::OptimizerName::kSgd;
+    SELVAGE_ASSIGN_OR_RETURN(options.optimizer.name,
+                             OptimizerOf(training->optimizer));
+    options.optimizer.nesterov = training->nesterov != 0;
     options.optimizer.lr = training->learning_rate;
     options.optimizer.momentum = training->momentum;
     options.optimizer.beta1 = training->beta1;
@@ -148,11 +168,26 @@ selvage_code Train(void* model, const selvage_example_set* examples,
         training->save_checkpoint(training->user, &out);
       };
     }
-    SELVAGE_ASSIGN_OR_RETURN(
-        const client::TrainingReport done,
-        ModelOf(model).model->Train(CopyExamples(*examples), options));
+    if (training->rate_factor != nullptr) {
+      options.rate_factor = [training](uint64_t step) {
+        return training->rate_factor(training->user, step);
+      };
+    }
+    options.clip_norm = training->clip_norm;
+    options.step_count = training->step_count;
+    options.stop_patience = training->stop_patience;
+    options.stop_min_delta = training->stop_min_delta;
+    options.proximal_shared_only = training->proximal_shared_only != 0;
+    client::TrainableModel& trained = *ModelOf(model).model;
+    SELVAGE_RETURN_IF_ERROR(
+        client::RequireFeatures(trained.features(), options));
+    SELVAGE_ASSIGN_OR_RETURN(const client::TrainingReport done,
+                             trained.Train(CopyExamples(*examples), options));
     report->steps = done.steps;
     report->mean_loss = done.mean_loss;
+    if (report->struct_size >= sizeof *report) {
+      report->stopped_early = done.stopped_early ? 1 : 0;
+    }
     return OkStatus();
   });
 }
@@ -205,6 +240,8 @@ void ExportTrainer(std::unique_ptr<client::Trainer> trainer,
   engine->score = Score;
   engine->predict = Predict;
   engine->close = Close;
+  // Whether a model can is asked again when it is trained.
+  engine->training_features = client::kAllTrainingFeatures;
 }
 
 selvage_code ReportTo(selvage_engine_error* error, const Status& status) {

@@ -42,6 +42,27 @@ int32_t RoleOf(plan::Role role) {
   return 0;
 }
 
+int32_t OptimizerOf(plan::OptimizerName name) {
+  switch (name) {
+    case plan::OptimizerName::kSgd:
+      return SELVAGE_SGD;
+    case plan::OptimizerName::kAdam:
+      return SELVAGE_ADAM;
+    case plan::OptimizerName::kAdamW:
+      return SELVAGE_ADAMW;
+  }
+  return 0;
+}
+
+static_assert(int{client::kFeatureNesterov} == SELVAGE_TRAINS_NESTEROV &&
+              int{client::kFeatureAdamW} == SELVAGE_TRAINS_ADAMW &&
+              int{client::kFeatureClip} == SELVAGE_TRAINS_CLIP &&
+              int{client::kFeatureRateFactor} == SELVAGE_TRAINS_RATE_FACTOR &&
+              int{client::kFeatureStepCount} == SELVAGE_TRAINS_STEP_COUNT &&
+              int{client::kFeatureEarlyStop} == SELVAGE_TRAINS_EARLY_STOP &&
+              int{client::kFeatureSharedProximal} ==
+                  SELVAGE_TRAINS_SHARED_PROXIMAL);
+
 int32_t KindOf(plan::ProgramKind kind) {
   switch (kind) {
     case plan::ProgramKind::kSource:
@@ -172,6 +193,10 @@ int32_t CheckpointDue(void* user) {
   return options.checkpoint_due && options.checkpoint_due() ? 1 : 0;
 }
 
+double RateFactorOf(void* user, uint64_t step) {
+  return OptionsOf(user).rate_factor(step);
+}
+
 void SaveCheckpoint(void* user, const selvage_training_checkpoint* checkpoint) {
   if (checkpoint == nullptr ||
       (checkpoint->state == nullptr && checkpoint->state_size > 0)) {
@@ -255,19 +280,20 @@ class EngineModel final : public client::TrainableModel {
     return values;
   }
 
+  uint64_t features() const override { return (*engine_)->training_features; }
+
   Result<client::TrainingReport> Train(
       const client::ExampleSet& examples,
       const client::LocalTraining& options) override {
     SELVAGE_RETURN_IF_ERROR(client::ValidateExamples(program_, examples));
+    SELVAGE_RETURN_IF_ERROR(client::RequireFeatures(features(), options));
     const std::vector<uint64_t> trainable(options.trainable.begin(),
                                           options.trainable.end());
     selvage_training training{};
     training.struct_size = sizeof training;
     training.epochs = options.epochs;
     training.batch_size = options.batch_size;
-    training.optimizer = options.optimizer.name == plan::OptimizerName::kAdam
-                             ? SELVAGE_ADAM
-                             : SELVAGE_SGD;
+    training.optimizer = OptimizerOf(options.optimizer.name);
     training.learning_rate = options.optimizer.lr;
     training.momentum = options.optimizer.momentum;
     training.beta1 = options.optimizer.beta1;
@@ -295,6 +321,13 @@ class EngineModel final : public client::TrainableModel {
       training.checkpoint_due = CheckpointDue;
       training.save_checkpoint = SaveCheckpoint;
     }
+    if (options.rate_factor) training.rate_factor = RateFactorOf;
+    training.clip_norm = options.clip_norm;
+    training.step_count = options.step_count;
+    training.stop_min_delta = options.stop_min_delta;
+    training.stop_patience = options.stop_patience;
+    training.nesterov = options.optimizer.nesterov ? 1 : 0;
+    training.proximal_shared_only = options.proximal_shared_only ? 1 : 0;
     selvage_training_report report{};
     report.struct_size = sizeof report;
     EngineCall call("train");
@@ -305,7 +338,8 @@ class EngineModel final : public client::TrainableModel {
       return OutOfRange("the loss is not finite");
     }
     return client::TrainingReport{.steps = report.steps,
-                                  .mean_loss = report.mean_loss};
+                                  .mean_loss = report.mean_loss,
+                                  .stopped_early = report.stopped_early != 0};
   }
 
   Result<std::vector<float>> Score(

@@ -18,32 +18,49 @@ ByteSpan AsByteSpan(const at::Tensor& dense) {
 }  // namespace
 
 Optimizer::Optimizer(const plan::OptimizerSpec& spec,
-                     std::vector<at::Tensor> parameters, double proximal_mu)
+                     std::vector<at::Tensor> parameters, Proximal proximal,
+                     double clip_norm)
     : spec_(spec),
-      proximal_mu_(proximal_mu),
+      proximal_mu_(proximal.mu),
+      clip_norm_(clip_norm),
       parameters_(std::move(parameters)),
+      anchors_(parameters_.size()),
       states_(parameters_.size()) {
   if (proximal_mu_ == 0) return;
-  for (const at::Tensor& parameter : parameters_) {
-    anchors_.push_back(parameter.detach().clone());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (proximal.on.at(i)) anchors_[i] = parameters_[i].detach().clone();
   }
 }
 
-void Optimizer::Step() {
+void Optimizer::Step(double rate_factor) {
   const torch::NoGradGuard no_grad;
+  std::vector<at::Tensor> gradients(parameters_.size());
+  double squares = 0;
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    at::Tensor& parameter = parameters_[i];
-    at::Tensor gradient = parameter.grad();
+    gradients[i] = parameters_[i].grad();
+    if (!gradients[i].defined()) continue;
+    if (anchors_[i].defined()) {
+      gradients[i] =
+          gradients[i].add(parameters_[i] - anchors_[i], proximal_mu_);
+    }
+    if (clip_norm_ > 0) {
+      squares += gradients[i].to(torch::kFloat64).square().sum().item<double>();
+    }
+  }
+  const double norm = std::sqrt(squares);
+  const double lr = spec_.lr * rate_factor;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    at::Tensor gradient = gradients[i];
     if (!gradient.defined()) continue;
-    if (proximal_mu_ != 0) {
-      gradient = gradient.add(parameter - anchors_[i], proximal_mu_);
+    if (clip_norm_ > 0 && norm > clip_norm_) {
+      gradient = gradient.mul(clip_norm_ / norm);
     }
     if (spec_.name == plan::OptimizerName::kSgd) {
-      StepSgd(parameter, gradient, states_[i]);
+      StepSgd(parameters_[i], gradient, states_[i], lr);
     } else {
-      StepAdam(parameter, gradient, states_[i]);
+      StepAdam(parameters_[i], gradient, states_[i], lr);
     }
-    parameter.mutable_grad().reset();
+    parameters_[i].mutable_grad().reset();
   }
 }
 
@@ -98,7 +115,7 @@ Status Optimizer::Restore(ByteSpan bytes) {
 }
 
 void Optimizer::StepSgd(at::Tensor& parameter, at::Tensor gradient,
-                        State& state) const {
+                        State& state, double lr) const {
   if (spec_.weight_decay != 0) {
     gradient = gradient.add(parameter, spec_.weight_decay);
   }
@@ -108,19 +125,24 @@ void Optimizer::StepSgd(at::Tensor& parameter, at::Tensor gradient,
     } else {
       state.momentum = gradient.clone();
     }
-    gradient = state.momentum;
+    gradient = spec_.nesterov ? gradient.add(state.momentum, spec_.momentum)
+                              : state.momentum;
   }
-  parameter.add_(gradient, -spec_.lr);
+  parameter.add_(gradient, -lr);
 }
 
 void Optimizer::StepAdam(at::Tensor& parameter, at::Tensor gradient,
-                         State& state) const {
+                         State& state, double lr) const {
   if (!state.momentum.defined()) {
     state.momentum = at::zeros_like(parameter);
     state.variance = at::zeros_like(parameter);
   }
   if (spec_.weight_decay != 0) {
-    gradient = gradient.add(parameter, spec_.weight_decay);
+    if (spec_.name == plan::OptimizerName::kAdamW) {
+      parameter.mul_(1 - lr * spec_.weight_decay);
+    } else {
+      gradient = gradient.add(parameter, spec_.weight_decay);
+    }
   }
   const auto steps = static_cast<double>(++state.steps);
   const double correction1 = 1 - std::pow(spec_.beta1, steps);
@@ -130,7 +152,7 @@ void Optimizer::StepAdam(at::Tensor& parameter, at::Tensor gradient,
       .addcmul_(gradient, gradient, 1 - spec_.beta2);
   const at::Tensor denominator =
       (state.variance.sqrt() / std::sqrt(correction2)).add_(spec_.eps);
-  parameter.addcdiv_(state.momentum, denominator, -spec_.lr / correction1);
+  parameter.addcdiv_(state.momentum, denominator, -lr / correction1);
 }
 
 }  // namespace selvage::client::torch_engine

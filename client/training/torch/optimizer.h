@@ -1,4 +1,4 @@
-// SGD and Adam over a list of tensors. Internal to the engine.
+// SGD, Adam and AdamW over a list of tensors. Internal to the engine.
 #pragma once
 
 #include <cstdint>
@@ -12,17 +12,26 @@
 
 namespace selvage::client::torch_engine {
 
-// PyTorch's formulas, operation by operation: torch.optim.SGD without dampening
-// and Nesterov, torch.optim.Adam without AMSGrad. `proximal_mu` > 0 adds
-// mu (w - w_0) to every gradient, w_0 being the parameters' values now.
+// `mu` > 0 adds mu (w - w_0) to the gradients of the parameters that are
+// marked, w_0 being their values when the Optimizer is made.
+struct Proximal {
+  double mu = 0;
+  std::vector<bool> on;  // one a parameter
+};
+
+// PyTorch's formulas, operation by operation: torch.optim.SGD without
+// dampening, torch.optim.Adam and AdamW without AMSGrad. `clip_norm` > 0 scales
+// all gradients together to at most this L2 norm, the proximal term included.
 // Thread-compatible.
 class Optimizer {
  public:
+  // `parameters` are the only tensors that are ever written to.
   Optimizer(const plan::OptimizerSpec& spec, std::vector<at::Tensor> parameters,
-            double proximal_mu);
+            Proximal proximal, double clip_norm);
 
-  // Moves every parameter that has a gradient and drops the gradients.
-  void Step();
+  // Moves every parameter that has a gradient, at spec.lr times `rate_factor`,
+  // and drops the gradients.
+  void Step(double rate_factor);
 
   // The state of all parameters, for an Optimizer that is made alike.
   Bytes Save() const;
@@ -36,13 +45,16 @@ class Optimizer {
     at::Tensor momentum;  // SGD: the velocity; Adam: the mean of gradients
     at::Tensor variance;  // Adam: the mean of their squares
   };
-  void StepSgd(at::Tensor& parameter, at::Tensor gradient, State& state) const;
-  void StepAdam(at::Tensor& parameter, at::Tensor gradient, State& state) const;
+  void StepSgd(at::Tensor& parameter, at::Tensor gradient, State& state,
+               double lr) const;
+  void StepAdam(at::Tensor& parameter, at::Tensor gradient, State& state,
+                double lr) const;
 
   const plan::OptimizerSpec spec_;
   const double proximal_mu_;
+  const double clip_norm_;
   std::vector<at::Tensor> parameters_;
-  std::vector<at::Tensor> anchors_;  // empty unless proximal_mu_ > 0
+  std::vector<at::Tensor> anchors_;  // undefined where there is no term
   std::vector<State> states_;
 };
 

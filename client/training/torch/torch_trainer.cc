@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <set>
 #include <utility>
@@ -139,13 +140,15 @@ struct SavedTraining {
   uint64_t at = 0;  // examples of the epoch that were used
   uint64_t epoch_steps = 0;
   double loss_sum = 0;
-  Bytes generator = {};  // empty: the program draws nothing
-  Bytes values = {};     // plan::SerializeMaster
+  double least_loss = 0;   // of an epoch; for an early stop
+  int epochs_in_vain = 0;  // since then
+  Bytes generator = {};    // empty: the program draws nothing
+  Bytes values = {};       // plan::SerializeMaster
   Bytes optimizer = {};
 };
 
 constexpr uint32_t kCheckpointMagic = 0x43544c53;  // "SLTC"
-constexpr uint16_t kCheckpointVersion = 1;
+constexpr uint16_t kCheckpointVersion = 2;
 
 void PutBytes(Bytes& out, ByteSpan bytes) {
   AppendLe(out, static_cast<uint64_t>(bytes.size()));
@@ -170,6 +173,9 @@ Bytes Encode(const SavedTraining& saved) {
   uint64_t bits;
   std::memcpy(&bits, &saved.loss_sum, sizeof bits);
   AppendLe(out, bits);
+  std::memcpy(&bits, &saved.least_loss, sizeof bits);
+  AppendLe(out, bits);
+  AppendLe(out, static_cast<int32_t>(saved.epochs_in_vain));
   PutBytes(out, saved.generator);
   PutBytes(out, saved.values);
   PutBytes(out, saved.optimizer);
@@ -190,6 +196,10 @@ Result<SavedTraining> DecodeTraining(ByteSpan bytes) {
   SELVAGE_ASSIGN_OR_RETURN(saved.epoch_steps, in.Read<uint64_t>("steps"));
   SELVAGE_ASSIGN_OR_RETURN(const auto bits, in.Read<uint64_t>("loss"));
   std::memcpy(&saved.loss_sum, &bits, sizeof bits);
+  SELVAGE_ASSIGN_OR_RETURN(const auto least, in.Read<uint64_t>("least loss"));
+  std::memcpy(&saved.least_loss, &least, sizeof least);
+  SELVAGE_ASSIGN_OR_RETURN(saved.epochs_in_vain,
+                           in.Read<int32_t>("epochs in vain"));
   SELVAGE_ASSIGN_OR_RETURN(saved.generator, GetBytes(in, "generator"));
   SELVAGE_ASSIGN_OR_RETURN(saved.values, GetBytes(in, "values"));
   SELVAGE_ASSIGN_OR_RETURN(saved.optimizer, GetBytes(in, "optimizer"));
@@ -227,6 +237,8 @@ class TorchModel final : public TrainableModel {
     SELVAGE_RETURN_IF_ERROR(CheckLayout());
     return engine::CopyOut(program_.table, named_);
   }
+
+  uint64_t features() const override { return kAllTrainingFeatures; }
 
   Result<TrainingReport> Train(const ExampleSet& examples,
                                const LocalTraining& options) override {
@@ -340,6 +352,17 @@ class TorchModel final : public TrainableModel {
                              std::to_string(options.proximal_mu) +
                              "; it must not be negative");
     }
+    if (!(options.clip_norm >= 0) || !std::isfinite(options.clip_norm)) {
+      return InvalidArgument("clip_norm is " +
+                             std::to_string(options.clip_norm) +
+                             "; it must not be negative");
+    }
+    if (options.stop_patience < 0 || !(options.stop_min_delta >= 0)) {
+      return InvalidArgument(
+          "stop_patience is " + std::to_string(options.stop_patience) +
+          " and stop_min_delta " + std::to_string(options.stop_min_delta) +
+          "; neither may be negative");
+    }
     std::set<size_t> seen;
     for (const size_t i : options.trainable) {
       if (i >= tensors_.size() || !seen.insert(i).second) {
@@ -406,12 +429,14 @@ class TorchModel final : public TrainableModel {
                 SavedTraining& saved) {
     const auto load = [&]() -> Status {
       SELVAGE_ASSIGN_OR_RETURN(saved, DecodeTraining(from.state));
-      const bool possible = saved.threads == at::get_num_threads() &&
-                            saved.epoch >= 0 && saved.epoch < options.epochs &&
-                            saved.at < example_count &&
-                            saved.at == saved.epoch_steps * batch_size &&
-                            std::isfinite(saved.loss_sum) &&
-                            saved.generator.empty() == (generator == nullptr);
+      const bool possible =
+          saved.threads == at::get_num_threads() && saved.epoch >= 0 &&
+          saved.epoch < EpochsOf(options) &&
+          (options.step_count == 0 || from.steps < options.step_count) &&
+          saved.at < example_count &&
+          saved.at == saved.epoch_steps * batch_size &&
+          std::isfinite(saved.loss_sum) && saved.epochs_in_vain >= 0 &&
+          saved.generator.empty() == (generator == nullptr);
       if (!possible) return DataLoss("it is of another training");
       SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint values,
                                plan::ParseMaster(program_.table, saved.values));
@@ -430,6 +455,11 @@ class TorchModel final : public TrainableModel {
     if (status.ok()) return status;
     return FailedPrecondition("the checkpoint cannot be gone on from: " +
                               std::string(status.message()));
+  }
+
+  static int EpochsOf(const LocalTraining& options) {
+    return options.step_count > 0 ? std::numeric_limits<int>::max()
+                                  : options.epochs;
   }
 
   TrainingCheckpoint Checkpoint(SavedTraining saved, uint64_t steps,
@@ -465,12 +495,15 @@ class TorchModel final : public TrainableModel {
     }
     computation_->SetTraining(true);
     std::vector<at::Tensor> parameters;
+    engine::Proximal proximal{.mu = options.proximal_mu, .on = {}};
     for (const size_t i : trained) {
       tensors_[i].set_requires_grad(true);
       parameters.push_back(tensors_[i]);
+      proximal.on.push_back(!options.proximal_shared_only ||
+                            Spec(i).role == plan::Role::kShared);
     }
-    engine::Optimizer optimizer(options.optimizer, parameters,
-                                options.proximal_mu);
+    engine::Optimizer optimizer(options.optimizer, parameters, proximal,
+                                options.clip_norm);
     const size_t batch_size =
         std::min(static_cast<size_t>(options.batch_size), examples.count);
     SavedTraining begun;
@@ -486,18 +519,27 @@ class TorchModel final : public TrainableModel {
     std::vector<size_t> order = Rows(examples.count);
     SeededRandom random(options.seed);
     for (int epoch = 0; epoch < begun.epoch; ++epoch) Shuffle(order, random);
-    for (int epoch = begun.epoch; epoch < options.epochs; ++epoch) {
+    double least_loss = begun.least_loss;
+    int epochs_in_vain = begun.epochs_in_vain;
+    const auto enough = [&] {
+      return report.stopped_early ||
+             (options.step_count > 0 && report.steps >= options.step_count);
+    };
+    for (int epoch = begun.epoch; epoch < EpochsOf(options) && !enough();
+         ++epoch) {
       Shuffle(order, random);
       const bool first = epoch == begun.epoch;
       double loss_sum = first ? begun.loss_sum : 0;
       uint64_t steps = first ? begun.epoch_steps : 0;
-      for (size_t at = first ? begun.at : 0; at < order.size();
-           at += batch_size) {
+      size_t at = first ? begun.at : 0;
+      for (; at < order.size() && !enough(); at += batch_size) {
         const auto save = [&] {
           options.save_checkpoint(Checkpoint({.epoch = epoch,
                                               .at = at,
                                               .epoch_steps = steps,
-                                              .loss_sum = loss_sum},
+                                              .loss_sum = loss_sum,
+                                              .least_loss = least_loss,
+                                              .epochs_in_vain = epochs_in_vain},
                                              report.steps, generator,
                                              optimizer));
         };
@@ -514,12 +556,23 @@ class TorchModel final : public TrainableModel {
         SELVAGE_ASSIGN_OR_RETURN(
             const double loss,
             Step(batch.Gather(examples, std::span(order).subspan(at, rows)),
-                 options.step_time_max, optimizer, report.steps + 1));
+                 options, optimizer, report.steps));
         loss_sum += loss;
         ++steps;
         ++report.steps;
       }
       report.mean_loss = loss_sum / static_cast<double>(steps);
+      // Only whole epochs say how the loss goes.
+      if (options.stop_patience == 0 || at < order.size()) continue;
+      if (epoch == 0 ||
+          report.mean_loss < least_loss - options.stop_min_delta) {
+        least_loss = report.mean_loss;
+        epochs_in_vain = 0;
+      } else {
+        ++epochs_in_vain;
+      }
+      report.stopped_early = epochs_in_vain >= options.stop_patience &&
+                             epoch + 1 < EpochsOf(options) && !enough();
     }
 
     SELVAGE_RETURN_IF_ERROR(guard.Check());
@@ -537,8 +590,12 @@ class TorchModel final : public TrainableModel {
     return report;
   }
 
-  Result<double> Step(const std::vector<at::Tensor>& inputs, Duration limit,
-                      engine::Optimizer& optimizer, uint64_t number) {
+  // `step` counts from 0.
+  Result<double> Step(const std::vector<at::Tensor>& inputs,
+                      const LocalTraining& options,
+                      engine::Optimizer& optimizer, uint64_t step) {
+    const Duration limit = options.step_time_max;
+    const uint64_t number = step + 1;
     const engine::StepDeadline deadline(limit);
     const auto too_long = [&] {
       return DeadlineExceeded(
@@ -560,7 +617,7 @@ class TorchModel final : public TrainableModel {
       }
       if (deadline.passed()) return too_long();
       loss.backward();
-      optimizer.Step();
+      optimizer.Step(options.rate_factor ? options.rate_factor(step) : 1.0);
       if (deadline.passed()) return too_long();
       return value;
     } catch (...) {

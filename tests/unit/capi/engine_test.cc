@@ -91,6 +91,36 @@ TEST_F(EngineTest, PredictScoreTrain_AreTheEngines) {
   EXPECT_EQ(asked, 3);
 }
 
+// An engine of before these keys, or one that did not declare them.
+TEST_F(EngineTest, Train_WithWhatTheEngineDidNotDeclare_IsRefused) {
+  const auto refused = [&](const std::function<void(LocalTraining&)>& ask,
+                           const char* name) {
+    const auto model = Load();
+    LocalTraining options;
+    options.trainable = {0, 1};
+    ask(options);
+    EXPECT_THAT(model->Train(examples_, options),
+                StatusIs(StatusCode::kUnimplemented, HasSubstr(name)));
+    EXPECT_THAT(model->Values()->floats, ElementsAre(1, 2, 3));
+  };
+  refused([](LocalTraining& o) { o.clip_norm = 1; }, "clip_gradient");
+  refused([](LocalTraining& o) { o.step_count = 1; }, "local_steps");
+  refused([](LocalTraining& o) { o.stop_patience = 1; }, "early_stop");
+  refused([](LocalTraining& o) { o.optimizer.nesterov = true; }, "Nesterov");
+  refused(
+      [](LocalTraining& o) { o.rate_factor = [](uint64_t) { return 1.0; }; },
+      "lr_schedule");
+  refused(
+      [](LocalTraining& o) { o.optimizer.name = plan::OptimizerName::kAdamW; },
+      "adamw");
+  refused(
+      [](LocalTraining& o) {
+        o.proximal_mu = 1;
+        o.proximal_shared_only = true;
+      },
+      "proximal_mu");
+}
+
 TEST_F(EngineTest, WrongExamples_NeverReachTheEngine) {
   const auto model = Load();
   EXPECT_THAT(model->Predict(3, Floats({1, 0})),
@@ -139,6 +169,7 @@ TEST_F(EngineTest, ValidateEngine_MissingFunction_IsNamed) {
 // A model that makes checkpoints and throws when told to.
 class CheckpointModel final : public TrainableModel {
  public:
+  uint64_t features() const override { return client::kAllTrainingFeatures; }
   Status SetValues(const plan::Checkpoint&) override { return OkStatus(); }
   Result<plan::Checkpoint> Values() override {
     throw std::runtime_error("no values");
@@ -152,6 +183,18 @@ class CheckpointModel final : public TrainableModel {
     EXPECT_EQ(options.threads, 2);
     EXPECT_EQ(options.proximal_mu, 0.5);
     EXPECT_THAT(options.trainable, ElementsAre(1));
+    if (options.clip_norm != 0) {
+      EXPECT_EQ(options.clip_norm, 1.5);
+      EXPECT_EQ(options.step_count, 11U);
+      EXPECT_EQ(options.stop_patience, 2);
+      EXPECT_EQ(options.stop_min_delta, 0.5);
+      EXPECT_EQ(options.rate_factor(3), 0.125);
+      EXPECT_EQ(options.optimizer.name, plan::OptimizerName::kAdamW);
+      EXPECT_TRUE(options.optimizer.nesterov);
+      EXPECT_TRUE(options.proximal_shared_only);
+      return client::TrainingReport{.steps = 2, .stopped_early = true};
+    }
+    EXPECT_FALSE(options.rate_factor);
     for (; step < 10; ++step) {
       if (options.checkpoint_due && options.checkpoint_due()) {
         options.save_checkpoint({.steps = step, .state = {7, 8}});
@@ -224,6 +267,29 @@ TEST_F(RoundTripTest, ExportedTrainer_IsTheSameFromOutside) {
               StatusIs(StatusCode::kFailedPrecondition));
   EXPECT_THAT((*model->Predict(2, Floats({1, 2, 3, 4}))).shape,
               ElementsAre(2, 1));
+}
+
+TEST_F(RoundTripTest, ExportedTrainer_EveryFeature_GetsAcross) {
+  auto model = *trainer_->Load(LinearProgram(), {});
+  const ExampleSet examples{.count = 1,
+                            .inputs = {Floats({1, 2}), Floats({3})}};
+  LocalTraining options;
+  options.threads = 2;
+  options.proximal_mu = 0.5;
+  options.trainable = {1};
+  options.clip_norm = 1.5;
+  options.step_count = 11;
+  options.stop_patience = 2;
+  options.stop_min_delta = 0.5;
+  options.rate_factor = [](uint64_t step) { return step == 3 ? 0.125 : 1; };
+  options.optimizer.name = plan::OptimizerName::kAdamW;
+  options.optimizer.nesterov = true;
+  options.proximal_shared_only = true;
+  EXPECT_EQ(client::FeaturesOf(options), client::kAllTrainingFeatures);
+  const auto report = model->Train(examples, options);
+  ASSERT_THAT(report, IsOk());
+  EXPECT_EQ(report->steps, 2U);
+  EXPECT_TRUE(report->stopped_early);
 }
 
 TEST_F(RoundTripTest, ExportedTrainer_Throws_IsAnError) {

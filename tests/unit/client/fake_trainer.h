@@ -38,7 +38,9 @@ struct FakeTrainerState {
   int steps = 0;
   bool can_checkpoint = false;
   int checkpoints = 0;
-  int threads = 0;  // of the last training
+  int threads = 0;        // of the last training
+  uint64_t features = 0;  // of the engine; it heeds none of them
+  std::vector<client::LocalTraining> asked;  // what each training was
   // How many examples each training had.
   std::vector<size_t> trained_on;
 };
@@ -61,6 +63,8 @@ class FakeModel final : public client::TrainableModel {
   }
   Result<plan::Checkpoint> Values() override { return values_; }
 
+  uint64_t features() const override { return state_.features; }
+
   Result<client::TrainingReport> Train(
       const client::ExampleSet& examples,
       const client::LocalTraining& options) override {
@@ -72,6 +76,7 @@ class FakeModel final : public client::TrainableModel {
     SeededRandom random(options.seed);
     client::TrainingReport report;
     state_.threads = options.threads;
+    state_.asked.push_back(options);
     int first = 0;
     if (options.resume != nullptr) {
       SELVAGE_RETURN_IF_ERROR(Resume(*options.resume));

@@ -7,6 +7,7 @@
 #include "client/core/conditions.h"
 #include "client/core/memory_estimate.h"
 #include "client/core/privacy_floor.h"
+#include "client/core/rate_schedule.h"
 #include "client/core/usage_ledger.h"
 #include "tests/testing/status_matchers.h"
 
@@ -89,6 +90,22 @@ TEST(PrivacyFloorTest, BelowFloor_EachDemand_NamesSettingValueAndBound) {
   EXPECT_EQ(BelowFloor(high, plan),
             "train.local_epochs (5) is above the most that this device allows "
             "(4)");
+  // A step may be an epoch, and both phases see the examples.
+  plan::Plan steps = plan;
+  steps.train.local_epochs = 1;
+  steps.train.local_steps = 5;
+  EXPECT_EQ(BelowFloor(high, steps),
+            "train.local_steps (5) may be as many epochs, which is above the "
+            "most that this device allows (4)");
+  plan::Plan fedrep = plan;
+  fedrep.train.method = plan::TrainMethod::kFedRep;
+  fedrep.train.local_epochs = 3;
+  fedrep.train.head_epochs = 2;
+  EXPECT_EQ(BelowFloor(high, fedrep),
+            "train.head_epochs (2) with those of the shared tensors is above "
+            "the most that this device allows (4)");
+  fedrep.train.head_epochs = 1;
+  EXPECT_EQ(BelowFloor(high, fedrep), std::nullopt);
   high = floor;
   high.collections = {"keys"};
   EXPECT_EQ(BelowFloor(high, plan),
@@ -208,6 +225,33 @@ TEST(UsageLedgerTest, Restore_RoundTripAndDamage) {
   negative[13] = 0x80;  // the sign of `day`
   EXPECT_THAT(UsageLedger::Restore(negative),
               test::StatusIs(StatusCode::kDataLoss, HasSubstr("ledger")));
+}
+
+TEST(RateFactorTest, Shapes_AreTheStatedOnes) {
+  plan::RateSchedule s;
+  EXPECT_EQ(RateFactor(s, 0), 1);
+  EXPECT_EQ(RateFactor(s, ~uint64_t{0}), 1);
+  s.warmup = 4;
+  EXPECT_EQ(RateFactor(s, 0), 0.25);
+  EXPECT_EQ(RateFactor(s, 2), 0.75);
+  EXPECT_EQ(RateFactor(s, 3), 1);
+  EXPECT_EQ(RateFactor(s, 4), 1);
+  s.name = plan::RateShape::kStep;
+  s.every = 10;
+  s.factor = 0.5;
+  EXPECT_EQ(RateFactor(s, 13), 1);
+  EXPECT_EQ(RateFactor(s, 14), 0.5);
+  EXPECT_EQ(RateFactor(s, 24), 0.25);
+  EXPECT_EQ(RateFactor(s, 1'000'000'000'000), 0);
+  s.name = plan::RateShape::kCosine;
+  s.length = 10;
+  s.lowest = 0.1;
+  EXPECT_EQ(RateFactor(s, 4), 1);
+  EXPECT_NEAR(RateFactor(s, 9), 0.55, 1e-12);
+  EXPECT_NEAR(RateFactor(s, 14), 0.1, 1e-12);
+  EXPECT_NEAR(RateFactor(s, 1'000'000), 0.1, 1e-12);
+  s.warmup = 0;
+  EXPECT_EQ(RateFactor(s, 0), 1);
 }
 
 TEST(MemoryEstimateTest, EstimateTrainingMemory_GrowsWithWhatItIsMadeOf) {

@@ -1,6 +1,8 @@
 // What a host may demand of a session: floor, conditions, budgets, consent.
 #include <algorithm>
+#include <cmath>
 #include <map>
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -87,6 +89,81 @@ class PolicyTest : public test::ClientFixture {
   std::vector<Progress> progress_;
   FakeCpuClock cpu_;
 };
+
+// ---- what the plan asks of the engine
+
+TEST_F(PolicyTest, Engine_CannotTrainAsAsked_DeclinesAndSaysWhy) {
+  const std::pair<std::function<void(plan::TrainSpec&)>, const char*> kAsked[] =
+      {{[](plan::TrainSpec& t) { t.clip_gradient = 1; }, "clip_gradient"},
+       {[](plan::TrainSpec& t) { t.lr_schedule.warmup = 3; }, "lr_schedule"},
+       {[](plan::TrainSpec& t) {
+          t.local_epochs = 1;
+          t.local_steps = 3;
+        },
+        "local_steps"},
+       {[](plan::TrainSpec& t) { t.early_stop.patience = 3; }, "early_stop"},
+       {[](plan::TrainSpec& t) {
+          t.optimizer.name = plan::OptimizerName::kAdamW;
+        },
+        "adamw"},
+       {[](plan::TrainSpec& t) {
+          t.optimizer.momentum = 0.5;
+          t.optimizer.nesterov = true;
+        },
+        "Nesterov"}};
+  const plan::TrainSpec plain = server_->plan.train;
+  for (const auto& [ask, name] : kAsked) {
+    SCOPED_TRACE(name);
+    ChangePlan([&, &ask = ask](plan::Plan& plan) {
+      plan.train = plain;
+      ask(plan.train);
+    });
+    const int before = trainer_.state.trainings;
+    OpenWithWork();
+    const RunOutcome outcome = RunDue();
+    EXPECT_EQ(outcome.result, RunResult::kDeclined);
+    EXPECT_THAT(outcome.reason,
+                HasSubstr("the engine cannot train with " + std::string(name)));
+    EXPECT_EQ(trainer_.state.trainings, before);
+  }
+}
+
+TEST_F(PolicyTest, Engine_CanTrainAsAsked_GetsWhatThePlanSays) {
+  ChangePlan([](plan::Plan& plan) {
+    plan.train.local_epochs = 1;
+    plan.train.local_steps = 9;
+    plan.train.local_steps_min = 4;
+    plan.train.clip_gradient = 2.5;
+    plan.train.early_stop = {.patience = 7, .min_delta = 0.25};
+    plan.train.proximal_mu = 0.5;
+    plan.train.optimizer.lr = 0.5;
+    plan.train.lr_schedule.name = plan::RateShape::kStep;
+    plan.train.lr_schedule.by_round = true;
+    plan.train.lr_schedule.every = 1;
+    plan.train.lr_schedule.factor = 0.5;
+  });
+  trainer_.state.features = kAllTrainingFeatures;
+  std::set<uint64_t> counts;
+  for (int round = 1; round <= 12; ++round) {
+    trainer_.state.asked.clear();
+    OpenWithWork();
+    ASSERT_EQ(RunDue().result, RunResult::kContributed);
+    ASSERT_FALSE(trainer_.state.asked.empty());
+    // Fine-tuning came after it.
+    const LocalTraining& asked = trainer_.state.asked.front();
+    counts.insert(asked.step_count);
+    EXPECT_EQ(asked.clip_norm, 2.5);
+    EXPECT_EQ(asked.stop_patience, 7);
+    EXPECT_EQ(asked.stop_min_delta, 0.25);
+    EXPECT_EQ(asked.proximal_mu, 0.5);
+    // By the number of the round, from 1; nothing is left for the engine.
+    EXPECT_FALSE(asked.rate_factor);
+    EXPECT_EQ(asked.optimizer.lr, 0.5 * std::pow(0.5, round - 1));
+  }
+  EXPECT_GE(counts.size(), 3U);
+  EXPECT_GE(*counts.begin(), 4U);
+  EXPECT_LE(*counts.rbegin(), 9U);
+}
 
 // ---- the privacy floor
 

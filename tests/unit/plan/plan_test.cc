@@ -114,6 +114,26 @@ TEST(MakePlan, NothingToAverageOrFineTune_Refused) {
                        "trained"));
 }
 
+TEST(MakePlan, FedRepWithoutAHeadOrABody_Refused) {
+  TaskSpec task = Task();
+  task.train.method = TrainMethod::kFedRep;
+  task.train.head_epochs = 2;
+  EXPECT_THAT(Make(task), IsOk());
+  task.personalize = {};
+  for (const auto& [role, missing] : {std::pair(Role::kShared, "personal"),
+                                      std::pair(Role::kPersonal, "shared")}) {
+    Program program = test::SourceProgram();
+    program.table = *TensorTable::Create(
+        {{"s", {2}, DType::kFloat32, Role::kBufferFloat, Init::kZeros},
+         {"w", {2}, DType::kFloat32, role, Init::kZeros}});
+    EXPECT_THAT(MakePlan(task, SomeDigest(), program),
+                StatusIs(StatusCode::kInvalidArgument,
+                         std::string("train.method is fedrep, but no f32 "
+                                     "tensor of the program is ") +
+                             missing));
+  }
+}
+
 TEST(Plan, CanonicalJson_GoldenBytesAndDigest) {
   const std::string json = CanonicalJson(*Make(Task()));
   EXPECT_EQ(json, kGoldenJson);
@@ -195,8 +215,8 @@ TEST(Plan, ParsePlan_Mistakes_AreNamed) {
        "the plan is not canonical JSON"},
       {With("\"codec\":\"float16\"", "\"codec\":\"int8\""),
        "update.codec: int8 is not available in this version"},
-      {With("\"local_epochs\":3", "\"local_epochs\":3,\"proximal_mu\":0.1"),
-       "train.proximal_mu is not available in this version"},
+      {With("\"local_epochs\":3", "\"local_epochs\":3,\"proximal_mu\":1001"),
+       "train.proximal_mu is 1001; must be in [0, 1000]"},
       {With("\"local_epochs\":3", "\"local_epochs\":3,\"proximal_mu\":0"),
        "the plan is not canonical JSON"},
       {With("\"local_epochs\":3,", ""), "the plan is not canonical JSON"},

@@ -46,12 +46,43 @@ OptimizerSpec Optimizer() {
   s.weight_decay = Real(0, 1);
   if (*rc::gen::arbitrary<bool>()) {
     s.momentum = Real(0, 1);
+    s.nesterov = s.momentum > 0 && *rc::gen::arbitrary<bool>();
   } else {
-    s.name = OptimizerName::kAdam;
+    s.name = *rc::gen::element(OptimizerName::kAdam, OptimizerName::kAdamW);
     s.beta1 = Real(0, 1);
     s.beta2 = Real(0, 1);
     s.eps = Real(0, 1e-3);
   }
+  return s;
+}
+
+TrainSpec Train() {
+  TrainSpec s = {Int(1, 1000), Int(1, 65536), Optimizer()};
+  if (*rc::gen::arbitrary<bool>()) {
+    s.method = TrainMethod::kFedRep;
+    s.head_epochs = Int(1, 1000);
+  }
+  if (*rc::gen::arbitrary<bool>()) {
+    s.local_epochs = 1;
+    s.local_steps = Int(1, 1'000'000);
+    s.local_steps_min = Int(0, s.local_steps);
+  }
+  s.proximal_mu = *rc::gen::element(0.0, 0.25, 1000.0);
+  s.clip_gradient = *rc::gen::element(0.0, 1.5, 1e9);
+  RateSchedule& r = s.lr_schedule;
+  r.by_round = *rc::gen::arbitrary<bool>();
+  r.warmup = Int(0, 1'000'000);
+  r.name = *rc::gen::element(RateShape::kConstant, RateShape::kStep,
+                             RateShape::kCosine);
+  if (r.name == RateShape::kStep) {
+    r.every = Int(1, 1'000'000);
+    r.factor = Real(0, 1);
+  }
+  if (r.name == RateShape::kCosine) {
+    r.length = Int(1, 1'000'000);
+    r.lowest = Real(0, 1);
+  }
+  if (*rc::gen::arbitrary<bool>()) s.early_stop = {Int(1, 1000), Real(0, 10)};
   return s;
 }
 
@@ -64,7 +95,7 @@ TaskSpec Task() {
   s.initial =
       *rc::gen::element<std::string>("random", "x.safetensors", "other@17");
   s.seed = *rc::gen::arbitrary<uint64_t>();
-  s.train = {Int(1, 1000), Int(1, 65536), Optimizer()};
+  s.train = Train();
   s.strategy.num_rounds = Int(1, 1'000'000);
   s.strategy.cohort = Int(1, 10'000);
   s.strategy.min_updates = Int(0, s.strategy.cohort);
@@ -100,6 +131,8 @@ TaskSpec Task() {
     s.personalize.on_new_base = *rc::gen::element(
         OnNewBase::kRetrain, OnNewBase::kDiscard, OnNewBase::kKeepIfBetter);
     s.personalize.proximal_mu = *rc::gen::element(0.0, 0.25, 1000.0);
+    s.personalize.gate = *rc::gen::element(
+        GateRule::kNotWorse, GateRule::kNotLower, GateRule::kBetter);
     if (s.personalize.baseline_alone) {
       s.personalize.baseline_epochs = Int(0, 1000);
     }

@@ -205,7 +205,7 @@ const Mistake kKeys[] = {
      "line 4: stratgy is not a key here; did you mean strategy?"},
     {"train:\n  optimizer:\n    learning_rate: 3\n",
      "line 6: train.optimizer.learning_rate is not a key here; the keys are "
-     "name, lr, weight_decay, momentum, beta1, beta2, eps"},
+     "name, lr, weight_decay, momentum, nesterov, beta1, beta2, eps"},
     {"strategy: {cohort_size: 3}\n",
      "line 4: strategy.cohort_size is not a key here; did you mean cohort?"},
     {"update: {max_abs: {bufer_float: 3}}\n",
@@ -228,10 +228,8 @@ const Mistake kKeys[] = {
 };
 
 const Mistake kUnavailable[] = {
-    {"train: {proximal_mu: 0.1}\n",
-     "line 4: train.proximal_mu is not available in this version"},
-    {"train: {proximal_mu: x}\n",
-     "line 4: train.proximal_mu is not available in this version"},
+    {"train: {lr_schedule: {name: linear}}\n",
+     "line 4: train.lr_schedule.name: linear is not available in this version"},
     {"privacy:\n  secure_aggregation: required\n",
      "line 5: privacy.secure_aggregation is not available in this version"},
     {"privacy: {noise_multiplier: 0.8}\n",
@@ -301,6 +299,54 @@ const Mistake kValues[] = {
     {"train: {local_epochs: [2]}\n",
      "line 4: train.local_epochs is a list; must be a whole number in "
      "1..1000"},
+    {"train: {method: fedper}\n",
+     "line 4: train.method is fedper; did you mean fedrep?"},
+    {"train: {method: fedrep}\n", "line 4: train.head_epochs is missing"},
+    {"train: {head_epochs: 2}\n",
+     "line 4: train.head_epochs: only fedrep has them"},
+    {"train: {method: fedrep, head_epochs: 0}\n",
+     "line 4: train.head_epochs is 0; must be in 1..1000"},
+    {"train: {local_steps: 1000001}\n",
+     "line 4: train.local_steps is 1000001; must be in 0..1000000"},
+    {"train: {local_steps_min: 3}\n",
+     "line 4: train.local_steps_min (3) exceeds train.local_steps (0)"},
+    {"train: {local_steps: 3, local_epochs: 2}\n",
+     "line 4: train.local_steps (3) takes the place of train.local_epochs (2); "
+     "give one"},
+    {"train: {proximal_mu: -0.1}\n",
+     "line 4: train.proximal_mu is -0.1; must be in [0, 1000]"},
+    {"train: {proximal_mu: x}\n",
+     "line 4: train.proximal_mu is x; must be a number in [0, 1000]"},
+    {"train: {clip_gradient: .nan}\n",
+     "line 4: train.clip_gradient is .nan; must be a number in [0, 1e+09]"},
+    {"train: {lr_schedule: {name: step}}\n",
+     "line 4: train.lr_schedule.every is missing"},
+    {"train: {lr_schedule: {name: cosine}}\n",
+     "line 4: train.lr_schedule.length is missing"},
+    {"train: {lr_schedule: {name: cosine, length: 5, factor: 0.5}}\n",
+     "line 4: train.lr_schedule.factor: cosine has none"},
+    {"train: {lr_schedule: {warmup: 5, length: 5}}\n",
+     "line 4: train.lr_schedule.length: constant has none"},
+    {"train: {lr_schedule: {name: step, every: 0}}\n",
+     "line 4: train.lr_schedule.every is 0; must be in 1..1000000"},
+    {"train: {lr_schedule: {name: step, every: 5, factor: 1.5}}\n",
+     "line 4: train.lr_schedule.factor is 1.5; must be in (0, 1]"},
+    {"train: {lr_schedule: {by: epoch}}\n",
+     "line 4: train.lr_schedule.by is epoch; must be one of step, round"},
+    {"train: {early_stop: {min_delta: 0.1}}\n",
+     "line 4: train.early_stop.patience is missing"},
+    {"train: {early_stop: {patience: 0}}\n",
+     "line 4: train.early_stop.patience is 0; must be in 1..1000"},
+    {"train: {optimizer: {nesterov: true}}\n",
+     "line 4: train.optimizer.nesterov needs a momentum above 0"},
+    {"train: {optimizer: {name: adamw, momentum: 0.9}}\n",
+     "line 4: train.optimizer.momentum: adamw has none (its beta1 is the "
+     "momentum)"},
+    {"train: {optimizer: {name: adam, nesterov: true}}\n",
+     "line 4: train.optimizer.nesterov: adam has none; sgd does"},
+    {"personalize: {gate: never}\n",
+     "line 4: personalize.gate is never; must be one of not_worse, not_lower, "
+     "better"},
     {"train: {local_epochs: ~}\n",
      "line 4: train.local_epochs is empty; must be a whole number in 1..1000"},
     {"train: {batch_size: 99999999999999999999}\n",
@@ -321,7 +367,7 @@ const Mistake kValues[] = {
      "line 4: train.optimizer.lr is 1e999; must be a number in (0, 100]"},
     {"train: {optimizer: {lr: 0,1}}\n",
      "line 4: train.optimizer.1 is not a key here; the keys are name, lr, "
-     "weight_decay, momentum, beta1, beta2, eps"},
+     "weight_decay, momentum, nesterov, beta1, beta2, eps"},
     {"train: {optimizer: {lr: fast}}\n",
      "line 4: train.optimizer.lr is fast; must be a number in (0, 100]"},
     {"train: {optimizer: {momentum: 1}}\n",
@@ -662,6 +708,49 @@ TEST(TaskJson, CanonicalJson_RoundTrips) {
     ASSERT_THAT(parsed, IsOk());
     EXPECT_EQ(*parsed, spec);
   }
+}
+
+constexpr std::string_view kOnTheDevice = R"(
+name: t
+population: demo
+program: model.yaml
+train:
+  method: fedrep
+  head_epochs: 2
+  local_steps: 40
+  local_steps_min: 10
+  optimizer: {name: sgd, momentum: 0.9, nesterov: true}
+  proximal_mu: 0.1
+  clip_gradient: 5
+  lr_schedule: {name: cosine, by: round, warmup: 3, length: 100, lowest: 0.01}
+  early_stop: {patience: 3, min_delta: 1e-4}
+personalize: {gate: not_lower, optimizer: {name: adamw, weight_decay: 0.01}}
+)";
+
+TEST(TaskJson, OnTheDevice_EveryKey_IsReadAndRoundTrips) {
+  const auto task = ParseTaskFile(kOnTheDevice);
+  ASSERT_THAT(task, IsOk());
+  EXPECT_EQ(task->train.method, TrainMethod::kFedRep);
+  EXPECT_EQ(task->train.head_epochs, 2);
+  EXPECT_EQ(task->train.local_steps, 40);
+  EXPECT_EQ(task->train.local_steps_min, 10);
+  EXPECT_TRUE(task->train.optimizer.nesterov);
+  EXPECT_EQ(task->train.proximal_mu, 0.1);
+  EXPECT_EQ(task->train.clip_gradient, 5);
+  RateSchedule schedule;
+  schedule.name = RateShape::kCosine;
+  schedule.by_round = true;
+  schedule.warmup = 3;
+  schedule.length = 100;
+  schedule.lowest = 0.01;
+  EXPECT_EQ(task->train.lr_schedule, schedule);
+  EXPECT_EQ(task->train.early_stop.patience, 3);
+  EXPECT_EQ(task->train.early_stop.min_delta, 1e-4);
+  EXPECT_EQ(task->personalize.gate, GateRule::kNotLower);
+  EXPECT_EQ(task->personalize.optimizer.name, OptimizerName::kAdamW);
+  const auto again = ParseTask(CanonicalJson(*task));
+  ASSERT_THAT(again, IsOk());
+  EXPECT_EQ(*again, *task);
 }
 
 TEST(TaskJson, CanonicalJson_Minimal_GoldenBytes) {

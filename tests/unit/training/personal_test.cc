@@ -1,6 +1,7 @@
 // Personal models with the real engine, through the client: which tensors a
 // strategy moves, which it keeps, and which leave the device.
 #include <cmath>
+#include <cstring>
 
 #include <gmock/gmock.h>
 
@@ -158,6 +159,125 @@ TEST_F(PersonalTest, FedPer_PersonalTensorsStayFromRoundToRound) {
   Start();
   Contribute();
   EXPECT_LT(UpdateSize(update), UpdateSize(server_->payloads["round-1"]));
+}
+
+// FedRep: b alone, then w alone, each starting afresh; what leaves is w.
+TEST_F(PersonalTest, FedRep_HeadThenBody_EachPhaseMovesItsOwn) {
+  const auto publish = [&](int head_epochs, int body_epochs) {
+    server_ = std::make_unique<test::FakeServer>(clock_);
+    state_dir_ = directory_.path() / ("r" + std::to_string(head_epochs) + "-" +
+                                      std::to_string(body_epochs));
+    next_run_ = Time{};
+    Publish(Role::kShared, Role::kPersonal, [&](plan::Plan& plan) {
+      plan.train.method = plan::TrainMethod::kFedRep;
+      plan.train.head_epochs = head_epochs;
+      plan.train.local_epochs = body_epochs;
+      plan.train.optimizer.momentum = 0.9;
+      plan.train.optimizer.weight_decay = 0.2;
+      plan.personalize = {};
+      plan.update.codec = plan::CodecName::kFloat32;
+    });
+    Start();
+    Contribute();
+  };
+  const auto sent = [&] {
+    const Bytes update = server_->payloads["round-1"];
+    EXPECT_EQ(update.size(), sizeof(float));  // w, and nothing else
+    float change = 0;
+    std::memcpy(&change, update.data(), sizeof change);
+    return change;
+  };
+  publish(10, 1);
+  const float head = Offset();
+  const float one = sent();
+  EXPECT_GT(head, 4);
+  EXPECT_NE(one, 0);
+  // More of the body: the head is what it was, to the bit.
+  publish(10, 9);
+  EXPECT_EQ(Offset(), head);
+  EXPECT_GT(std::abs(sent()), std::abs(one));
+  // The next round begins with the head that this device has.
+  server_->PublishCheckpoint({.floats = {2.5, 0}, .ints = {}});
+  Install(9);
+  EXPECT_EQ(Offset(), head);
+  EXPECT_FLOAT_EQ(Slope(), 2.5);
+}
+
+// Interrupted before every step of both phases, in a new process each time: the
+// update and the head are those of an undisturbed device.
+TEST_F(PersonalTest, FedRep_InterruptedAnywhere_SameBits) {
+  const auto start = [&](const std::string& name) {
+    server_ = std::make_unique<test::FakeServer>(clock_);
+    state_dir_ = directory_.path() / name;
+    next_run_ = Time{};
+    Publish(Role::kShared, Role::kPersonal, [&](plan::Plan& plan) {
+      plan.train.method = plan::TrainMethod::kFedRep;
+      plan.train.head_epochs = 2;
+      plan.train.local_epochs = 2;
+      plan.train.optimizer.momentum = 0.9;
+      plan.train.batch_size = 16;
+      plan.train.proximal_mu = 0.1;
+      plan.personalize = {};
+    });
+    Start();
+    server_->Give(server_->NewAssignment());
+  };
+  start("whole");
+  WaitForTurn();
+  RunUntil(RunResult::kContributed);
+  const Bytes wanted = server_->payloads["round-1"];
+  const float head = Offset();
+
+  // With k = 0 nothing was trained yet; between the phases the engine has no
+  // checkpoint to give, the round has.
+  uint64_t steps = 1;
+  for (uint64_t k = 0; k < steps; ++k) {
+    SCOPED_TRACE(k);
+    start("stopped" + std::to_string(k));
+    client_.reset();
+    std::vector<uint64_t> begun;
+    for (const bool stop : {true, false}) {
+      begun.clear();
+      bool go = true;
+      ClientDependencies dependencies{.clock = clock_,
+                                      .random = random_,
+                                      .events = events_,
+                                      .files = files_,
+                                      .trainer = torch_,
+                                      .transport = server_->Transports()};
+      dependencies.conditions = [&] {
+        Conditions conditions;
+        if (!go) conditions.thermal = Thermal::kCritical;
+        return conditions;
+      };
+      dependencies.progress = [&](const Progress& progress) {
+        if (progress.phase != Phase::kTraining) return;
+        if (progress.steps > 0) {
+          steps = progress.steps;
+          begun.push_back(progress.step);
+        }
+        go = !stop || begun.size() < k;
+      };
+      Result<std::unique_ptr<Client>> client =
+          Client::Open(Options(), dependencies);
+      ASSERT_THAT(client, IsOk());
+      client_ = *std::move(client);
+      WaitForTurn();
+      const RunOutcome outcome = Run();
+      EXPECT_EQ(outcome.result,
+                stop ? RunResult::kInterrupted : RunResult::kContributed)
+          << outcome.reason;
+      // The second session goes on where the first one was stopped.
+      if (stop) client_.reset();
+    }
+    if (k > 0) {
+      ASSERT_FALSE(begun.empty());
+      EXPECT_EQ(begun.front(), k);
+    }
+    EXPECT_EQ(server_->payloads["round-1"], wanted);
+    EXPECT_EQ(Offset(), head);
+  }
+  EXPECT_GT(steps, 8U);
 }
 
 constexpr char kNormSource[] = R"(

@@ -92,7 +92,54 @@ std::vector<Case> Cases() {
       cases.back().options.proximal_mu = update_buffers ? 0 : 0.1;
     }
   }
+  // Steps instead of epochs, an early stop that does not come, a schedule.
+  cases.push_back(cases[0]);
+  LocalTraining& last = cases.back().options;
+  last.epochs = 1;
+  last.step_count = 12;
+  last.stop_patience = 20;
+  last.clip_norm = 0.5;
+  last.optimizer.nesterov = true;
+  last.rate_factor = [](uint64_t step) {
+    return 1 / (1 + static_cast<double>(step));
+  };
   return cases;
+}
+
+// The least loss and how long ago it was are part of a checkpoint.
+TEST(ResumeTest, Train_EarlyStopAcrossAnInterruption_SameBits) {
+  Case c{test::LinearProgram(), test::LinearExamples({1, 2, 3}, {2, 4, 7}), {}};
+  c.options.epochs = 50;
+  c.options.batch_size = 2;
+  c.options.optimizer.lr = 0.05;
+  c.options.seed = 5;
+  c.options.trainable = {0, 1};
+  c.options.stop_patience = 3;
+  c.options.stop_min_delta = 0.02;
+  const auto whole = Fresh(c.program);
+  const auto report = whole->Train(c.examples, c.options);
+  ASSERT_THAT(report, IsOk());
+  ASSERT_TRUE(report->stopped_early);
+  for (uint64_t stop = 1; stop < report->steps; ++stop) {
+    std::optional<TrainingCheckpoint> saved;
+    LocalTraining options = c.options;
+    options.keep_going = [&, asked = uint64_t{0}]() mutable {
+      return asked++ < stop;
+    };
+    options.save_checkpoint = [&](TrainingCheckpoint checkpoint) {
+      saved = std::move(checkpoint);
+    };
+    ASSERT_THAT(Fresh(c.program)->Train(c.examples, options),
+                StatusIs(StatusCode::kCancelled));
+    LocalTraining rest = c.options;
+    rest.resume = &*saved;
+    const auto resumed = Fresh(c.program);
+    const auto again = resumed->Train(c.examples, rest);
+    ASSERT_THAT(again, IsOk());
+    EXPECT_TRUE(again->stopped_early);
+    EXPECT_EQ(again->steps, report->steps) << "stopped after " << stop;
+    EXPECT_EQ(*resumed->Values(), *whole->Values());
+  }
 }
 
 TEST(ResumeTest, Train_InterruptedAtEveryStep_SameBits) {

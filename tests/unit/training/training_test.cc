@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "base/random.h"
+#include "client/core/rate_schedule.h"
 #include "client/training/torch/torch_trainer.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/training/programs.h"
@@ -199,6 +200,220 @@ TEST(TrainingTest, Train_Proximal_FollowsTheReference) {
         values = {values.w - 0.01 * velocity.w, values.b - 0.01 * velocity.b};
       });
   ExpectNear(TrainLinear(options), wanted);
+}
+
+// torch.optim.SGD(nesterov=True): g + momentum * the new velocity.
+TEST(TrainingTest, Train_Nesterov_FollowsTheReference) {
+  LocalTraining options;
+  options.epochs = 4;
+  options.batch_size = 3;
+  options.seed = 11;
+  options.optimizer = {.lr = 0.01, .momentum = 0.9, .weight_decay = 0.1};
+  options.optimizer.nesterov = true;
+  options.trainable = {0, 1};
+  Linear velocity;
+  const Linear wanted =
+      Reference({0.5, -0.25}, options, [&](Linear& values, Linear gradient) {
+        gradient.w += 0.1 * values.w;
+        gradient.b += 0.1 * values.b;
+        velocity = {0.9 * velocity.w + gradient.w,
+                    0.9 * velocity.b + gradient.b};
+        values.w -= 0.01 * (gradient.w + 0.9 * velocity.w);
+        values.b -= 0.01 * (gradient.b + 0.9 * velocity.b);
+      });
+  ExpectNear(TrainLinear(options), wanted);
+}
+
+// Loshchilov and Hutter (2019): the decay is no part of the gradient.
+TEST(TrainingTest, Train_AdamW_FollowsTheReference) {
+  LocalTraining options;
+  options.epochs = 5;
+  options.batch_size = 2;
+  options.seed = 12;
+  options.optimizer = {.name = plan::OptimizerName::kAdamW,
+                       .lr = 0.02,
+                       .beta1 = 0.8,
+                       .beta2 = 0.95,
+                       .eps = 1e-6,
+                       .weight_decay = 0.5};
+  options.trainable = {0, 1};
+  Linear mean;
+  Linear square;
+  int steps = 0;
+  const Linear wanted =
+      Reference({0.5, -0.25}, options, [&](Linear& values, Linear gradient) {
+        ++steps;
+        const auto move = [&](double& value, double g, double& m, double& v) {
+          value *= 1 - 0.02 * 0.5;
+          m = 0.8 * m + 0.2 * g;
+          v = 0.95 * v + 0.05 * g * g;
+          const double m_hat = m / (1 - std::pow(0.8, steps));
+          const double v_hat = v / (1 - std::pow(0.95, steps));
+          value -= 0.02 * m_hat / (std::sqrt(v_hat) + 1e-6);
+        };
+        move(values.w, gradient.w, mean.w, square.w);
+        move(values.b, gradient.b, mean.b, square.b);
+      });
+  ExpectNear(TrainLinear(options), wanted);
+}
+
+// All of it at once: the norm is that of both gradients with the proximal term,
+// the rate that of the step.
+TEST(TrainingTest, Train_ClipScheduleAndProximal_FollowTheReference) {
+  LocalTraining options;
+  options.epochs = 6;
+  options.batch_size = 3;
+  options.seed = 11;
+  options.optimizer = {.lr = 0.05, .momentum = 0.5, .weight_decay = 0.1};
+  options.proximal_mu = 0.75;
+  options.clip_norm = 2;
+  plan::RateSchedule schedule;
+  schedule.name = plan::RateShape::kCosine;
+  schedule.warmup = 4;
+  schedule.length = 10;
+  schedule.lowest = 0.1;
+  options.rate_factor = [&](uint64_t step) {
+    return RateFactor(schedule, step);
+  };
+  options.trainable = {0, 1};
+  Linear velocity;
+  int step = 0;
+  int clipped = 0;
+  const Linear wanted =
+      Reference({0.5, -0.25}, options, [&](Linear& values, Linear gradient) {
+        gradient.w += 0.75 * (values.w - 0.5);
+        gradient.b += 0.75 * (values.b + 0.25);
+        const double norm = std::hypot(gradient.w, gradient.b);
+        if (norm > 2) {
+          ++clipped;
+          gradient = {gradient.w * 2 / norm, gradient.b * 2 / norm};
+        }
+        double rate = 1;
+        if (step < 4) {
+          rate = (step + 1) / 4.0;
+        } else {
+          const double share = std::min(1.0, (step - 4) / 10.0);
+          rate = 0.1 + 0.9 * (1 + std::cos(M_PI * share)) / 2;
+        }
+        ++step;
+        velocity = {0.5 * velocity.w + gradient.w + 0.1 * values.w,
+                    0.5 * velocity.b + gradient.b + 0.1 * values.b};
+        values.w -= 0.05 * rate * velocity.w;
+        values.b -= 0.05 * rate * velocity.b;
+      });
+  EXPECT_EQ(step, 18);
+  EXPECT_GT(clipped, 2);
+  EXPECT_LT(clipped, 18);
+  ExpectNear(TrainLinear(options), wanted);
+}
+
+TEST(TrainingTest, Train_StepCount_StopsInsideAnEpochAndGoesBeyondOne) {
+  LocalTraining options;
+  options.batch_size = 3;  // 3 steps an epoch
+  options.seed = 11;
+  options.optimizer.lr = 0.01;
+  options.trainable = {0, 1};
+  for (const uint64_t count : {1, 2, 3, 4, 8}) {
+    SCOPED_TRACE(count);
+    options.step_count = count;
+    uint64_t taken = 0;
+    LocalTraining whole = options;
+    whole.epochs = 3;
+    const Linear wanted =
+        Reference({0.5, -0.25}, whole, [&](Linear& values, Linear gradient) {
+          if (taken++ >= count) return;
+          values.w -= 0.01 * gradient.w;
+          values.b -= 0.01 * gradient.b;
+        });
+    const auto model =
+        LoadWith(LinearProgram(), {.floats = {0.5F, -0.25F}, .ints = {}});
+    const auto report = model->Train(LinearExamples(kX, kY), options);
+    ASSERT_THAT(report, IsOk());
+    EXPECT_EQ(report->steps, count);
+    EXPECT_FALSE(report->stopped_early);
+    ExpectNear(MustValues(*model), wanted);
+  }
+}
+
+TEST(TrainingTest, Train_EarlyStop_AfterEpochsInVain) {
+  const auto model =
+      LoadWith(LinearProgram(), {.floats = {0.5F, -0.25F}, .ints = {}});
+  LocalTraining options;
+  options.epochs = 1000;
+  options.batch_size = 100;
+  options.optimizer.lr = 0.05;
+  options.trainable = {0, 1};
+  options.stop_patience = 2;
+  options.stop_min_delta = 1e-3;
+  const auto report = model->Train(LinearExamples(kX, kY), options);
+  ASSERT_THAT(report, IsOk());
+  EXPECT_TRUE(report->stopped_early);
+  EXPECT_GT(report->steps, 5U);
+  EXPECT_LT(report->steps, 200U);
+  // A loss that only rises: the first epoch and two in vain.
+  ASSERT_THAT(model->SetValues({.floats = {0.5F, -0.25F}, .ints = {}}), IsOk());
+  options.optimizer.lr = 0.5;
+  const auto rising = model->Train(LinearExamples(kX, kY), options);
+  ASSERT_THAT(rising, IsOk());
+  EXPECT_TRUE(rising->stopped_early);
+  EXPECT_EQ(rising->steps, 3U);
+  // What ends by itself is not early.
+  ASSERT_THAT(model->SetValues({.floats = {0.5F, -0.25F}, .ints = {}}), IsOk());
+  options.epochs = 3;
+  const auto done = model->Train(LinearExamples(kX, kY), options);
+  ASSERT_THAT(done, IsOk());
+  EXPECT_FALSE(done->stopped_early);
+}
+
+TEST(TrainingTest, Train_SharedProximal_LeavesPersonalFree) {
+  const plan::Program program = LinearProgram(
+      test::kLinearSource,
+      {{.name = "w", .shape = {}, .role = plan::Role::kShared},
+       {.name = "b", .shape = {}, .role = plan::Role::kPersonal}});
+  LocalTraining options;
+  options.epochs = 300;
+  options.batch_size = 100;
+  options.optimizer.lr = 0.02;
+  options.trainable = {0, 1};
+  options.proximal_mu = 40;
+  options.proximal_shared_only = true;
+  const auto model = LoadWith(program, {.floats = {0.5F, 0}, .ints = {}});
+  // y = 0.5 x + 7: only b has to move.
+  ASSERT_THAT(
+      model->Train(LinearExamples({-1, 0, 1}, {6.5F, 7, 7.5F}), options),
+      IsOk());
+  EXPECT_NEAR(MustValues(*model).floats[0], 0.5, 0.01);
+  EXPECT_NEAR(MustValues(*model).floats[1], 7, 0.01);
+}
+
+// Weight decay and momentum would move a tensor that has no gradient, if the
+// optimizer knew of it.
+TEST(TrainingTest, Train_OneOfTwo_TheOtherStaysToTheBit) {
+  for (const auto name : {plan::OptimizerName::kSgd, plan::OptimizerName::kAdam,
+                          plan::OptimizerName::kAdamW}) {
+    for (const size_t which : {size_t{0}, size_t{1}}) {
+      LocalTraining options;
+      options.epochs = 5;
+      options.batch_size = 3;
+      options.optimizer = {.name = name, .lr = 0.01, .weight_decay = 0.3};
+      if (name == plan::OptimizerName::kSgd) options.optimizer.momentum = 0.9;
+      options.proximal_mu = 0.5;
+      options.clip_norm = 0.5;
+      options.trainable = {which};
+      const auto model =
+          LoadWith(LinearProgram(), {.floats = {0.5F, -0.25F}, .ints = {}});
+      const ExampleSet examples = LinearExamples(kX, kY);
+      ASSERT_THAT(model->Train(examples, options), IsOk());
+      const plan::Checkpoint once = MustValues(*model);
+      EXPECT_EQ(once.floats[1 - which], which == 0 ? -0.25F : 0.5F);
+      EXPECT_NE(once.floats[which], which == 0 ? 0.5F : -0.25F);
+      // The other one next, as FedRep does.
+      options.trainable = {1 - which};
+      ASSERT_THAT(model->Train(examples, options), IsOk());
+      EXPECT_EQ(MustValues(*model).floats[which], once.floats[which]);
+      EXPECT_NE(MustValues(*model).floats[1 - which], once.floats[1 - which]);
+    }
+  }
 }
 
 TEST(TrainingTest, Train_ProximalTerm_PullsTowardsTheStart) {
