@@ -9,7 +9,7 @@
 #include <string>
 #include <utility>
 
-#include "aggregation/codec/codec.h"
+#include "aggregation/codec/block.h"
 #include "aggregation/codec/half.h"
 #include "aggregation/fold.h"
 #include "base/check.h"
@@ -100,29 +100,26 @@ Status OutOfBounds(size_t range, size_t element, float value, double max_abs) {
                          ", but |value| < " + Text(max_abs) + " is required");
 }
 
-// Values of one range in the form they are encoded in; `factor` as in
-// FoldSource.
-Status CheckBlock(size_t range, double max_abs, CodecName codec,
-                  const uint8_t* data, float factor, size_t count) {
-  constexpr size_t kPiece = 1024;
-  const SimdLevel level = BestSimdLevel();
+// Only the bounds of one range's values; the encoding has been checked.
+Status CheckBounds(size_t range, double max_abs, const EncodedBlock& block) {
   const uint32_t bits_max = BitsMaxFor(max_abs);
-  if (codec == CodecName::kFloat16) {
-    // |binary16 * factor| grows with the binary16's bits.
-    const uint16_t most = MaxAbsBitsOfHalves(level, data, count);
-    if (std::bit_cast<uint32_t>(HalfToFloat(most) * factor) <= bits_max) {
-      return OkStatus();
+  if (block.codec == CodecName::kTopK) {
+    for (size_t i = 0; i < block.kept; ++i) {
+      const float value = FloatAt(block.data, i);
+      if (!(std::abs(double{value}) < max_abs)) {
+        return OutOfBounds(range, IndexAt(block.indices, i), value, max_abs);
+      }
     }
-  } else if (MaxAbsBits(level, data, count) <= bits_max) {
     return OkStatus();
   }
-  std::array<float, kPiece> piece;
-  for (size_t begin = 0; begin < count; begin += kPiece) {
-    const size_t size = std::min(kPiece, count - begin);
-    if (codec == CodecName::kFloat16) {
-      HalvesToFloats(level, data + begin * 2, factor, piece.data(), size);
-    } else {
-      std::memcpy(piece.data(), data + begin * 4, size * 4);
+  std::array<float, kRotationBlock> piece;
+  for (size_t begin = 0; begin < block.count; begin += piece.size()) {
+    const size_t size = std::min(piece.size(), block.count - begin);
+    DecodePiece(BestSimdLevel(), block, begin, size, piece.data());
+    if (MaxAbsBits(BestSimdLevel(),
+                   reinterpret_cast<const uint8_t*>(piece.data()),
+                   size) <= bits_max) {
+      continue;
     }
     for (size_t i = 0; i < size; ++i) {
       if (!(std::abs(double{piece[i]}) < max_abs)) {
@@ -130,111 +127,212 @@ Status CheckBlock(size_t range, double max_abs, CodecName codec,
       }
     }
   }
-  return Internal("tensor " + std::to_string(range) +
-                  " changed while it was read");
-}
-
-// Walks over the blocks of one encoded update.
-class BlockReader {
- public:
-  BlockReader(CodecName codec, const uint8_t* data)
-      : codec_(codec), next_(data) {}
-
-  FoldSource Next(size_t count, double weight) {
-    FoldSource source{.data = next_, .factor = 1, .weight = weight};
-    if (codec_ == CodecName::kFloat16) {
-      int32_t exponent;
-      std::memcpy(&exponent, next_, sizeof exponent);
-      source.factor = std::ldexp(1.0f, exponent);
-      source.data += sizeof exponent;
-    }
-    next_ = source.data + count * ElementSize(codec_);
-    return source;
-  }
-
-  static size_t ElementSize(CodecName codec) {
-    return codec == CodecName::kFloat16 ? 2 : 4;
-  }
-
- private:
-  CodecName codec_;
-  const uint8_t* next_;
-};
-
-// Only the bounds of the values; sizes and encoding have been checked.
-Status CheckBounds(const SumLayout& layout, const EncodedUpdate& update) {
-  BlockReader blocks(update.codec, update.bytes.data());
-  for (size_t r = 0; r < layout.ranges.size(); ++r) {
-    const SumRange& range = layout.ranges[r];
-    const FoldSource block = blocks.Next(range.count, 1);
-    SELVAGE_RETURN_IF_ERROR(CheckBlock(r, range.max_abs, update.codec,
-                                       block.data, block.factor, range.count));
-  }
   return OkStatus();
 }
 
-// Consecutive updates of one codec that are folded together.
+// Encoding and bounds; the size is right. One pass unless something is wrong.
+// Values of a rotated block are known only once it is decoded: without
+// `with_late_bounds` that is left to whoever folds it.
+Status CheckBlocks(const SumLayout& layout, const EncodedUpdate& update,
+                   bool with_late_bounds) {
+  const SimdLevel level = BestSimdLevel();
+  BlockReader reader(update.codec, update.bytes.data());
+  std::vector<EncodedBlock> blocks;
+  blocks.reserve(layout.ranges.size());
+  bool sound = true;
+  for (const SumRange& range : layout.ranges) {
+    blocks.push_back(reader.Next(range.count));
+    sound = sound && IsSound(level, blocks.back(), BitsMaxFor(range.max_abs));
+  }
+  const bool late = update.codec.name == CodecName::kRotatedInt8;
+  if (sound && !(late && with_late_bounds)) return OkStatus();
+  // As Decode() does: all of the encoding first. (For float32 the bounds say it
+  // all: NaN and infinity are out of them.)
+  if (!sound && update.codec.name != CodecName::kFloat32) {
+    for (size_t r = 0; r < blocks.size(); ++r) {
+      SELVAGE_RETURN_IF_ERROR(CheckBlockEncoding(r, blocks[r]));
+    }
+  }
+  for (size_t r = 0; r < blocks.size(); ++r) {
+    SELVAGE_RETURN_IF_ERROR(
+        CheckBounds(r, layout.ranges[r].max_abs, blocks[r]));
+  }
+  if (sound) return OkStatus();
+  return Internal("an update changed while it was read");
+}
+
+// Updates of one codec that are folded together.
 struct Group {
-  size_t first = 0;
-  size_t size = 0;
+  CodecName codec = CodecName::kFloat32;
+  std::vector<size_t> members;  // 1 to kFoldSourcesMax
 };
 
-// As few groups as can be, of sizes as even as can be.
+// Codec by codec, as few groups as can be, of sizes as even as can be.
 std::vector<Group> GroupsOf(std::span<const EncodedUpdate> updates) {
   std::vector<Group> groups;
-  size_t first = 0;
-  while (first < updates.size()) {
-    size_t end = first;
-    while (end < updates.size() && updates[end].codec == updates[first].codec) {
-      ++end;
+  for (const CodecName codec : plan::kCodecNames) {
+    std::vector<size_t> all;
+    for (size_t u = 0; u < updates.size(); ++u) {
+      if (updates[u].codec.name == codec) all.push_back(u);
     }
-    while (first < end) {
-      const size_t left = (end - first + kFoldSourcesMax - 1) / kFoldSourcesMax;
-      const size_t size = (end - first + left - 1) / left;
-      groups.push_back({.first = first, .size = size});
+    for (size_t first = 0; first < all.size();) {
+      const size_t left =
+          (all.size() - first + kFoldSourcesMax - 1) / kFoldSourcesMax;
+      const size_t size = (all.size() - first + left - 1) / left;
+      const auto begin = all.begin() + static_cast<std::ptrdiff_t>(first);
+      groups.push_back(
+          {codec, {begin, begin + static_cast<std::ptrdiff_t>(size)}});
       first += size;
     }
   }
   return groups;
 }
 
-// Adds the updates (sign 1), or takes them away again (sign -1). Stops in front
-// of the first block with a value out of bounds, always the same one, and
-// returns whether there was none.
-bool Walk(const SumLayout& layout, std::span<const EncodedUpdate> updates,
-          double sign, std::span<int64_t> sums) {
-  const SimdLevel level = BestSimdLevel();
-  const std::vector<Group> groups = GroupsOf(updates);
-  std::vector<BlockReader> readers;
-  readers.reserve(updates.size());
-  for (const EncodedUpdate& update : updates) {
-    readers.emplace_back(update.codec, update.bytes.data());
-  }
-  std::vector<FoldSource> sources(updates.size());
-  for (const SumRange& range : layout.ranges) {
-    const FoldBound bound = BoundOf(range);
-    for (size_t u = 0; u < updates.size(); ++u) {
-      sources[u] = readers[u].Next(range.count, sign * updates[u].weight);
+// A range and where every update has it.
+struct RangeOfUpdates {
+  FoldBound bound;
+  size_t count = 0;
+  size_t offset = 0;                 // in the sum
+  std::vector<EncodedBlock> blocks;  // by update
+};
+
+// Stretches of the sum that are folded at a time, and what goes into them.
+class Walk {
+ public:
+  Walk(const SumLayout& layout, std::span<const EncodedUpdate> updates,
+       std::span<int64_t> sums)
+      : updates_(updates), groups_(GroupsOf(updates)), sums_(sums) {
+    std::vector<BlockReader> readers;
+    readers.reserve(updates.size());
+    for (const EncodedUpdate& update : updates) {
+      readers.emplace_back(update.codec, update.bytes.data());
     }
-    for (size_t begin = 0; begin < range.count; begin += kTile) {
-      const size_t size = std::min(kTile, range.count - begin);
-      for (const Group& group : groups) {
-        const CodecName codec = updates[group.first].codec;
-        const std::span<FoldSource> members =
-            std::span(sources).subspan(group.first, group.size);
-        if (Fold(level, codec, members, bound, sums.subspan(begin, size)) <
-            size) {
-          return false;
-        }
-        for (FoldSource& source : members) {
-          source.data += size * BlockReader::ElementSize(codec);
-        }
+    size_t offset = 0;
+    for (size_t r = 0; r < layout.ranges.size(); ++r) {
+      const SumRange& range = layout.ranges[r];
+      RangeOfUpdates& all = ranges_.emplace_back();
+      all.bound = BoundOf(range);
+      all.count = range.count;
+      all.offset = offset;
+      for (BlockReader& reader : readers) {
+        all.blocks.push_back(reader.Next(range.count));
+      }
+      for (size_t begin = 0; begin < range.count; begin += kTile) {
+        tiles_.push_back({r, begin, std::min(kTile, range.count - begin)});
+      }
+      offset += range.count;
+    }
+  }
+
+  size_t tile_count() const { return tiles_.size(); }
+
+  // Adds the updates to tiles [first, last) (sign 1), or takes them away again
+  // (sign -1). Stops in front of the first block with a value out of bounds,
+  // always the same one, and returns whether there was none.
+  bool Run(size_t first, size_t last, double sign) const {
+    for (size_t t = first; t < last; ++t) {
+      for (const Group& group : groups_) {
+        if (!Fold(tiles_[t], group, sign)) return false;
       }
     }
-    sums = sums.subspan(range.count);
+    return true;
   }
-  return true;
-}
+
+ private:
+  struct Tile {
+    size_t range = 0;
+    size_t begin = 0;  // in the range
+    size_t size = 0;
+  };
+
+  bool Fold(const Tile& tile, const Group& group, double sign) const {
+    const RangeOfUpdates& range = ranges_[tile.range];
+    const std::span<int64_t> sums =
+        sums_.subspan(range.offset + tile.begin, tile.size);
+    if (group.codec == CodecName::kTopK) {
+      for (const size_t u : group.members) {
+        Scatter(range, tile, range.blocks[u], sign * updates_[u].weight, sums);
+      }
+      return true;
+    }
+    if (group.codec == CodecName::kRotatedInt8) {
+      return FoldRotated(range, tile, group, sign, sums);
+    }
+    std::array<FoldSource, kFoldSourcesMax> sources;
+    for (size_t m = 0; m < group.members.size(); ++m) {
+      const size_t u = group.members[m];
+      const EncodedBlock& block = range.blocks[u];
+      sources[m] = {.data = block.data + tile.begin * ElementSize(group.codec),
+                    .factor = block.factor,
+                    .weight = sign * updates_[u].weight,
+                    .scales = block.scales == nullptr
+                                  ? nullptr
+                                  : block.scales + tile.begin / kInt8Block * 2};
+    }
+    return aggregation::Fold(BestSimdLevel(), group.codec,
+                             {sources.data(), group.members.size()},
+                             range.bound, sums) == tile.size;
+  }
+
+  // Decodes a few runs at a time, which stay in the first-level cache.
+  bool FoldRotated(const RangeOfUpdates& range, const Tile& tile,
+                   const Group& group, double sign,
+                   std::span<int64_t> sums) const {
+    std::array<std::array<float, kRotationBlock>, kFoldSourcesMax> runs;
+    std::array<FoldSource, kFoldSourcesMax> sources;
+    for (size_t at = 0; at < tile.size; at += kRotationBlock) {
+      const size_t size = std::min(kRotationBlock, tile.size - at);
+      for (size_t m = 0; m < group.members.size(); ++m) {
+        const size_t u = group.members[m];
+        DecodePiece(BestSimdLevel(), range.blocks[u], tile.begin + at, size,
+                    runs[m].data());
+        sources[m] = {.data = reinterpret_cast<const uint8_t*>(runs[m].data()),
+                      .weight = sign * updates_[u].weight};
+      }
+      if (aggregation::Fold(BestSimdLevel(), CodecName::kFloat32,
+                            {sources.data(), group.members.size()}, range.bound,
+                            sums.subspan(at, size)) < size) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  static void Scatter(const RangeOfUpdates& range, const Tile& tile,
+                      const EncodedBlock& block, double weight,
+                      std::span<int64_t> sums) {
+    const auto whole = static_cast<int64_t>(weight);
+    for (size_t i = FirstAtLeast(block, tile.begin); i < block.kept; ++i) {
+      const size_t index = IndexAt(block.indices, i) - tile.begin;
+      if (index >= tile.size) return;
+      // |x * scale| <= 2^31, so 1.5 * 2^52 rounds it half to even (fold.h).
+      const double scaled = double{FloatAt(block.data, i)} * range.bound.scale;
+      sums[index] +=
+          static_cast<int64_t>((scaled + 0x1.8p52) - 0x1.8p52) * whole;
+    }
+  }
+
+  // The first kept element whose index is at least that.
+  static size_t FirstAtLeast(const EncodedBlock& block, size_t index) {
+    size_t low = 0;
+    size_t high = block.kept;
+    while (low < high) {
+      const size_t middle = low + (high - low) / 2;
+      if (IndexAt(block.indices, middle) < index) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  }
+
+  const std::span<const EncodedUpdate> updates_;
+  const std::vector<Group> groups_;
+  const std::span<int64_t> sums_;
+  std::vector<RangeOfUpdates> ranges_;
+  std::vector<Tile> tiles_;
+};
 
 struct Header {
   uint64_t update_count = 0;
@@ -365,28 +463,26 @@ Result<ExactSum> ExactSum::Create(SumLayout layout) {
 Status ExactSum::Check(const SumLayout& layout, const WeightedUpdate& update) {
   SELVAGE_RETURN_IF_ERROR(CheckWeight(layout, update.weight));
   SELVAGE_RETURN_IF_ERROR(CheckCount(layout, update.values.size()));
-  return CheckBounds(layout, {.codec = CodecName::kFloat32,
-                              .bytes = AsBytes(update.values),
-                              .weight = update.weight});
+  return CheckBlocks(layout,
+                     {.codec = CodecName::kFloat32,
+                      .bytes = AsBytes(update.values),
+                      .weight = update.weight},
+                     /*with_late_bounds=*/true);
 }
 
 Status ExactSum::CheckEncoded(const SumLayout& layout,
                               const EncodedUpdate& update) {
   SELVAGE_RETURN_IF_ERROR(CheckWeight(layout, update.weight));
   SELVAGE_RETURN_IF_ERROR(CheckEncodedSize(layout, update));
-  if (update.codec != CodecName::kFloat32) {
-    // For float32 the bounds say it all: NaN and infinity are out of them.
-    SELVAGE_RETURN_IF_ERROR(
-        CheckEncoding(update.codec, CountsOf(layout), update.bytes));
-  }
-  return CheckBounds(layout, update);
+  return CheckBlocks(layout, update, /*with_late_bounds=*/true);
 }
 
 Status ExactSum::Add(const WeightedUpdate& update) {
   return AddAll({&update, 1});
 }
 
-Status ExactSum::AddAll(std::span<const WeightedUpdate> updates) {
+Status ExactSum::AddAll(std::span<const WeightedUpdate> updates,
+                        Executor* executor) {
   SELVAGE_RETURN_IF_ERROR(CheckRoomFor(updates.size()));
   std::vector<EncodedUpdate> encoded;
   encoded.reserve(updates.size());
@@ -400,23 +496,24 @@ Status ExactSum::AddAll(std::span<const WeightedUpdate> updates) {
                        .bytes = AsBytes(updates[u].values),
                        .weight = updates[u].weight});
   }
-  return FoldAll(encoded);
+  return FoldAll(encoded, executor);
 }
 
-Status ExactSum::AddAllEncoded(std::span<const EncodedUpdate> updates) {
+Status ExactSum::AddAllEncoded(std::span<const EncodedUpdate> updates,
+                               Executor* executor) {
   SELVAGE_RETURN_IF_ERROR(CheckRoomFor(updates.size()));
   for (size_t u = 0; u < updates.size(); ++u) {
     Status status = CheckWeight(layout_, updates[u].weight);
     if (status.ok()) status = CheckEncodedSize(layout_, updates[u]);
     // Whether a block's exponent is the right one is known at its end only.
-    if (status.ok() && updates[u].codec != CodecName::kFloat32) {
-      status = CheckEncoded(layout_, updates[u]);
+    if (status.ok() && updates[u].codec.name != CodecName::kFloat32) {
+      status = CheckBlocks(layout_, updates[u], /*with_late_bounds=*/false);
     }
     if (!status.ok()) {
       return status.WithContext("update " + std::to_string(u));
     }
   }
-  return FoldAll(updates);
+  return FoldAll(updates, executor);
 }
 
 Status ExactSum::CheckRoomFor(uint64_t count) const {
@@ -427,13 +524,35 @@ Status ExactSum::CheckRoomFor(uint64_t count) const {
                            std::to_string(layout_.update_count_max) + ")");
 }
 
-Status ExactSum::FoldAll(std::span<const EncodedUpdate> updates) {
-  if (!Walk(layout_, updates, 1, sums_)) {
+Status ExactSum::FoldAll(std::span<const EncodedUpdate> updates,
+                         Executor* executor) {
+  const Walk walk(layout_, updates, sums_);
+  const size_t tiles = walk.tile_count();
+  const size_t shards =
+      executor == nullptr
+          ? 1
+          : std::max<size_t>(1, std::min(executor->concurrency(), tiles));
+  std::vector<uint8_t> within(shards, 1);  // bytes: each is one thread's own
+  const auto run = [&](size_t shard, double sign) {
+    return walk.Run(tiles * shard / shards, tiles * (shard + 1) / shards, sign);
+  };
+  const auto run_all = [&](double sign) {
+    const auto job = [&](size_t shard) { within[shard] = run(shard, sign); };
+    if (shards == 1) {
+      job(0);
+    } else {
+      executor->Run(shards, job);
+    }
+  };
+  run_all(1);
+  if (!std::ranges::all_of(within, [](uint8_t ok) { return ok != 0; })) {
     // Bounds are checked while folding, which reads the updates once instead of
-    // twice. Integers let us take back exactly what was added.
-    Walk(layout_, updates, -1, sums_);
+    // twice. Integers let us take back exactly what was added, and each shard
+    // stops where it stopped before.
+    run_all(-1);
     for (size_t u = 0; u < updates.size(); ++u) {
-      const Status status = CheckBounds(layout_, updates[u]);
+      const Status status =
+          CheckBlocks(layout_, updates[u], /*with_late_bounds=*/true);
       if (!status.ok()) {
         return status.WithContext("update " + std::to_string(u));
       }

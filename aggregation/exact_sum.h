@@ -18,9 +18,10 @@
 #include <span>
 #include <vector>
 
+#include "aggregation/codec/codec.h"
 #include "base/bytes.h"
+#include "base/executor.h"
 #include "base/status.h"
-#include "plan/task.h"
 
 namespace selvage::aggregation {
 
@@ -58,7 +59,7 @@ struct WeightedUpdate {
 // layout are its blocks. Nothing is decoded before it is folded, and then a
 // few thousand values at a time.
 struct EncodedUpdate {
-  plan::CodecName codec = plan::CodecName::kFloat32;
+  CodecSpec codec;
   ByteSpan bytes;
   uint32_t weight = 1;
 };
@@ -83,9 +84,13 @@ class ExactSum {
 
   // Adds several at once, reading the accumulator once per group: faster than
   // Add() in a loop, with the same result to the bit. All or nothing.
-  Status AddAll(std::span<const WeightedUpdate> updates);
+  // With an executor each of its threads folds a stretch of the sum, with the
+  // same bits; null: the caller's thread does it all.
+  Status AddAll(std::span<const WeightedUpdate> updates,
+                Executor* executor = nullptr);
   // The same to the bit as AddAll() of the decoded updates.
-  Status AddAllEncoded(std::span<const EncodedUpdate> updates);
+  Status AddAllEncoded(std::span<const EncodedUpdate> updates,
+                       Executor* executor = nullptr);
 
   // INVALID_ARGUMENT if the layouts differ, RESOURCE_EXHAUSTED if together they
   // exceed update_count_max; *this is unchanged then.
@@ -118,7 +123,7 @@ class ExactSum {
 
   Status CheckRoomFor(uint64_t count) const;
   // Everything that AddAll() does after the checks that cost nothing.
-  Status FoldAll(std::span<const EncodedUpdate> updates);
+  Status FoldAll(std::span<const EncodedUpdate> updates, Executor* executor);
 
   SumLayout layout_;
   std::vector<int64_t> sums_;

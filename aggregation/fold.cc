@@ -15,37 +15,50 @@ namespace {
 constexpr double kMagic = 0x1.8p52;
 constexpr int64_t kMagicBits = std::bit_cast<int64_t>(kMagic);
 
-template <bool kHalf>
+// How values lie in memory.
+enum class Form { kFloat, kHalf, kBFloat, kByte };
+template <Form kForm>
+constexpr size_t kSize = kForm == Form::kFloat  ? 4
+                         : kForm == Form::kByte ? 1
+                                                : 2;
+
+template <Form kForm>
 float ValueAt(const FoldSource& source, size_t index) {
-  if constexpr (kHalf) {
-    uint16_t half;
-    std::memcpy(&half, source.data + index * sizeof half, sizeof half);
-    return HalfToFloat(half) * source.factor;
-  } else {
+  if constexpr (kForm == Form::kByte) {
+    return static_cast<float>(static_cast<int8_t>(source.data[index])) *
+           ScaleAt(source.scales, index / kInt8Block);
+  } else if constexpr (kForm == Form::kFloat) {
     float value;
     std::memcpy(&value, source.data + index * sizeof value, sizeof value);
     return value;
+  } else {
+    uint16_t bits;
+    std::memcpy(&bits, source.data + index * sizeof bits, sizeof bits);
+    return kForm == Form::kHalf ? HalfToFloat(bits) * source.factor
+                                : ScaleFromBits(bits);
   }
 }
 
-template <bool kHalf>
+template <Form kForm>
 size_t FoldPortable(std::span<const FoldSource> sources, const FoldBound& bound,
                     int64_t* sums, size_t begin, size_t count) {
   constexpr size_t kBlock = 64;
   for (size_t i = begin; i < count; i += kBlock) {
     const size_t end = std::min(i + kBlock, count);
-    uint32_t worst = 0;
-    for (const FoldSource& source : sources) {
-      for (size_t k = i; k < end; ++k) {
-        const auto bits = std::bit_cast<uint32_t>(ValueAt<kHalf>(source, k));
-        worst = std::max(worst, bits & 0x7fffffffu);
+    if constexpr (kForm != Form::kByte) {
+      uint32_t worst = 0;
+      for (const FoldSource& source : sources) {
+        for (size_t k = i; k < end; ++k) {
+          const auto bits = std::bit_cast<uint32_t>(ValueAt<kForm>(source, k));
+          worst = std::max(worst, bits & 0x7fffffffu);
+        }
       }
+      if (worst > bound.bits_max) return i;
     }
-    if (worst > bound.bits_max) return i;
     for (const FoldSource& source : sources) {
       const auto weight = static_cast<int64_t>(source.weight);
       for (size_t k = i; k < end; ++k) {
-        const double scaled = double{ValueAt<kHalf>(source, k)} * bound.scale;
+        const double scaled = double{ValueAt<kForm>(source, k)} * bound.scale;
         sums[k] += static_cast<int64_t>((scaled + kMagic) - kMagic) * weight;
       }
     }
@@ -66,7 +79,7 @@ constexpr size_t kBlockAvx512 = 16;
 constexpr size_t kPrefetchBytes = 3072;
 constexpr size_t kPrefetchSums = 256;  // likewise, elements of the accumulator
 
-template <bool kHalf, size_t kSources>
+template <Form kForm, size_t kSources>
 __attribute__((target("avx2,fma,f16c"))) size_t FoldAvx2(
     const FoldSource* sources, const FoldBound& bound, int64_t* sums,
     size_t count) {
@@ -90,13 +103,18 @@ __attribute__((target("avx2,fma,f16c"))) size_t FoldAvx2(
     __m256d low = _mm256_setzero_pd();
     __m256d high = _mm256_setzero_pd();
     for (size_t s = 0; s < kSources; ++s) {
-      const uint8_t* const at = data[s] + i * (kHalf ? 2 : 4);
+      const uint8_t* const at = data[s] + i * kSize<kForm>;
       _mm_prefetch(at + kPrefetchBytes, _MM_HINT_T0);
       __m256 x;
-      if constexpr (kHalf) {
+      if constexpr (kForm == Form::kHalf) {
         const __m128i halves =
             _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
         x = _mm256_mul_ps(_mm256_cvtph_ps(halves), _mm256_set1_ps(factors[s]));
+      } else if constexpr (kForm == Form::kBFloat) {
+        const __m128i upper =
+            _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+        x = _mm256_castsi256_ps(
+            _mm256_slli_epi32(_mm256_cvtepu16_epi32(upper), 16));
       } else {
         x = _mm256_loadu_ps(reinterpret_cast<const float*>(at));
       }
@@ -124,7 +142,7 @@ __attribute__((target("avx2,fma,f16c"))) size_t FoldAvx2(
   return i;
 }
 
-template <bool kHalf, size_t kSources>
+template <Form kForm, size_t kSources>
 __attribute__((target("avx512f"))) size_t FoldAvx512(const FoldSource* sources,
                                                      const FoldBound& bound,
                                                      int64_t* sums,
@@ -148,14 +166,19 @@ __attribute__((target("avx512f"))) size_t FoldAvx512(const FoldSource* sources,
     __m512d low = _mm512_setzero_pd();
     __m512d high = _mm512_setzero_pd();
     for (size_t s = 0; s < kSources; ++s) {
-      const uint8_t* const at = data[s] + i * (kHalf ? 2 : 4);
+      const uint8_t* const at = data[s] + i * kSize<kForm>;
       _mm_prefetch(at + kPrefetchBytes, _MM_HINT_T0);
       __m512 x;
-      if constexpr (kHalf) {
+      if constexpr (kForm == Form::kHalf) {
         const __m256i halves =
             _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
         x = _mm512_mul_ps(_mm512_maskz_cvtph_ps(0xffff, halves),
                           _mm512_set1_ps(factors[s]));
+      } else if constexpr (kForm == Form::kBFloat) {
+        const __m256i upper =
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+        x = _mm512_castsi512_ps(_mm512_maskz_slli_epi32(
+            0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, upper), 16));
       } else {
         x = _mm512_loadu_ps(at);
       }
@@ -189,21 +212,134 @@ __attribute__((target("avx512f"))) size_t FoldAvx512(const FoldSource* sources,
   return i;
 }
 
+// Bytes share a scale, which is why these go by blocks of kInt8Block. A byte
+// times its scale is exact, and so is the product with bound.scale.
+template <size_t kSources>
+__attribute__((target("avx2,fma"))) size_t FoldBytesAvx2(
+    const FoldSource* sources, const FoldBound& bound, int64_t* sums,
+    size_t count) {
+  const __m256d magic = _mm256_set1_pd(kMagic);
+  const __m256i magic_bits = _mm256_set1_epi64x(kMagicBits);
+  size_t i = 0;
+  while (i + kBlockAvx2 <= count) {
+    __m256d steps[kSources];
+    __m256d weights[kSources];
+    const uint8_t* data[kSources];
+    for (size_t s = 0; s < kSources; ++s) {
+      steps[s] = _mm256_set1_pd(
+          double{ScaleAt(sources[s].scales, i / kInt8Block)} * bound.scale);
+      weights[s] = _mm256_set1_pd(sources[s].weight);
+      data[s] = sources[s].data;
+      _mm_prefetch(data[s] + i + kPrefetchBytes, _MM_HINT_T0);
+      _mm_prefetch(data[s] + i + kPrefetchBytes + 64, _MM_HINT_T0);
+      _mm_prefetch(data[s] + i + kPrefetchBytes + 128, _MM_HINT_T0);
+      _mm_prefetch(data[s] + i + kPrefetchBytes + 192, _MM_HINT_T0);
+    }
+    const size_t end = std::min(count, i + kInt8Block);
+    for (; i + kBlockAvx2 <= end; i += kBlockAvx2) {
+      __m256d low = _mm256_setzero_pd();
+      __m256d high = _mm256_setzero_pd();
+      for (size_t s = 0; s < kSources; ++s) {
+        const __m256i x = _mm256_cvtepi8_epi32(
+            _mm_loadl_epi64(reinterpret_cast<const __m128i*>(data[s] + i)));
+        const __m256d t0 = _mm256_fmadd_pd(
+            _mm256_cvtepi32_pd(_mm256_castsi256_si128(x)), steps[s], magic);
+        const __m256d t1 =
+            _mm256_fmadd_pd(_mm256_cvtepi32_pd(_mm256_extracti128_si256(x, 1)),
+                            steps[s], magic);
+        low = _mm256_fmadd_pd(_mm256_sub_pd(t0, magic), weights[s], low);
+        high = _mm256_fmadd_pd(_mm256_sub_pd(t1, magic), weights[s], high);
+      }
+      _mm_prefetch(sums + i + kPrefetchSums, _MM_HINT_T0);
+      auto* const out = reinterpret_cast<__m256i*>(sums + i);
+      const __m256i add0 = _mm256_sub_epi64(
+          _mm256_castpd_si256(_mm256_add_pd(low, magic)), magic_bits);
+      const __m256i add1 = _mm256_sub_epi64(
+          _mm256_castpd_si256(_mm256_add_pd(high, magic)), magic_bits);
+      _mm256_storeu_si256(out, _mm256_add_epi64(_mm256_loadu_si256(out), add0));
+      _mm256_storeu_si256(out + 1,
+                          _mm256_add_epi64(_mm256_loadu_si256(out + 1), add1));
+    }
+  }
+  return i;
+}
+
+template <size_t kSources>
+__attribute__((target("avx512f"))) size_t FoldBytesAvx512(
+    const FoldSource* sources, const FoldBound& bound, int64_t* sums,
+    size_t count) {
+  const __m512d magic = _mm512_set1_pd(kMagic);
+  const __m512i magic_bits = _mm512_set1_epi64(kMagicBits);
+  size_t i = 0;
+  while (i + kBlockAvx512 <= count) {
+    __m512d steps[kSources];
+    __m512d weights[kSources];
+    const uint8_t* data[kSources];
+    for (size_t s = 0; s < kSources; ++s) {
+      steps[s] = _mm512_set1_pd(
+          double{ScaleAt(sources[s].scales, i / kInt8Block)} * bound.scale);
+      weights[s] = _mm512_set1_pd(sources[s].weight);
+      data[s] = sources[s].data;
+      _mm_prefetch(data[s] + i + kPrefetchBytes, _MM_HINT_T0);
+      _mm_prefetch(data[s] + i + kPrefetchBytes + 64, _MM_HINT_T0);
+      _mm_prefetch(data[s] + i + kPrefetchBytes + 128, _MM_HINT_T0);
+      _mm_prefetch(data[s] + i + kPrefetchBytes + 192, _MM_HINT_T0);
+    }
+    const size_t end = std::min(count, i + kInt8Block);
+    for (; i + kBlockAvx512 <= end; i += kBlockAvx512) {
+      __m512d low = _mm512_setzero_pd();
+      __m512d high = _mm512_setzero_pd();
+      for (size_t s = 0; s < kSources; ++s) {
+        const auto* const at = reinterpret_cast<const __m128i*>(data[s] + i);
+        const __m128i x = _mm_loadu_si128(at);
+        const __m512d t0 = _mm512_fmadd_pd(
+            _mm512_maskz_cvtepi32_pd(0xff, _mm256_cvtepi8_epi32(x)), steps[s],
+            magic);
+        const __m512d t1 = _mm512_fmadd_pd(
+            _mm512_maskz_cvtepi32_pd(
+                0xff, _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x))),
+            steps[s], magic);
+        low = _mm512_fmadd_pd(_mm512_sub_pd(t0, magic), weights[s], low);
+        high = _mm512_fmadd_pd(_mm512_sub_pd(t1, magic), weights[s], high);
+      }
+      const __m512i add0 = _mm512_sub_epi64(
+          _mm512_castpd_si512(_mm512_add_pd(low, magic)), magic_bits);
+      const __m512i add1 = _mm512_sub_epi64(
+          _mm512_castpd_si512(_mm512_add_pd(high, magic)), magic_bits);
+      int64_t* const out = sums + i;
+      _mm_prefetch(out + kPrefetchSums, _MM_HINT_T0);
+      _mm_prefetch(out + kPrefetchSums + 8, _MM_HINT_T0);
+      _mm512_storeu_si512(out, _mm512_add_epi64(_mm512_loadu_si512(out), add0));
+      _mm512_storeu_si512(out + 8,
+                          _mm512_add_epi64(_mm512_loadu_si512(out + 8), add1));
+    }
+  }
+  return i;
+}
+
 using VectorFold = size_t (*)(const FoldSource*, const FoldBound&, int64_t*,
                               size_t);
 static_assert(kFoldSourcesMax == 5);
-template <bool kHalf>
-constexpr VectorFold kFoldsAvx2[] = {FoldAvx2<kHalf, 1>, FoldAvx2<kHalf, 2>,
-                                     FoldAvx2<kHalf, 3>, FoldAvx2<kHalf, 4>,
-                                     FoldAvx2<kHalf, 5>};
-template <bool kHalf>
+template <Form kForm>
+constexpr VectorFold kFoldsAvx2[] = {FoldAvx2<kForm, 1>, FoldAvx2<kForm, 2>,
+                                     FoldAvx2<kForm, 3>, FoldAvx2<kForm, 4>,
+                                     FoldAvx2<kForm, 5>};
+template <>
+constexpr VectorFold kFoldsAvx2<Form::kByte>[] = {
+    FoldBytesAvx2<1>, FoldBytesAvx2<2>, FoldBytesAvx2<3>, FoldBytesAvx2<4>,
+    FoldBytesAvx2<5>};
+template <Form kForm>
 constexpr VectorFold kFoldsAvx512[] = {
-    FoldAvx512<kHalf, 1>, FoldAvx512<kHalf, 2>, FoldAvx512<kHalf, 3>,
-    FoldAvx512<kHalf, 4>, FoldAvx512<kHalf, 5>};
+    FoldAvx512<kForm, 1>, FoldAvx512<kForm, 2>, FoldAvx512<kForm, 3>,
+    FoldAvx512<kForm, 4>, FoldAvx512<kForm, 5>};
+template <>
+constexpr VectorFold kFoldsAvx512<Form::kByte>[] = {
+    FoldBytesAvx512<1>, FoldBytesAvx512<2>, FoldBytesAvx512<3>,
+    FoldBytesAvx512<4>, FoldBytesAvx512<5>};
 
 #endif  // SELVAGE_SIMD_X86
 
-template <bool kHalf>
+template <Form kForm>
 size_t FoldWith([[maybe_unused]] SimdLevel level,
                 std::span<const FoldSource> sources, const FoldBound& bound,
                 std::span<int64_t> sums) {
@@ -212,10 +348,10 @@ size_t FoldWith([[maybe_unused]] SimdLevel level,
   size_t block = 0;
   VectorFold fold = nullptr;
   if (level == SimdLevel::kAvx512) {
-    fold = kFoldsAvx512<kHalf>[sources.size() - 1];
+    fold = kFoldsAvx512<kForm>[sources.size() - 1];
     block = kBlockAvx512;
   } else if (level == SimdLevel::kAvx2) {
-    fold = kFoldsAvx2<kHalf>[sources.size() - 1];
+    fold = kFoldsAvx2<kForm>[sources.size() - 1];
     block = kBlockAvx2;
   }
   if (fold != nullptr) {
@@ -223,7 +359,7 @@ size_t FoldWith([[maybe_unused]] SimdLevel level,
   }
   if (block != 0 && sums.size() - done >= block) return done;
 #endif
-  return FoldPortable<kHalf>(sources, bound, sums.data(), done, sums.size());
+  return FoldPortable<kForm>(sources, bound, sums.data(), done, sums.size());
 }
 
 }  // namespace
@@ -233,9 +369,21 @@ size_t Fold(SimdLevel level, plan::CodecName codec,
             std::span<int64_t> sums) {
   SELVAGE_CHECK(!sources.empty());
   SELVAGE_CHECK(sources.size() <= kFoldSourcesMax);
-  return codec == plan::CodecName::kFloat16
-             ? FoldWith<true>(level, sources, bound, sums)
-             : FoldWith<false>(level, sources, bound, sums);
+  switch (codec) {
+    case plan::CodecName::kFloat32:
+      return FoldWith<Form::kFloat>(level, sources, bound, sums);
+    case plan::CodecName::kFloat16:
+      return FoldWith<Form::kHalf>(level, sources, bound, sums);
+    case plan::CodecName::kBFloat16:
+      return FoldWith<Form::kBFloat>(level, sources, bound, sums);
+    case plan::CodecName::kInt8:
+      return FoldWith<Form::kByte>(level, sources, bound, sums);
+    case plan::CodecName::kTopK:
+    case plan::CodecName::kRotatedInt8:
+      break;
+  }
+  SELVAGE_CHECK(false);
+  return 0;
 }
 
 }  // namespace selvage::aggregation

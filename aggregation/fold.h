@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <span>
 
+#include "aggregation/codec/block.h"
 #include "aggregation/codec/half.h"
 #include "plan/task.h"
 
@@ -25,6 +26,8 @@ struct FoldSource {
   const uint8_t* data = nullptr;  // the first of the values; any alignment
   float factor = 1;               // kFloat16: value = binary16 * factor
   double weight = 1;              // an integer, |weight| <= 65,535
+  // kInt8: uint16 each, the first is that of the first kInt8Block values.
+  const uint8_t* scales = nullptr;
 };
 
 struct FoldBound {
@@ -32,6 +35,9 @@ struct FoldBound {
   uint32_t bits_max = 0;  // of an acceptable |x|; x * scale rounds to <= 2^31
 };
 
+// Codecs whose values lie side by side: kFloat32, kFloat16, kBFloat16, kInt8.
+// kInt8 is not checked: its values must be within the bound.
+//
 // sums[i] += sum over sources of weight * round_half_even(x_i * scale). Stops
 // in front of the first block of elements with an x out of bounds: returns how
 // many elements have been folded, sums.size() if all. The block's size depends

@@ -55,6 +55,14 @@ std::string_view CodecText(v1::Codec codec) {
       return "float32";
     case v1::FLOAT16:
       return "float16";
+    case v1::BFLOAT16:
+      return "bfloat16";
+    case v1::INT8:
+      return "int8";
+    case v1::TOP_K:
+      return "top_k";
+    case v1::ROTATED_INT8:
+      return "rotated_int8";
     default:
       return "unknown";
   }

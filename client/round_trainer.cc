@@ -425,13 +425,35 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
   Result<plan::Checkpoint> trained = model.Values();
   if (!trained.ok()) return Failed(trained.status());
 
-  Result<BuiltUpdate> update =
-      BuildUpdate(program, plan,
-                  {.base = verified.base,
-                   .trained = *trained,
-                   .example_count = data->train.count,
-                   .holdout_scores = scores,
-                   .holdout_count = data->holdout.count});
+  std::vector<float> residual;
+  if (plan.update.codec == plan::CodecName::kTopK) {
+    Result<std::vector<float>> kept =
+        store.LoadResidual(work.task, plan.program_digest);
+    if (!kept.ok()) return kept.status();
+    if (kept->size() == program.table.update_count()) {
+      residual = *std::move(kept);
+    }
+  }
+  const auto build = [&](std::span<const float> left_out) {
+    // From the assignment's seed: what is trained again is the same bytes.
+    SeededRandom random(DeriveSeed(work.seed, "codec", 0));
+    return BuildUpdate(program, plan,
+                       {.base = verified.base,
+                        .trained = *trained,
+                        .example_count = data->train.count,
+                        .holdout_scores = scores,
+                        .holdout_count = data->holdout.count,
+                        .residual = left_out,
+                        .random = &random});
+  };
+  Result<BuiltUpdate> update = build(residual);
+  if (!residual.empty() && update.status().code() == StatusCode::kOutOfRange) {
+    // A residual must not keep a device out of every round: it goes.
+    update = build({});
+    for (size_t i = 0; update.ok() && i < residual.size(); ++i) {
+      update->residual_change[i] -= residual[i];
+    }
+  }
   if (!update.ok()) {
     if (update.status().code() == StatusCode::kOutOfRange) {
       return WorkRefused{.reason = AbandonReason::kUpdateOutOfRange,
@@ -441,6 +463,13 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
   }
   RoundUpdate out;
   out.update = *std::move(update);
+  if (!out.update.residual_change.empty()) {
+    out.residual =
+        ResidualChange{.task = work.task,
+                       .program_digest = plan.program_digest,
+                       .values = std::move(out.update.residual_change)};
+    out.update.residual_change.clear();
+  }
   if (HasPersonal(program.table) &&
       plan::ValidateCheckpoint(program.table, *trained).ok()) {
     out.tensors =

@@ -21,6 +21,8 @@ struct RoundUpdate {
   BuiltUpdate update;
   // Of a program with personal-role tensors: what becomes of them.
   std::optional<PersonalTensors> tensors;
+  // Of a plan whose codec leaves something out.
+  std::optional<ResidualChange> residual = {};
 };
 
 struct RoundOptions {

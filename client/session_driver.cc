@@ -185,6 +185,7 @@ Status SessionDriver::Withdraw(const ForgetOptions& options) {
   // Whether or not it became durable, it is gone from memory.
   outbox_.reset();
   tensors_.reset();
+  residual_.reset();
   loaded_.reset();
   session_ = std::move(next);
   // If it failed, what is durable is anybody's guess: the next step says again.
@@ -197,7 +198,8 @@ Status SessionDriver::Save(const Session& next, const SessionAction& action) {
   // An update is recorded by the very step that enters UPLOADING.
   const bool recorded = next.state() == SessionState::kUploading &&
                         session_.state() == SessionState::kTraining;
-  if (bytes == saved_ && !action.drop_outbox && action.counters.empty()) {
+  if (bytes == saved_ && !action.drop_outbox && action.counters.empty() &&
+      outcomes_.empty()) {
     return OkStatus();
   }
   SessionChange change;
@@ -205,13 +207,19 @@ Status SessionDriver::Save(const Session& next, const SessionAction& action) {
   change.drop_outbox = action.drop_outbox;
   change.dropped = action.update_result;
   change.counters = action.counters;
+  change.outcomes = outcomes_;
   if (recorded) {
     change.outbox = &*outbox_;
     if (tensors_.has_value()) change.tensors = &*tensors_;
+    if (residual_.has_value()) change.residual = &*residual_;
   }
   SELVAGE_RETURN_IF_ERROR(parts_.store.SaveSession(change));
   saved_ = std::move(bytes);
-  if (recorded) tensors_.reset();
+  outcomes_.clear();
+  if (recorded) {
+    tensors_.reset();
+    residual_.reset();
+  }
   if (has_training_ && next.state() != SessionState::kFetching &&
       next.state() != SessionState::kTraining) {
     // No use to anybody any more. What cannot be removed now is next time.
@@ -315,6 +323,7 @@ SessionEvent SessionDriver::CheckIn() {
   Result<CheckInAnswer> answer = (*transport)->CheckIn(request);
   if (!answer.ok()) return FailedOrInterrupted(answer.status());
   answered_ = true;
+  outcomes_ = answer->outcomes;
   loaded_.reset();
   plan_checked_ = false;
   policy_.Want({});
@@ -476,6 +485,7 @@ SessionEvent SessionDriver::Train() {
                         .expires = work.upload_deadline,
                         .update = std::move(update.update)};
   tensors_ = std::move(update.tensors);
+  residual_ = std::move(update.residual);
   return UpdateRecorded{};
 }
 

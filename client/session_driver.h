@@ -112,6 +112,9 @@ class SessionDriver {
   std::optional<VerifiedWork> loaded_;
   std::optional<OutboxEntry> outbox_;
   std::optional<PersonalTensors> tensors_;
+  std::optional<ResidualChange> residual_;
+  // Of the last answer, until the session that heard of them is durable.
+  std::vector<AssignmentOutcome> outcomes_;
   // The store may have a checkpoint of a training.
   bool has_training_ = true;
 };

@@ -185,7 +185,8 @@ Result<VersionArtefacts> StoreVersion(const TaskDefinition& definition,
   VersionWriter writer(blobs, artefacts);
   SELVAGE_ASSIGN_OR_RETURN(
       artefacts.checkpoint_digest,
-      writer.PutCheckpoint(definition.spec.update.codec, table, master));
+      writer.PutCheckpoint(plan::CheckpointCodec(definition.spec.update), table,
+                           master));
   // No time and no host in here: equal masters have equal digests.
   SELVAGE_ASSIGN_OR_RETURN(
       artefacts.master_digest,

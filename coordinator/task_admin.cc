@@ -206,7 +206,8 @@ Result<TaskAdmin::Created> TaskAdmin::CreateTask(
       VersionArtefacts version,
       StoreVersion(*definition, 0, 0, initial, {}, deps_.blobs));
   task.initial.checkpoint_digest = version.checkpoint_digest;
-  task.initial.checkpoint_codec = definition->spec.update.codec;
+  task.initial.checkpoint_codec =
+      plan::CheckpointCodec(definition->spec.update);
   task.initial.master_digest = version.master_digest;
   task.initial.created = now;
   task.artefacts = std::move(version.artefacts);

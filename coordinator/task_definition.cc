@@ -77,7 +77,7 @@ Result<TaskDefinition> DefineTask(plan::TaskSpec spec, plan::Program program,
   SELVAGE_RETURN_IF_ERROR(definition.layout.Validate());
   definition.update_counts = aggregation::UpdateCounts(program.table);
   definition.update_size_bytes =
-      aggregation::EncodedSize(spec.update.codec, definition.update_counts);
+      aggregation::EncodedSize(spec.update, definition.update_counts);
   definition.spec = std::move(spec);
   definition.program = std::move(program);
   return definition;

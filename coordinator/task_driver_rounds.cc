@@ -234,7 +234,8 @@ Status TaskDriver::Commit(Time now) {
   result.version.version = version;
   result.version.round = lease_.key.number;
   result.version.checkpoint_digest = artefacts.checkpoint_digest;
-  result.version.checkpoint_codec = definition_->spec.update.codec;
+  result.version.checkpoint_codec =
+      plan::CheckpointCodec(definition_->spec.update);
   result.version.master_digest = artefacts.master_digest;
   result.version.created = now;
   result.version.server_state_digest = artefacts.server_state_digest;

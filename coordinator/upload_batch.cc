@@ -26,7 +26,7 @@ Result<RoundSums> SumOf(const TaskDefinition& definition,
   std::vector<aggregation::EncodedUpdate> updates;
   updates.reserve(uploads.size());
   for (const VerifiedUpload& upload : uploads) {
-    updates.push_back({upload.codec, upload.bytes, upload.weight});
+    updates.push_back({definition.spec.update, upload.bytes, upload.weight});
   }
   SELVAGE_RETURN_IF_ERROR(sum.AddAllEncoded(updates));
   aggregation::MetricSums metrics(definition.program.metrics.size());

@@ -28,7 +28,6 @@ struct VerifiedUpload {
   std::string device_id;
   crypto::Digest digest;
   Bytes bytes;
-  plan::CodecName codec = plan::CodecName::kFloat16;
   uint32_t weight = 1;
   std::vector<aggregation::MetricValue> metrics;
   std::string device_class = {};  // of an evaluation

@@ -1,7 +1,6 @@
 #include "coordinator/upload_ingest.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "aggregation/codec/codec.h"
@@ -15,26 +14,15 @@ Receipt Rejection(RejectReason reason, std::string message,
 }
 
 // Why CheckEncoded() refused bytes of the right size.
-RejectReason ReasonOf(const TaskDefinition& definition,
-                      const UploadHeader& header, ByteSpan bytes) {
-  if (aggregation::CheckEncoding(header.codec, definition.update_counts, bytes)
-          .ok()) {
+RejectReason ReasonOf(const TaskDefinition& definition, ByteSpan bytes) {
+  const aggregation::CodecSpec codec = definition.spec.update;
+  const std::vector<size_t>& counts = definition.update_counts;
+  if (aggregation::CheckEncoding(codec, counts, bytes).ok()) {
     return RejectReason::kOutOfRange;
   }
-  if (header.codec == plan::CodecName::kFloat32) {
-    return RejectReason::kNotFinite;  // nothing else can be wrong with it
-  }
-  // float16: an infinity or NaN has all exponent bits set.
-  size_t at = 0;
-  for (const size_t count : definition.update_counts) {
-    at += sizeof(int32_t);
-    for (size_t i = 0; i < count; ++i, at += sizeof(uint16_t)) {
-      uint16_t half = 0;
-      std::memcpy(&half, bytes.data() + at, sizeof half);
-      if ((half & 0x7C00) == 0x7C00) return RejectReason::kNotFinite;
-    }
-  }
-  return RejectReason::kBadEncoding;
+  return aggregation::IsFinite(codec, counts, bytes)
+             ? RejectReason::kBadEncoding
+             : RejectReason::kNotFinite;
 }
 
 }  // namespace
@@ -116,10 +104,9 @@ std::optional<Receipt> UploadIngest::CheckBytes(
     const TaskDefinition& definition, const UploadHeader& header,
     ByteSpan bytes) {
   const Status checked = aggregation::ExactSum::CheckEncoded(
-      definition.layout, {header.codec, bytes, header.weight});
+      definition.layout, {definition.spec.update, bytes, header.weight});
   if (checked.ok()) return std::nullopt;
-  return Rejection(ReasonOf(definition, header, bytes),
-                   std::string(checked.message()));
+  return Rejection(ReasonOf(definition, bytes), std::string(checked.message()));
 }
 
 Result<Receipt> UploadIngest::Refuse(const RoundKey& round,
@@ -414,7 +401,6 @@ void UploadIngest::Finish(uint64_t upload_id, ReceiptCallback done) {
   upload.device_id = staging->device_id;
   upload.digest = header.digest;
   upload.bytes = std::move(bytes);
-  upload.codec = header.codec;
   upload.weight = header.weight;
   upload.metrics = header.metrics;
   upload.share = std::move(staging->share);

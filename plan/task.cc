@@ -396,7 +396,21 @@ std::vector<StrategyDescription> DescribeStrategies() {
 }
 
 std::string_view CodecNameText(CodecName codec) {
-  return codec == CodecName::kFloat32 ? "float32" : "float16";
+  switch (codec) {
+    case CodecName::kFloat32:
+      return "float32";
+    case CodecName::kFloat16:
+      return "float16";
+    case CodecName::kBFloat16:
+      return "bfloat16";
+    case CodecName::kInt8:
+      return "int8";
+    case CodecName::kTopK:
+      return "top_k";
+    case CodecName::kRotatedInt8:
+      return "rotated_int8";
+  }
+  return "";
 }
 
 Status TaskSpec::Validate() const {

@@ -193,16 +193,36 @@ struct StopCondition {
 // INVALID_ARGUMENT for any other text.
 Result<StopCondition> ParseStopCondition(std::string_view text);
 
-enum class CodecName { kFloat32, kFloat16 };
-std::string_view CodecNameText(CodecName codec);  // "float32", "float16"
+// aggregation/codec/codec.h has what they do. Stored and on the wire by number:
+// append only.
+enum class CodecName {
+  kFloat32,
+  kFloat16,
+  kBFloat16,
+  kInt8,
+  kTopK,
+  kRotatedInt8,
+};
+inline constexpr CodecName kCodecNames[] = {
+    CodecName::kFloat32, CodecName::kFloat16, CodecName::kBFloat16,
+    CodecName::kInt8,    CodecName::kTopK,    CodecName::kRotatedInt8};
+std::string_view CodecNameText(CodecName codec);  // "float32", "float16", ...
 struct UpdateSpec {
   CodecName codec = CodecName::kFloat16;
+  double top_k = 0.01;         // top_k: the part of a tensor; (0, 0.5]
+  uint64_t rotation_seed = 0;  // rotated_int8
   // Exclusive bounds on |delta| per element and role; (0, 2^24].
   double max_abs_default = 8;
   double max_abs_buffer_float = 65536;
   int weight_cap = 10'000;  // an update weighs min(examples, cap); 1..65,535
   friend bool operator==(const UpdateSpec&, const UpdateSpec&) = default;
 };
+// What a round's checkpoint is encoded with: float32 where updates are, float16
+// otherwise. (Of 16 bits: a base with fewer would cost accuracy every round.)
+inline CodecName CheckpointCodec(const UpdateSpec& update) {
+  return update.codec == CodecName::kFloat32 ? CodecName::kFloat32
+                                             : CodecName::kFloat16;
+}
 
 struct PrivacySpec {
   int min_cohort = 1;  // <= min_updates

@@ -10,13 +10,14 @@ namespace {
 
 constexpr double kFirstMargin = 1.0 / 4096;
 
-Result<ClippedUpdate> Encode(plan::CodecName codec,
+Result<ClippedUpdate> Encode(const aggregation::CodecSpec& codec,
                              std::span<const size_t> counts,
-                             std::span<const float> values) {
+                             std::span<const float> values,
+                             RandomSource* random) {
   ClippedUpdate out;
   SELVAGE_ASSIGN_OR_RETURN(out.encoded,
-                           aggregation::Encode(codec, counts, values));
-  if (codec == plan::CodecName::kFloat32) {
+                           aggregation::Encode(codec, counts, values, random));
+  if (codec.name == plan::CodecName::kFloat32) {
     out.decoded.assign(values.begin(), values.end());
   } else {
     SELVAGE_ASSIGN_OR_RETURN(out.decoded,
@@ -36,14 +37,15 @@ double L2Norm(std::span<const float> values) {
   return std::sqrt(sum);
 }
 
-Result<ClippedUpdate> EncodeClipped(plan::CodecName codec,
+Result<ClippedUpdate> EncodeClipped(const aggregation::CodecSpec& codec,
                                     std::span<const size_t> counts,
                                     std::span<const float> delta,
-                                    double norm_max) {
+                                    double norm_max, RandomSource* random) {
   const double norm = L2Norm(delta);
   if (norm_max <= 0 || norm <= norm_max || !std::isfinite(norm)) {
     // Not finite: the codec names the element.
-    SELVAGE_ASSIGN_OR_RETURN(ClippedUpdate whole, Encode(codec, counts, delta));
+    SELVAGE_ASSIGN_OR_RETURN(ClippedUpdate whole,
+                             Encode(codec, counts, delta, random));
     if (norm_max <= 0 || whole.norm <= norm_max) return whole;
   }
   const double fitting = std::min(1.0, norm_max / norm);
@@ -55,7 +57,9 @@ Result<ClippedUpdate> EncodeClipped(plan::CodecName codec,
         delta.begin(), delta.end(), scaled.begin(), [factor](float value) {
           return static_cast<float>(static_cast<double>(value) * factor);
         });
-    SELVAGE_ASSIGN_OR_RETURN(ClippedUpdate out, Encode(codec, counts, scaled));
+    SELVAGE_ASSIGN_OR_RETURN(ClippedUpdate out,
+                             Encode(codec, counts, scaled, random));
+    out.factor = factor;
     if (out.norm <= norm_max) return out;
   }
 }

@@ -6,9 +6,10 @@
 #include <span>
 #include <vector>
 
+#include "aggregation/codec/codec.h"
 #include "base/bytes.h"
+#include "base/random.h"
 #include "base/status.h"
-#include "plan/task.h"
 
 namespace selvage::client {
 
@@ -20,6 +21,7 @@ struct ClippedUpdate {
   Bytes encoded;
   std::vector<float> decoded;  // what the coordinator sees
   double norm = 0;             // L2Norm(decoded); <= the bound
+  double factor = 1;           // of what was encoded
 };
 
 // Encodes `delta`, scaled by one factor in double so that L2Norm of what it
@@ -27,9 +29,11 @@ struct ClippedUpdate {
 // rounds up is met by a factor that is smaller by 2^-12, 2^-11, ... until it
 // fits; in the end everything is zero, which does.
 // `norm_max` 0: not clipped. INVALID_ARGUMENT if a value is not finite.
-Result<ClippedUpdate> EncodeClipped(plan::CodecName codec,
+// REQUIRES: `random` for a codec that draws.
+Result<ClippedUpdate> EncodeClipped(const aggregation::CodecSpec& codec,
                                     std::span<const size_t> counts,
                                     std::span<const float> delta,
-                                    double norm_max);
+                                    double norm_max,
+                                    RandomSource* random = nullptr);
 
 }  // namespace selvage::client

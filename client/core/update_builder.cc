@@ -104,17 +104,37 @@ Result<BuiltUpdate> BuildUpdate(const plan::Program& program,
           input.base.floats[slice.float_offset + i];
     }
   }
+  const bool feeds_back = plan.update.codec == plan::CodecName::kTopK;
+  if (feeds_back && !input.residual.empty()) {
+    if (input.residual.size() != delta.size()) {
+      return InvalidArgument(
+          "the residual has " + std::to_string(input.residual.size()) +
+          " values, the update " + std::to_string(delta.size()));
+    }
+    for (size_t i = 0; i < delta.size(); ++i) delta[i] += input.residual[i];
+  }
   const double clip = plan.privacy.clip_norm;
   SELVAGE_RETURN_IF_ERROR(
       CheckRange(table, clip > 0 ? AnyFinite() : plan.update, delta));
 
   BuiltUpdate update;
   update.codec = plan.update.codec;
-  SELVAGE_ASSIGN_OR_RETURN(ClippedUpdate clipped,
-                           EncodeClipped(update.codec, counts, delta, clip));
+  SELVAGE_ASSIGN_OR_RETURN(
+      ClippedUpdate clipped,
+      EncodeClipped(plan.update, counts, delta, clip, input.random));
   // Rounding may have reached the bound, and the coordinator sees the rounded
   // value.
   SELVAGE_RETURN_IF_ERROR(CheckRange(table, plan.update, clipped.decoded));
+  if (feeds_back) {
+    update.residual_change.resize(delta.size());
+    for (size_t i = 0; i < delta.size(); ++i) {
+      const float left =
+          static_cast<float>(static_cast<double>(delta[i]) * clipped.factor) -
+          clipped.decoded[i];
+      update.residual_change[i] =
+          left - (input.residual.empty() ? 0.0f : input.residual[i]);
+    }
+  }
   update.encoded = std::move(clipped.encoded);
   update.norm = clipped.norm;
   update.digest = crypto::Sha256(update.encoded);

@@ -8,6 +8,7 @@
 
 #include "aggregation/metrics.h"
 #include "base/bytes.h"
+#include "base/random.h"
 #include "base/status.h"
 #include "crypto/digest.h"
 #include "plan/checkpoint.h"
@@ -24,6 +25,11 @@ struct UpdateInput {
   // row-major; both empty without a hold-out.
   std::span<const float> holdout_scores;
   size_t holdout_count = 0;
+  // What earlier updates left out, by element of the update; empty: nothing.
+  // Added to the delta if the codec is top_k.
+  std::span<const float> residual = {};
+  // For a codec that draws (aggregation/codec/codec.h).
+  RandomSource* random = nullptr;
 };
 
 // Sums over examples of each metric; `scores` is [count, metric_count],
@@ -41,6 +47,10 @@ struct BuiltUpdate {
   // L2 norm of the update as the coordinator decodes it: the root of the sum of
   // squares in double, element after element in the order of the encoding.
   double norm = 0;
+  // top_k only: what this update's commit adds to the residual, so that
+  // nothing is lost: delta + residual (clipped) is what is sent plus the new
+  // residual. Clipping lowers both alike: a residual never exceeds the clip.
+  std::vector<float> residual_change = {};
 };
 
 // trained - base in float32 for every shared and buffer_float tensor, in table

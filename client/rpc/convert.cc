@@ -41,6 +41,7 @@ Result<crypto::Digest> ToDigest(std::string_view field,
   return digest;
 }
 
+// Of a checkpoint; the other codecs are for updates.
 Result<plan::CodecName> ToCodec(v1::Codec codec) {
   switch (codec) {
     case v1::FLOAT32:
@@ -54,7 +55,21 @@ Result<plan::CodecName> ToCodec(v1::Codec codec) {
 }
 
 v1::Codec ToProto(plan::CodecName codec) {
-  return codec == plan::CodecName::kFloat32 ? v1::FLOAT32 : v1::FLOAT16;
+  switch (codec) {
+    case plan::CodecName::kFloat32:
+      return v1::FLOAT32;
+    case plan::CodecName::kFloat16:
+      return v1::FLOAT16;
+    case plan::CodecName::kBFloat16:
+      return v1::BFLOAT16;
+    case plan::CodecName::kInt8:
+      return v1::INT8;
+    case plan::CodecName::kTopK:
+      return v1::TOP_K;
+    case plan::CodecName::kRotatedInt8:
+      return v1::ROTATED_INT8;
+  }
+  return v1::CODEC_UNSPECIFIED;
 }
 
 Result<Duration> ToDeadline(std::string_view field, uint64_t ms) {
@@ -194,8 +209,9 @@ v1::CheckInRequest ToProto(const CheckInRequest& request) {
   for (const std::string& engine : request.engines) {
     capabilities.add_engines(engine);
   }
-  capabilities.add_codecs("float32");
-  capabilities.add_codecs("float16");
+  for (const plan::CodecName codec : plan::kCodecNames) {
+    capabilities.add_codecs(std::string(plan::CodecNameText(codec)));
+  }
   capabilities.set_plan_format(plan::kPlanFormat);
   capabilities.set_evaluate(true);
   for (const std::string& id : request.unsettled_assignments) {

@@ -183,6 +183,19 @@ CREATE INDEX good_model_by_program ON good_model (program);
 CREATE INDEX good_model_by_archive ON good_model (archive);
 )sql";
 
+// 4: residual   by task and assignment, what an update's commit adds to what
+//              top_k left out; assignment '': what is settled. Sealed
+constexpr const char* kMigration4 = R"sql(
+CREATE TABLE residual (
+  task       TEXT NOT NULL,
+  assignment TEXT NOT NULL,
+  program    BLOB NOT NULL CHECK (length(program) = 32),
+  change     BLOB NOT NULL,
+  PRIMARY KEY (task, assignment)
+) STRICT;
+CREATE INDEX residual_by_assignment ON residual (assignment);
+)sql";
+
 // A migration: tables, values, tables. The values of an empty database need
 // nothing.
 struct Migration {
@@ -342,12 +355,13 @@ Status SealValues(SQLite::Database& database, const ValueSeal& seal,
   return OkStatus();
 }
 
-constexpr std::array<Migration, 3> kMigrations = {
+constexpr std::array<Migration, 4> kMigrations = {
     Migration{.before = kMigration1, .values = nullptr, .after = ""},
     Migration{.before = kMigration2Before,
               .values = &SealValues,
               .after = kMigration2After},
-    Migration{.before = kMigration3, .values = nullptr, .after = ""}};
+    Migration{.before = kMigration3, .values = nullptr, .after = ""},
+    Migration{.before = kMigration4, .values = nullptr, .after = ""}};
 
 int Pragma(SQLite::Database& database, const std::string& name) {
   return database.execAndGet("PRAGMA " + name).getInt();

@@ -642,7 +642,21 @@ Status ClientStore::SaveSession(const SessionChange& change) {
         seal.Seal(MetaPlace(kMetaSession), change.session));
     SetMeta(db, kMetaSession, session);
     if (change.crashes != nullptr) SetMeta(db, kMetaCrashes, *change.crashes);
+    for (const AssignmentOutcome& outcome : change.outcomes) {
+      if (outcome.state == OutcomeState::kPending) continue;
+      SELVAGE_RETURN_IF_ERROR(store_internal::SettleResidual(
+          *impl_, db, outcome.assignment_id,
+          outcome.state == OutcomeState::kCommitted));
+    }
     if (change.drop_outbox) {
+      if (change.dropped != AuditResult::kAccepted) {
+        const Result<std::optional<OutboxRow>> dropped =
+            ReadOutboxRow(db, seal);
+        if (dropped.ok() && dropped->has_value()) {
+          SELVAGE_RETURN_IF_ERROR(store_internal::SettleResidual(
+              *impl_, db, (*dropped)->assignment_id, /*committed=*/false));
+        }
+      }
       SELVAGE_RETURN_IF_ERROR(
           DropOutbox(db, seal, impl_->clock.Now(), change.dropped));
     }
@@ -680,6 +694,10 @@ Status ClientStore::SaveSession(const SessionChange& change) {
                    AuditOf(about, update.encoded.size(), impl_->clock.Now(),
                            AuditResult::kRecorded)));
     }
+    if (change.residual != nullptr && change.outbox != nullptr) {
+      SELVAGE_RETURN_IF_ERROR(store_internal::StageResidual(
+          *impl_, db, change.outbox->assignment_id, *change.residual));
+    }
     if (change.tensors != nullptr) {
       SELVAGE_ASSIGN_OR_RETURN(
           const Bytes sealed,
@@ -714,7 +732,8 @@ Result<std::optional<OutboxEntry>> ClientStore::LoadOutbox() {
         entry.expires = row->about.expires;
         entry.update.digest = row->about.digest;
         const int codec = row->about.codec;
-        if (codec < 0 || codec > static_cast<int>(plan::CodecName::kFloat16)) {
+        if (codec < 0 ||
+            codec > static_cast<int>(plan::CodecName::kRotatedInt8)) {
           return DataLoss("the outbox names codec " + std::to_string(codec));
         }
         entry.update.codec = static_cast<plan::CodecName>(codec);
@@ -793,6 +812,7 @@ Status ClientStore::Forget(ByteSpan session, const ForgetOptions& options) {
     training.bind(1, std::string(store_internal::kMetaTraining));
     training.exec();
     db.exec("DELETE FROM tensors");
+    db.exec("DELETE FROM residual");
     db.exec("DELETE FROM good_model WHERE personal = 1");
     std::vector<std::string> tasks;
     {

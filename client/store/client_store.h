@@ -4,8 +4,9 @@
 // power cut.
 //
 // What was learned from the owner is sealed (value_seal.h): inputs of examples,
-// personal and alone slots, personal tensors, scores, the outbox, the session,
-// the audit, and the enrolment bundle. Names, counts, sizes and times are not.
+// personal and alone slots, personal tensors, residuals, scores, the outbox,
+// the session, the audit, and the enrolment bundle. Names, counts, sizes and
+// times are not.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +26,7 @@
 #include "base/time.h"
 #include "client/core/host_data.h"
 #include "client/core/trainer.h"
+#include "client/core/transport.h"
 #include "client/core/update_builder.h"
 #include "client/store/storage_keys.h"
 #include "crypto/digest.h"
@@ -82,6 +84,14 @@ struct PersonalTensors {
   Bytes master_values;
 };
 
+// What top_k left out of a task's updates, by element of the update; or by how
+// much one update's commit changes that.
+struct ResidualChange {
+  std::string task;
+  crypto::Digest program_digest;
+  std::vector<float> values;
+};
+
 // Changes that become durable together.
 struct SessionChange {
   Bytes session;
@@ -91,6 +101,11 @@ struct SessionChange {
   std::vector<std::string> counters = {};  // each plus one
   const OutboxEntry* outbox = nullptr;
   const PersonalTensors* tensors = nullptr;
+  // Staged with `outbox`, until the outcome of its assignment is known.
+  const ResidualChange* residual = nullptr;
+  // A commit applies what was staged for the assignment, another outcome but
+  // PENDING drops it; so does dropping the outbox without a receipt ACCEPTED.
+  std::span<const AssignmentOutcome> outcomes = {};
   const Bytes* crashes = nullptr;  // as SaveCrashes()
 };
 
@@ -224,6 +239,10 @@ class ClientStore {
   // nullopt also if they are damaged, which is counted and told.
   Result<std::optional<PersonalTensors>> LoadTensors(std::string_view task);
 
+  // What is settled of it, for an update of this program; empty: nothing.
+  Result<std::vector<float>> LoadResidual(const std::string& task,
+                                          const crypto::Digest& program);
+
   // -- models
   // The model, its program and its archive (empty: none) become active as one,
   // and `good` (nullptr: whatever there is stays) its last known good one;
@@ -261,8 +280,9 @@ class ClientStore {
   Result<Time> NextReport();  // the epoch if it was never set
   Status SetNextReport(Time when);
 
- private:
   struct Impl;
+
+ private:
   explicit ClientStore(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -77,6 +77,13 @@ struct OutboxAbout {
 Bytes EncodeAbout(const OutboxAbout& about);
 Result<OutboxAbout> DecodeAbout(ByteSpan bytes);
 
+// client_store_residual.cc: within the caller's transaction.
+Status StageResidual(ClientStore::Impl& impl, SQLite::Database& db,
+                     const std::string& assignment,
+                     const ResidualChange& change);
+Status SettleResidual(ClientStore::Impl& impl, SQLite::Database& db,
+                      const std::string& assignment, bool committed);
+
 // Adds to a counter of the next report.
 void CountUp(SQLite::Database& db, const std::string& name, uint64_t by);
 

@@ -71,6 +71,14 @@ Result<plan::CodecName> CodecFrom(std::string_view field, v1::Codec codec) {
       return plan::CodecName::kFloat32;
     case v1::FLOAT16:
       return plan::CodecName::kFloat16;
+    case v1::BFLOAT16:
+      return plan::CodecName::kBFloat16;
+    case v1::INT8:
+      return plan::CodecName::kInt8;
+    case v1::TOP_K:
+      return plan::CodecName::kTopK;
+    case v1::ROTATED_INT8:
+      return plan::CodecName::kRotatedInt8;
     default:
       return InvalidArgument(std::string(field) + " " +
                              std::to_string(static_cast<int>(codec)) +
@@ -84,6 +92,14 @@ v1::Codec ToProto(plan::CodecName codec) {
       return v1::FLOAT32;
     case plan::CodecName::kFloat16:
       return v1::FLOAT16;
+    case plan::CodecName::kBFloat16:
+      return v1::BFLOAT16;
+    case plan::CodecName::kInt8:
+      return v1::INT8;
+    case plan::CodecName::kTopK:
+      return v1::TOP_K;
+    case plan::CodecName::kRotatedInt8:
+      return v1::ROTATED_INT8;
   }
   return v1::CODEC_UNSPECIFIED;
 }
@@ -268,8 +284,7 @@ Result<CheckInRequest> FromProto(const v1::CheckInRequest& proto) {
     SELVAGE_RETURN_IF_ERROR(
         CheckPrintable("capabilities.codecs", codec, kAttributeSizeMax));
     // A newer device names codecs that we do not know: not an error.
-    for (const plan::CodecName known :
-         {plan::CodecName::kFloat32, plan::CodecName::kFloat16}) {
+    for (const plan::CodecName known : plan::kCodecNames) {
       if (codec == plan::CodecNameText(known)) request.codecs.push_back(known);
     }
   }

@@ -25,6 +25,7 @@ constexpr RealBound kEpsilon{0, 1, true, false};
 constexpr RealBound kWeightDecay{0, 1};
 constexpr RealBound kProximalMu{0, 1000};
 constexpr RealBound kMaxAbs{0, 16'777'216, true, false};
+constexpr RealBound kTopK{0, 0.5, true, false};
 constexpr RealBound kHoldout{0, 0.9};
 constexpr RealBound kClipNorm{0, 1e9, true, false};
 constexpr RealBound kBattery{0, 1};
@@ -37,9 +38,9 @@ const std::vector<Choice>& Optimizers() {  // in the order of OptimizerName
 }
 
 const std::vector<Choice>& Codecs() {  // in the order of CodecName
-  static const std::vector<Choice> kChoices = {
-      {"float32"},     {"float16"},     {"bfloat16", false},
-      {"int8", false}, {"topk", false}, {"top_k", false}};
+  static const std::vector<Choice> kChoices = {{"float32"},  {"float16"},
+                                               {"bfloat16"}, {"int8"},
+                                               {"top_k"},    {"rotated_int8"}};
   return kChoices;
 }
 
@@ -244,6 +245,21 @@ void VisitUpdate(Fields& f, UpdateSpec& s) {
   int codec = static_cast<int>(s.codec);
   f.Choose("codec", Codecs(), codec);
   s.codec = static_cast<CodecName>(codec);
+  static const UpdateSpec kDefault;
+  if (s.codec == CodecName::kTopK) {
+    f.Real("top_k", kTopK, s.top_k);
+  } else {
+    f.Inapplicable("top_k", "it is a parameter of the codec top_k",
+                   s.top_k == kDefault.top_k);
+  }
+  if (s.codec == CodecName::kRotatedInt8) {
+    f.Unsigned("rotation_seed", std::numeric_limits<uint64_t>::max(),
+               s.rotation_seed);
+  } else {
+    f.Inapplicable("rotation_seed",
+                   "it is a parameter of the codec rotated_int8",
+                   s.rotation_seed == kDefault.rotation_seed);
+  }
   f.Section("max_abs", [&](Fields& m) {
     m.Real("default", kMaxAbs, s.max_abs_default);
     m.Real("buffer_float", kMaxAbs, s.max_abs_buffer_float);

@@ -35,10 +35,7 @@ struct Cohort {
   }
 };
 
-Cohort AnyCohort(SeededRandom& random) {
-  // Many small cohorts, now and then one of two thousand.
-  const size_t size =
-      1 + UniformBelow(random, UniformBelow(random, 20) == 0 ? 2000 : 60);
+Cohort AnyCohort(size_t size, SeededRandom& random) {
   Cohort cohort;
   cohort.layout.update_count_max = size + UniformBelow(random, 3);
   const size_t ranges = 1 + UniformBelow(random, 4);
@@ -60,6 +57,21 @@ Cohort AnyCohort(SeededRandom& random) {
         1 + static_cast<uint32_t>(UniformBelow(random, kWeightMax)));
   }
   return cohort;
+}
+
+Cohort AnyCohort(SeededRandom& random) {
+  // Many small cohorts, now and then one of two thousand.
+  const size_t size =
+      1 + UniformBelow(random, UniformBelow(random, 20) == 0 ? 2000 : 60);
+  return AnyCohort(size, random);
+}
+
+CodecSpec AnyCodec(SeededRandom& random) {
+  CodecSpec codec =
+      plan::kCodecNames[UniformBelow(random, std::size(plan::kCodecNames))];
+  codec.top_k = 0.5 * UniformUnit(random) + 1e-9;
+  codec.rotation_seed = UniformBelow(random, 3);
+  return codec;
 }
 
 ExactSum SumInOrder(const Cohort& cohort) {
@@ -170,11 +182,9 @@ TEST(ExactSumProperty, EncodedUpdates_AddLikeTheirDecodedValues) {
     std::vector<EncodedUpdate> updates;
     ExactSum expected = *ExactSum::Create(cohort.layout);
     for (size_t u = 0; u < cohort.size(); ++u) {
-      const CodecName codec = UniformBelow(random, 2) == 0
-                                  ? CodecName::kFloat32
-                                  : CodecName::kFloat16;
+      const CodecSpec codec = AnyCodec(random);
       // At an odd address, as in a message.
-      Bytes encoded = *Encode(codec, counts, cohort.values[u]);
+      Bytes encoded = *Encode(codec, counts, cohort.values[u], &random);
       encoded.insert(encoded.begin(), 0);
       buffers.push_back(std::move(encoded));
       const ByteSpan bytes = ByteSpan(buffers.back()).subspan(1);
@@ -188,10 +198,86 @@ TEST(ExactSumProperty, EncodedUpdates_AddLikeTheirDecodedValues) {
                 added.ok());
       if (added.ok()) updates.push_back(update);
     }
+    const Bytes bits = expected.Serialize();
     ExactSum sum = *ExactSum::Create(cohort.layout);
     RC_ASSERT(sum.AddAllEncoded(updates).ok());
-    RC_ASSERT(sum.Serialize() == expected.Serialize());
+    RC_ASSERT(sum.Serialize() == bits);
+    // Split over replicas, in any order, on any number of threads.
+    Shuffle(updates, random);
+    ExactSum whole = *ExactSum::Create(cohort.layout);
+    const size_t shards = 1 + UniformBelow(random, 16);
+    for (size_t s = 0; s < shards; ++s) {
+      const size_t begin = updates.size() * s / shards;
+      const size_t end = updates.size() * (s + 1) / shards;
+      ThreadExecutor threads(1 + UniformBelow(random, 4));
+      ExactSum shard = *ExactSum::Create(cohort.layout);
+      RC_ASSERT(
+          shard
+              .AddAllEncoded(std::span(updates).subspan(begin, end - begin),
+                             &threads)
+              .ok());
+      RC_ASSERT(whole.MergeWith(std::move(shard)).ok());
+    }
+    RC_ASSERT(whole.Serialize() == bits);
   }));
+}
+
+// Long enough for several tiles, runs and scales of each kind.
+TEST(ExactSumProperty, LongTensors_ThreadsAndSplitsGiveTheSameBits) {
+  SeededRandom random(8);
+  SumLayout layout;
+  layout.ranges = {{.count = 40'000}, {.count = 1}, {.count = 70'003}};
+  layout.update_count_max = 100;
+  std::vector<size_t> counts;
+  for (const SumRange& range : layout.ranges) counts.push_back(range.count);
+  std::vector<Bytes> buffers;
+  std::vector<EncodedUpdate> updates;
+  ExactSum expected = *ExactSum::Create(layout);
+  buffers.reserve(30);
+  for (uint32_t u = 0; u < 30; ++u) {
+    std::vector<float> values(layout.element_count());
+    for (float& value : values) {
+      value = static_cast<float>(UniformUnit(random) - 0.5) * 0.1f;
+    }
+    const CodecSpec codec = AnyCodec(random);
+    buffers.push_back(*Encode(codec, counts, values, &random));
+    updates.push_back({codec, buffers.back(), u + 1});
+    const std::vector<float> decoded = *Decode(codec, counts, buffers.back());
+    ASSERT_TRUE(expected.Add({.values = decoded, .weight = u + 1}).ok());
+  }
+  for (const size_t threads : {1, 2, 3, 7}) {
+    ThreadExecutor executor(threads);
+    ExactSum sum = *ExactSum::Create(layout);
+    ASSERT_TRUE(sum.AddAllEncoded(updates, &executor).ok());
+    EXPECT_EQ(sum.Serialize(), expected.Serialize()) << threads;
+    // A bad value leaves no trace, whichever thread meets it.
+    std::vector<float> bad(layout.element_count(), 1.0f);
+    bad[100'000] = 8.0f;
+    const Bytes bytes = *Encode(CodecName::kFloat32, counts, bad);
+    std::vector<EncodedUpdate> with_bad = updates;
+    with_bad.push_back({CodecName::kFloat32, bytes, 1});
+    EXPECT_FALSE(sum.AddAllEncoded(with_bad, &executor).ok());
+    EXPECT_EQ(sum.Serialize(), expected.Serialize()) << threads;
+  }
+}
+
+TEST(ExactSumProperty, TenThousandUpdates_AnyShardsGiveTheSameBits) {
+  SeededRandom random(9);
+  const Cohort cohort = AnyCohort(10'000, random);
+  const Bytes expected = SumInOrder(cohort).Serialize();
+  for (const size_t shard_count : {1, 2, 5, 16}) {
+    std::vector<std::vector<WeightedUpdate>> parts(shard_count);
+    for (size_t u = 0; u < cohort.size(); ++u) {
+      parts[UniformBelow(random, shard_count)].push_back(cohort.update(u));
+    }
+    ExactSum whole = *ExactSum::Create(cohort.layout);
+    for (const auto& part : parts) {
+      ExactSum shard = *ExactSum::Create(cohort.layout);
+      ASSERT_TRUE(shard.AddAll(part).ok());
+      ASSERT_TRUE(whole.MergeSerialized(shard.Serialize()).ok());
+    }
+    EXPECT_EQ(whole.Serialize(), expected) << shard_count;
+  }
 }
 
 TEST(ExactSumProperty, Mean_IsWithinHalfAStepOfTheRealOne) {

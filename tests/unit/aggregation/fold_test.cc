@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "aggregation/codec/block.h"
 #include "aggregation/codec/half.h"
 #include "aggregation/exact_sum.h"
 #include "base/random.h"
@@ -102,6 +103,94 @@ TEST_P(FoldEveryLevel, Halves_IsTheSumOfTheirFloats) {
                      {&float_source, 1}, bound, expected),
                 count);
       EXPECT_EQ(sums, expected);
+    }
+  }
+}
+
+// Every codec's block, folded at this level, is the portable fold of what it
+// decodes to.
+TEST_P(FoldEveryLevel, BFloatsAndBytes_IsTheSumOfTheirFloats) {
+  SeededRandom random(5);
+  const FoldBound bound = {.scale = ScaleFor(8), .bits_max = BitsBelow(8)};
+  for (const CodecName codec : {CodecName::kBFloat16, CodecName::kInt8}) {
+    for (size_t count : {1u, 8u, 15u, 16u, 255u, 256u, 257u, 1000u}) {
+      for (size_t members = 1; members <= kFoldSourcesMax; ++members) {
+        std::vector<Bytes> bytes(members);
+        std::vector<std::vector<float>> decoded(members);
+        std::vector<FoldSource> sources(members);
+        std::vector<FoldSource> floats(members);
+        for (size_t s = 0; s < members; ++s) {
+          std::vector<float> values(count);
+          const int exponent = static_cast<int>(UniformBelow(random, 60)) - 57;
+          for (float& value : values) {
+            value = static_cast<float>(
+                std::ldexp(UniformUnit(random) * 2 - 1, exponent));
+          }
+          bytes[s] = *Encode(codec, {&count, 1}, values, &random);
+          bytes[s].insert(bytes[s].begin(), 0);  // at an odd address
+          const EncodedBlock block =
+              BlockReader(codec, bytes[s].data() + 1).Next(count);
+          decoded[s].resize(count);
+          DecodePiece(GetParam(), block, 0, count, decoded[s].data());
+          const double weight =
+              static_cast<double>(1 + UniformBelow(random, 65535));
+          sources[s] = {
+              .data = block.data, .weight = weight, .scales = block.scales};
+          floats[s] = {
+              .data = reinterpret_cast<const uint8_t*>(decoded[s].data()),
+              .weight = weight};
+        }
+        std::vector<int64_t> sums(count, -5);
+        std::vector<int64_t> expected(count, -5);
+        EXPECT_EQ(Fold(GetParam(), codec, sources, bound, sums), count);
+        EXPECT_EQ(Fold(SimdLevel::kPortable, CodecName::kFloat32, floats, bound,
+                       expected),
+                  count);
+        EXPECT_EQ(sums, expected) << count;
+      }
+    }
+  }
+}
+
+// Every bit pattern of 16 bits: ties, denormals, infinities and NaNs among
+// them.
+TEST_P(FoldEveryLevel, EveryBFloat_IsFoldedOrRefusedAsItsFloat) {
+  const FoldBound bound = {.scale = ScaleFor(8), .bits_max = BitsBelow(8)};
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    std::vector<uint16_t> many(16, static_cast<uint16_t>(bits));
+    const float value = ScaleFromBits(static_cast<uint16_t>(bits));
+    const FoldSource source = {
+        .data = reinterpret_cast<const uint8_t*>(many.data()), .weight = 3};
+    std::vector<int64_t> sums(16);
+    const size_t done =
+        Fold(GetParam(), CodecName::kBFloat16, {&source, 1}, bound, sums);
+    if (!(std::abs(value) < 8)) {
+      ASSERT_EQ(done, 0u) << bits;
+      continue;
+    }
+    ASSERT_EQ(done, 16u) << bits;
+    ASSERT_EQ(sums[0], 3 * std::llrint(double{value} * bound.scale)) << bits;
+    ASSERT_EQ(sums[15], sums[0]);
+  }
+}
+
+TEST_P(FoldEveryLevel, Rotation_HasTheSameBitsAndIsItsOwnInverse) {
+  SeededRandom random(6);
+  for (int log2 = 0; log2 <= 10; ++log2) {
+    std::vector<float> values(size_t{1} << log2);
+    for (float& value : values) {
+      value = static_cast<float>(UniformUnit(random) - 0.5);
+    }
+    std::vector<float> portable = values;
+    std::vector<float> vector = values;
+    Rotate(SimdLevel::kPortable, 7, 3, log2, portable.data());
+    Rotate(GetParam(), 7, 3, log2, vector.data());
+    EXPECT_EQ(vector, portable) << log2;
+    RotateBack(SimdLevel::kPortable, 7, 3, log2, portable.data());
+    RotateBack(GetParam(), 7, 3, log2, vector.data());
+    EXPECT_EQ(vector, portable) << log2;
+    for (size_t i = 0; i < values.size(); ++i) {
+      EXPECT_NEAR(vector[i], values[i], 1e-6);
     }
   }
 }

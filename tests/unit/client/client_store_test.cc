@@ -89,6 +89,69 @@ TEST_F(ClientStoreTest, SaveSession_OutboxAndCounters_SurviveReopening) {
   EXPECT_FALSE(store_->LoadOutbox()->has_value());
 }
 
+// Two updates are under way at once; each commit adds its own change, whatever
+// the order, and an abandoned one nothing.
+TEST_F(ClientStoreTest, Residual_MovesOnlyWithTheOutcome) {
+  Open();
+  const crypto::Digest program = crypto::Sha256({});
+  const auto stage = [&](const std::string& id, std::vector<float> values) {
+    const OutboxEntry entry = MakeEntry(id);
+    const ResidualChange change{.task = "digits",
+                                .program_digest = program,
+                                .values = std::move(values)};
+    ASSERT_THAT(store_->SaveSession(
+                    {.session = {1}, .outbox = &entry, .residual = &change}),
+                IsOk());
+    ASSERT_THAT(store_->SaveSession({.session = {2},
+                                     .drop_outbox = true,
+                                     .dropped = AuditResult::kAccepted}),
+                IsOk());
+  };
+  const auto settle = [&](const std::string& id, OutcomeState state) {
+    const std::vector<AssignmentOutcome> outcomes = {{id, state}};
+    ASSERT_THAT(store_->SaveSession({.session = {3}, .outcomes = outcomes}),
+                IsOk());
+  };
+  stage("a1", {1, 2});
+  stage("a2", {10, 20});
+  stage("a3", {100, 200});
+  EXPECT_THAT(*store_->LoadResidual("digits", program), ElementsAre());
+  settle("a2", OutcomeState::kCommitted);
+  settle("a1", OutcomeState::kPending);
+  settle("a3", OutcomeState::kAbandoned);
+  EXPECT_THAT(*store_->LoadResidual("digits", program), ElementsAre(10, 20));
+  Open();  // durable, and so is what is staged
+  settle("a1", OutcomeState::kCommitted);
+  settle("a1", OutcomeState::kCommitted);
+  settle("a3", OutcomeState::kCommitted);
+  EXPECT_THAT(*store_->LoadResidual("digits", program), ElementsAre(11, 22));
+  EXPECT_THAT(*store_->LoadResidual("other", program), ElementsAre());
+  EXPECT_THAT(*store_->LoadResidual("digits", crypto::Sha256(Bytes{1})),
+              ElementsAre());
+  ASSERT_THAT(store_->Forget(Bytes{4}, {}), IsOk());
+  EXPECT_THAT(*store_->LoadResidual("digits", program), ElementsAre());
+}
+
+TEST_F(ClientStoreTest, Residual_OfALateUpdate_IsDropped) {
+  Open();
+  const OutboxEntry entry = MakeEntry("a1");
+  const crypto::Digest program = crypto::Sha256({});
+  const ResidualChange change{
+      .task = "digits", .program_digest = program, .values = {1}};
+  ASSERT_THAT(store_->SaveSession(
+                  {.session = {1}, .outbox = &entry, .residual = &change}),
+              IsOk());
+  ASSERT_THAT(
+      store_->SaveSession(
+          {.session = {2}, .drop_outbox = true, .dropped = AuditResult::kLate}),
+      IsOk());
+  const std::vector<AssignmentOutcome> outcomes = {
+      {"a1", OutcomeState::kCommitted}};
+  ASSERT_THAT(store_->SaveSession({.session = {3}, .outcomes = outcomes}),
+              IsOk());
+  EXPECT_THAT(*store_->LoadResidual("digits", program), ElementsAre());
+}
+
 TEST_F(ClientStoreTest, InstallModel_NewProgram_RemovesTheOldOne) {
   Open();
   const Bytes first = ToBytes("program one");

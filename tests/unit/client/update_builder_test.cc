@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "aggregation/codec/checkpoint_codec.h"
+#include "client/core/clip.h"
 #include "tests/testing/status_matchers.h"
 
 namespace selvage::client {
@@ -133,6 +134,76 @@ TEST_F(UpdateBuilderTest, BuildUpdate_ClipAndRange_HoldForWhatIsSent) {
   plan_.privacy.clip_norm = 1;
   trained_.floats[7] = std::numeric_limits<float>::infinity();
   EXPECT_THAT(Build(), StatusIs(StatusCode::kOutOfRange, HasSubstr("b[0]")));
+}
+
+// What is sent and what is left over add up to what there was, in every round.
+TEST_F(UpdateBuilderTest, BuildUpdate_TopK_LosesNothing) {
+  plan_.update.codec = plan::CodecName::kTopK;
+  plan_.update.top_k = 0.5;
+  trained_.floats = {3, 1.5F, 9, 9, 9, 1.25F, 1, 1.5F};
+  const std::vector<size_t> counts = aggregation::UpdateCounts(program_.table);
+  std::vector<float> residual(5);
+  std::vector<float> sent(5);
+  const std::vector<float> delta = {2, 0.5F, 0.25F, 0, 0.5F};
+  for (int round = 1; round <= 6; ++round) {
+    const Result<BuiltUpdate> update = BuildUpdate(program_, plan_,
+                                                   {.base = base_,
+                                                    .trained = trained_,
+                                                    .example_count = 48,
+                                                    .residual = residual});
+    ASSERT_THAT(update, IsOk());
+    const std::vector<float> decoded =
+        *aggregation::Decode(plan_.update, counts, update->encoded);
+    ASSERT_EQ(update->residual_change.size(), residual.size());
+    for (size_t i = 0; i < residual.size(); ++i) {
+      residual[i] += update->residual_change[i];
+      sent[i] += decoded[i];
+      EXPECT_FLOAT_EQ(sent[i] + residual[i],
+                      static_cast<float>(round) * delta[i]);
+    }
+  }
+  EXPECT_GT(sent[1], 0);  // its turn came
+}
+
+TEST_F(UpdateBuilderTest, BuildUpdate_TopKAndClip_ResidualStaysBelowTheClip) {
+  plan_.update.codec = plan::CodecName::kTopK;
+  plan_.update.top_k = 0.01;
+  plan_.privacy.clip_norm = 0.5;
+  trained_.floats = {3, 1.5F, 9, 9, 9, 1.25F, 1, 1.5F};
+  std::vector<float> residual(5);
+  for (int round = 0; round < 20; ++round) {
+    const Result<BuiltUpdate> update = BuildUpdate(program_, plan_,
+                                                   {.base = base_,
+                                                    .trained = trained_,
+                                                    .example_count = 48,
+                                                    .residual = residual});
+    ASSERT_THAT(update, IsOk());
+    EXPECT_LE(update->norm, 0.5);
+    for (size_t i = 0; i < residual.size(); ++i) {
+      residual[i] += update->residual_change[i];
+    }
+    EXPECT_LE(L2Norm(residual), 0.5 + 1e-6);
+  }
+}
+
+TEST_F(UpdateBuilderTest, BuildUpdate_StochasticCodecs_AreWithinBoundAndClip) {
+  trained_.floats = {3, 1.5F, 9, 9, 9, 1.25F, 1, 1.5F};
+  plan_.privacy.clip_norm = 0.5;
+  for (const plan::CodecName codec :
+       {plan::CodecName::kInt8, plan::CodecName::kRotatedInt8}) {
+    plan_.update.codec = codec;
+    for (uint64_t seed = 0; seed < 200; ++seed) {
+      SeededRandom random(seed);
+      const Result<BuiltUpdate> update = BuildUpdate(program_, plan_,
+                                                     {.base = base_,
+                                                      .trained = trained_,
+                                                      .example_count = 48,
+                                                      .random = &random});
+      ASSERT_THAT(update, IsOk());
+      EXPECT_LE(update->norm, 0.5);
+      EXPECT_TRUE(update->residual_change.empty());
+    }
+  }
 }
 
 TEST_F(UpdateBuilderTest, BuildUpdate_BufferBound_IsItsOwn) {

@@ -263,12 +263,15 @@ const Mistake kUnavailable[] = {
     {"strategy: {name: best}\n",
      "line 4: strategy.name is best; must be one of fedavg, "
      "fedavgm, fedadam, fedadagrad, fedyogi"},
-    {"update: {codec: int8}\n",
-     "line 4: update.codec: int8 is not available in this version"},
     {"update: {codec: topk}\n",
-     "line 4: update.codec: topk is not available in this version"},
-    {"update: {codec: bfloat16}\n",
-     "line 4: update.codec: bfloat16 is not available in this version"},
+     "line 4: update.codec is topk; did you mean top_k?"},
+    {"update: {codec: int8, top_k: 0.1}\n",
+     "line 4: update.top_k: it is a parameter of the codec top_k"},
+    {"update: {codec: top_k, top_k: 0.6}\n",
+     "line 4: update.top_k is 0.6; must be in (0, 0.5]"},
+    {"update: {codec: top_k, rotation_seed: 1}\n",
+     "line 4: update.rotation_seed: it is a parameter of the codec "
+     "rotated_int8"},
     {"update: {codec: float1}\n",
      "line 4: update.codec is float1; did you mean float16?"},
     {"personalize: {method: ditto}\n",
@@ -637,8 +640,8 @@ TEST(TaskSpec, Validate_RangesAndCrossFields_AreNamed) {
   EXPECT_EQ(message([](TaskSpec& s) { s.personalize.tensors.assign(65, "a"); }),
             "personalize.tensors has 65 entries; must have 0..64");
   EXPECT_EQ(
-      message([](TaskSpec& s) { s.update.codec = static_cast<CodecName>(2); }),
-      "update.codec: bfloat16 is not available in this version");
+      message([](TaskSpec& s) { s.update.codec = static_cast<CodecName>(6); }),
+      "update.codec is 6, which names nothing");
   EXPECT_EQ(message([](TaskSpec& s) {
               s.train.optimizer.name = static_cast<OptimizerName>(9);
             }),
