@@ -12,6 +12,7 @@
 #include "aggregation/codec/block.h"
 #include "aggregation/codec/half.h"
 #include "aggregation/fold.h"
+#include "aggregation/narrow.h"
 #include "base/check.h"
 #include "crypto/digest.h"
 
@@ -29,7 +30,7 @@ constexpr uint64_t kWeightSumMax =
     static_cast<uint64_t>(std::numeric_limits<int64_t>::max() >> 31);
 
 constexpr uint32_t kMagic = 0x4d555353;  // "SSUM"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr size_t kHeaderSize = 4 + 4 + 32 + 8 + 8;
 
 // While every update is folded into a tile of the accumulator, its 128 KiB stay
@@ -340,12 +341,11 @@ struct Header {
 };
 
 // Everything about a serialized sum but room for it in another one. The sums
-// are the bytes after kHeaderSize.
+// are the bytes after kHeaderSize (narrow.h).
 Result<Header> CheckSerialized(const SumLayout& layout, ByteSpan bytes) {
-  const uint64_t size = kHeaderSize + uint64_t{layout.element_count()} * 8;
-  if (bytes.size() != size) {
-    return DataLoss("a serialized sum of this layout has " +
-                    std::to_string(size) + " bytes, not " +
+  if (bytes.size() < kHeaderSize) {
+    return DataLoss("a serialized sum has at least " +
+                    std::to_string(kHeaderSize) + " bytes, not " +
                     std::to_string(bytes.size()));
   }
   ByteReader reader(bytes);
@@ -376,14 +376,21 @@ Result<Header> CheckSerialized(const SumLayout& layout, ByteSpan bytes) {
                     " for " + std::to_string(update_count) + " updates");
   }
   const auto bound = static_cast<int64_t>(weight_sum << 31);
-  for (size_t i = 0; i < layout.element_count(); ++i) {
-    int64_t sum;
-    std::memcpy(&sum, bytes.data() + kHeaderSize + i * sizeof sum, sizeof sum);
-    if (sum > bound || sum < -bound) {
-      return DataLoss("serialized sum, element " + std::to_string(i) +
-                      " is more than its weights can add up to");
-    }
-  }
+  size_t next = 0;
+  SELVAGE_RETURN_IF_ERROR(ReadNarrow(
+      bytes.subspan(kHeaderSize), layout.element_count(),
+      [&](std::span<const int64_t> block) -> Status {
+        const auto [least, most] =
+            std::minmax_element(block.begin(), block.end());
+        if (*least >= -bound && *most <= bound) {
+          next += block.size();
+          return OkStatus();
+        }
+        const auto* const bad = *most > bound ? &*most : &*least;
+        next += static_cast<size_t>(bad - block.data());
+        return DataLoss("serialized sum, element " + std::to_string(next) +
+                        " is more than its weights can add up to");
+      }));
   return Header{.update_count = update_count, .weight_sum = weight_sum};
 }
 
@@ -576,20 +583,23 @@ Status ExactSum::MergeWith(ExactSum&& other) {
 }
 
 uint64_t ExactSum::serialized_size() const {
-  return kHeaderSize + uint64_t{sums_.size()} * 8;
+  return kHeaderSize + NarrowSize(sums_);
 }
 
 Status ExactSum::SerializeTo(
     const std::function<Status(ByteSpan)>& sink) const {
   SELVAGE_RETURN_IF_ERROR(
       sink(SerializeHeader(layout_, update_count_, weight_sum_)));
-  return sink(AsBytes(sums()));
+  return WriteNarrow(sums_, sink);
 }
 
 Bytes ExactSum::Serialize() const {
-  Bytes out = SerializeHeader(layout_, update_count_, weight_sum_);
+  Bytes out;
   out.reserve(serialized_size());
-  AppendBytes(out, AsBytes(sums()));
+  SELVAGE_CHECK(SerializeTo([&](ByteSpan piece) {
+                  AppendBytes(out, piece);
+                  return OkStatus();
+                }).ok());
   return out;
 }
 
@@ -599,24 +609,24 @@ Result<ExactSum> ExactSum::Parse(const SumLayout& layout, ByteSpan bytes) {
   ExactSum sum(layout);
   sum.update_count_ = header.update_count;
   sum.weight_sum_ = header.weight_sum;
-  if (!sum.sums_.empty()) {
-    std::memcpy(sum.sums_.data(), bytes.data() + kHeaderSize,
-                bytes.size() - kHeaderSize);
-  }
+  SELVAGE_RETURN_IF_ERROR(sum.AddSerialized(bytes));
   return sum;
+}
+
+Status ExactSum::AddSerialized(ByteSpan bytes) {
+  int64_t* next = sums_.data();
+  return ReadNarrow(bytes.subspan(kHeaderSize), sums_.size(),
+                    [&next](std::span<const int64_t> block) {
+                      for (const int64_t sum : block) *next++ += sum;
+                      return OkStatus();
+                    });
 }
 
 Status ExactSum::MergeSerialized(ByteSpan bytes) {
   SELVAGE_ASSIGN_OR_RETURN(const Header header,
                            CheckSerialized(layout_, bytes));
   SELVAGE_RETURN_IF_ERROR(CheckRoomFor(header.update_count));
-  const uint8_t* next = bytes.data() + kHeaderSize;
-  for (int64_t& sum : sums_) {
-    int64_t other;
-    std::memcpy(&other, next, sizeof other);
-    sum += other;
-    next += sizeof other;
-  }
+  SELVAGE_RETURN_IF_ERROR(AddSerialized(bytes));
   update_count_ += header.update_count;
   weight_sum_ += header.weight_sum;
   return OkStatus();

@@ -100,13 +100,13 @@ class ExactSum {
   uint64_t weight_sum() const { return weight_sum_; }
   std::span<const int64_t> sums() const { return sums_; }
 
-  // Little-endian: magic, version, layout digest, counts, sums. For partials;
-  // seal before writing to disk.
+  // Little-endian: magic, version, layout digest, counts, sums (narrow.h). For
+  // partials; seal before writing to disk.
   Bytes Serialize() const;
-  // Serialize()'s bytes in order, in pieces that are views of this object: no
-  // second copy of the sums. Stops at the first error of `sink` and returns it.
+  // Serialize()'s bytes in order, in small pieces: no second copy of the sums.
+  // Stops at the first error of `sink` and returns it.
   Status SerializeTo(const std::function<Status(ByteSpan)>& sink) const;
-  uint64_t serialized_size() const;
+  uint64_t serialized_size() const;  // reads all sums
   // DATA_LOSS if the bytes are not a serialized sum of this layout.
   static Result<ExactSum> Parse(const SumLayout& layout, ByteSpan bytes);
   // MergeWith(Parse(bytes)) without a second sum in memory. DATA_LOSS as
@@ -121,6 +121,8 @@ class ExactSum {
  private:
   explicit ExactSum(SumLayout layout);
 
+  // The sums of bytes that were checked.
+  Status AddSerialized(ByteSpan bytes);
   Status CheckRoomFor(uint64_t count) const;
   // Everything that AddAll() does after the checks that cost nothing.
   Status FoldAll(std::span<const EncodedUpdate> updates, Executor* executor);

@@ -10,10 +10,10 @@ namespace {
 
 constexpr double kFirstMargin = 1.0 / 4096;
 
-Result<ClippedUpdate> Encode(const aggregation::CodecSpec& codec,
-                             std::span<const size_t> counts,
-                             std::span<const float> values,
-                             RandomSource* random) {
+Result<ClippedUpdate> EncodeAll(const aggregation::CodecSpec& codec,
+                                std::span<const size_t> counts,
+                                std::span<const float> values,
+                                RandomSource* random) {
   ClippedUpdate out;
   SELVAGE_ASSIGN_OR_RETURN(out.encoded,
                            aggregation::Encode(codec, counts, values, random));
@@ -45,7 +45,7 @@ Result<ClippedUpdate> EncodeClipped(const aggregation::CodecSpec& codec,
   if (norm_max <= 0 || norm <= norm_max || !std::isfinite(norm)) {
     // Not finite: the codec names the element.
     SELVAGE_ASSIGN_OR_RETURN(ClippedUpdate whole,
-                             Encode(codec, counts, delta, random));
+                             EncodeAll(codec, counts, delta, random));
     if (norm_max <= 0 || whole.norm <= norm_max) return whole;
   }
   const double fitting = std::min(1.0, norm_max / norm);
@@ -58,7 +58,7 @@ Result<ClippedUpdate> EncodeClipped(const aggregation::CodecSpec& codec,
           return static_cast<float>(static_cast<double>(value) * factor);
         });
     SELVAGE_ASSIGN_OR_RETURN(ClippedUpdate out,
-                             Encode(codec, counts, scaled, random));
+                             EncodeAll(codec, counts, scaled, random));
     out.factor = factor;
     if (out.norm <= norm_max) return out;
   }

@@ -1,5 +1,6 @@
 #include "aggregation/exact_sum.h"
 
+#include <bit>
 #include <cfloat>
 #include <cmath>
 #include <cstring>
@@ -368,11 +369,14 @@ TEST(ExactSum, FinishMeanJustBesideATie_LooksAtTheWholeRemainder) {
   const int64_t sum = kQuotient * int64_t{kWeights} + 1;
   ASSERT_GT(sum, int64_t{1} << 53);
   Bytes bytes = NewSum(layout).Serialize();
-  bytes.resize(bytes.size() - 32);
+  bytes.resize(4 + 4 + 32);
   AppendLe(bytes, uint64_t{65'537});
   AppendLe(bytes, kWeights);
+  AppendLe(bytes, uint8_t{7});  // bytes a number: sum is above 2^47
   AppendLe(bytes, sum);
+  bytes.pop_back();
   AppendLe(bytes, -sum);
+  bytes.pop_back();
   Result<ExactSum> parsed = ExactSum::Parse(layout, bytes);
   ASSERT_THAT(parsed, IsOk());
   const double expected = (double{kQuotient} + 0x1p-31) * 0x1p-31;
@@ -459,8 +463,15 @@ TEST(Parse, SumsBeyondTheirWeight_AreDataLoss) {
   ASSERT_THAT(AddOne(sum, {1}, 2), IsOk());
   Bytes bytes = sum.Serialize();
   const auto with_sum = [&bytes](int64_t value) {
-    std::memcpy(bytes.data() + bytes.size() - 8, &value, 8);
-    return bytes;
+    Bytes changed = bytes;
+    changed.resize(4 + 4 + 32 + 8 + 8);
+    const int64_t magnitude = value ^ (value >> 63);
+    const auto width = static_cast<uint8_t>(
+        std::bit_width(static_cast<uint64_t>(magnitude)) / 8 + 1);
+    changed.push_back(width);
+    AppendLe(changed, value);
+    changed.resize(changed.size() - (8 - width));
+    return changed;
   };
   const int64_t most = int64_t{2} << 31;
   EXPECT_THAT(ExactSum::Parse(layout, with_sum(most)), IsOk());

@@ -150,6 +150,7 @@ TEST_F(UpdateBuilderTest, BuildUpdate_TopK_LosesNothing) {
                                                    {.base = base_,
                                                     .trained = trained_,
                                                     .example_count = 48,
+                                                    .holdout_scores = {},
                                                     .residual = residual});
     ASSERT_THAT(update, IsOk());
     const std::vector<float> decoded =
@@ -176,6 +177,7 @@ TEST_F(UpdateBuilderTest, BuildUpdate_TopKAndClip_ResidualStaysBelowTheClip) {
                                                    {.base = base_,
                                                     .trained = trained_,
                                                     .example_count = 48,
+                                                    .holdout_scores = {},
                                                     .residual = residual});
     ASSERT_THAT(update, IsOk());
     EXPECT_LE(update->norm, 0.5);
@@ -198,6 +200,7 @@ TEST_F(UpdateBuilderTest, BuildUpdate_StochasticCodecs_AreWithinBoundAndClip) {
                                                      {.base = base_,
                                                       .trained = trained_,
                                                       .example_count = 48,
+                                                      .holdout_scores = {},
                                                       .random = &random});
       ASSERT_THAT(update, IsOk());
       EXPECT_LE(update->norm, 0.5);
