@@ -213,8 +213,8 @@ TEST(Plan, ParsePlan_Mistakes_AreNamed) {
             "{\"conditions\":{\"charging\":false,\"idle\":false,"
             "\"min_battery\":0.0,\"unmetered\":false},\"data\""),
        "the plan is not canonical JSON"},
-      {With("\"codec\":\"float16\"", "\"codec\":\"int8\""),
-       "update.codec: int8 is not available in this version"},
+      {With("\"codec\":\"float16\"", "\"codec\":\"int8\",\"top_k\":0.1"),
+       "update.top_k: it is a parameter of the codec top_k"},
       {With("\"local_epochs\":3", "\"local_epochs\":3,\"proximal_mu\":1001"),
        "train.proximal_mu is 1001; must be in [0, 1000]"},
       {With("\"local_epochs\":3", "\"local_epochs\":3,\"proximal_mu\":0"),

@@ -641,7 +641,7 @@ TEST(TaskSpec, Validate_RangesAndCrossFields_AreNamed) {
             "personalize.tensors has 65 entries; must have 0..64");
   EXPECT_EQ(
       message([](TaskSpec& s) { s.update.codec = static_cast<CodecName>(6); }),
-      "update.codec is 6, which names nothing");
+      "update.codec is 6; is no value of this setting");
   EXPECT_EQ(message([](TaskSpec& s) {
               s.train.optimizer.name = static_cast<OptimizerName>(9);
             }),
