@@ -142,23 +142,23 @@ class Client::Impl {
                      deps_.storage_key);
     SELVAGE_RETURN_IF_ERROR(OpenStore(keys));
     SELVAGE_RETURN_IF_ERROR(ClaimStore());
+    IdentityOptions identity{
+        .key_file = options_.state_dir /
+                    (deps_.identity_key == nullptr ? "device.key" : "tls.key"),
+        .population = options_.population,
+        .bundle_json = options_.enrolment_bundle,
+        .device_name = options_.device_name,
+        .allow_insecure_loopback = options_.allow_insecure_loopback,
+        .identity_key = deps_.identity_key};
     // A key file beside the sealed one would protect nothing.
-    std::optional<crypto::SecretBytes> key_seal;
     if (keys.from_host()) {
       SELVAGE_ASSIGN_OR_RETURN(crypto::SecretBytes seal,
                                keys.Derive("selvage/v1 device key file"));
-      key_seal.emplace(std::move(seal));
+      identity.key_seal.emplace(std::move(seal));
     }
     SELVAGE_ASSIGN_OR_RETURN(
         identity_,
-        DeviceIdentity::Open(
-            {.key_file = options_.state_dir / "device.key",
-             .population = options_.population,
-             .bundle_json = options_.enrolment_bundle,
-             .device_name = options_.device_name,
-             .allow_insecure_loopback = options_.allow_insecure_loopback,
-             .key_seal = key_seal.has_value() ? &*key_seal : nullptr},
-            deps_.files, *store_));
+        DeviceIdentity::Open(std::move(identity), deps_.files, *store_));
     cache_.emplace(deps_.files, options_.cache_dir, options_.cache_bytes_max);
     SELVAGE_ASSIGN_OR_RETURN(
         guard_, CrashGuard::Open(*store_, deps_.clock, deps_.events));

@@ -30,6 +30,7 @@
 #include "base/time.h"
 #include "client/core/conditions.h"
 #include "client/core/host_data.h"
+#include "client/core/identity_key.h"
 #include "client/core/privacy_floor.h"
 #include "client/core/run_result.h"
 #include "client/core/trainer.h"
@@ -113,6 +114,9 @@ struct ClientDependencies {
   // nullptr: the storage key is a 0600 file in the state directory, which keeps
   // out nobody who can read that directory (docs/privacy.md).
   StorageKeySource* storage_key = nullptr;
+  // nullptr: the device is the key of a file in the state directory. Otherwise
+  // it is this key, and the file holds a TLS key that is good for a day.
+  IdentityKey* identity_key = nullptr;
   // nullptr: what is trained on is what AddExample() stored. Otherwise it is
   // what the host's source gives, and nothing else.
   DataSource* data_source = nullptr;
@@ -241,7 +245,8 @@ class Client {
   Result<uint64_t> CountExamples(std::string_view collection);
 
   // One session at most: enrol if needed, check in, and do what is asked.
-  // Errors only for misuse; everything that happens in the world is an outcome.
+  // Errors only for misuse; everything that happens in the world is an outcome,
+  // also an identity key that does not sign, or is not the one of before.
   Result<RunOutcome> RunOnce(const RunBudget& budget,
                              const CancelToken& cancel);
 

@@ -4,12 +4,17 @@
 
 #include "base/random.h"
 #include "crypto/aead.h"
+#include "crypto/identity_key.h"
 
 namespace selvage::client {
 namespace {
 
 constexpr uint64_t kKeySizeMax = 8 << 10;
 constexpr size_t kPlanKeysMax = 16;
+// A keystore that asks its user, or a slow secure element; not one that hangs.
+constexpr Duration kSignMax = std::chrono::minutes(1);
+// A nonce that was too old once is asked for again.
+constexpr int kSignaturesMax = 2;
 
 // In front of a sealed key; also what is authenticated with it.
 constexpr std::string_view kSealedKeyHead = "selvage/v1 sealed device key\n";
@@ -37,18 +42,11 @@ Result<crypto::PrivateKeyPem> ParseKey(std::string_view pem) {
   return key;
 }
 
-Result<crypto::PrivateKeyPem> LoadOrMakeKey(FileSystem& files, const Path& path,
-                                            const crypto::SecretBytes* seal) {
-  Result<Bytes> contents = ReadFile(files, path, kKeySizeMax);
-  if (!contents.ok()) {
-    if (contents.status().code() != StatusCode::kNotFound) {
-      return contents.status();
-    }
-    SELVAGE_ASSIGN_OR_RETURN(crypto::PrivateKeyPem key, crypto::NewP256Key());
-    SELVAGE_RETURN_IF_ERROR(WriteKey(files, path, key, seal));
-    return key;
-  }
-  const std::string_view text = AsText(*contents);
+// NOT_FOUND: there is no file.
+Result<crypto::PrivateKeyPem> ReadKey(FileSystem& files, const Path& path,
+                                      const crypto::SecretBytes* seal) {
+  SELVAGE_ASSIGN_OR_RETURN(Bytes contents, ReadFile(files, path, kKeySizeMax));
+  const std::string_view text = AsText(contents);
   if (text.substr(0, kSealedKeyHead.size()) == kSealedKeyHead) {
     if (seal == nullptr) {
       return FailedPrecondition(
@@ -66,7 +64,7 @@ Result<crypto::PrivateKeyPem> LoadOrMakeKey(FileSystem& files, const Path& path,
     return key;
   }
   Result<crypto::PrivateKeyPem> key = ParseKey(text);
-  std::fill(contents->begin(), contents->end(), uint8_t{0});
+  std::fill(contents.begin(), contents.end(), uint8_t{0});
   if (key.ok() && seal != nullptr) {
     SELVAGE_RETURN_IF_ERROR(WriteKey(files, path, *key, seal));
   }
@@ -77,47 +75,93 @@ Result<crypto::PrivateKeyPem> LoadOrMakeKey(FileSystem& files, const Path& path,
 
 Result<std::unique_ptr<DeviceIdentity>> DeviceIdentity::Open(
     IdentityOptions options, FileSystem& files, ClientStore& store) {
-  SELVAGE_ASSIGN_OR_RETURN(
-      crypto::PrivateKeyPem key,
-      LoadOrMakeKey(files, options.key_file, options.key_seal));
-  options.key_seal = nullptr;
   std::unique_ptr<DeviceIdentity> identity(
-      new DeviceIdentity(std::move(options), store, std::move(key)));
-  const IdentityOptions& own = identity->options_;
+      new DeviceIdentity(std::move(options), files, store));
+  SELVAGE_RETURN_IF_ERROR(identity->LoadKey());
+  bool fresh = false;
+  SELVAGE_RETURN_IF_ERROR(identity->LoadBundle(fresh));
+  SELVAGE_RETURN_IF_ERROR(identity->LoadEnrolment(fresh));
+  return identity;
+}
 
-  SELVAGE_ASSIGN_OR_RETURN(std::optional<std::string> kept, store.Bundle());
-  const bool fresh = !own.bundle_json.empty() && kept != own.bundle_json;
-  if (fresh) kept = own.bundle_json;
-  if (kept.has_value()) {
-    SELVAGE_ASSIGN_OR_RETURN(EnrolmentBundle bundle,
-                             ParseEnrolmentBundle(*kept));
-    if (bundle.population != own.population) {
-      return InvalidArgument("the bundle is for population " +
-                             bundle.population + ", not " + own.population);
-    }
-    if (bundle.ca_certificate.empty() && !own.allow_insecure_loopback) {
-      return InvalidArgument(
-          "the bundle has no CA certificate, and allow_insecure_loopback is "
-          "not set");
-    }
-    if (fresh) SELVAGE_RETURN_IF_ERROR(store.SetBundle(*kept));
-    identity->bundle_ = std::move(bundle);
+Status DeviceIdentity::LoadKey() {
+  Result<crypto::PrivateKeyPem> key =
+      ReadKey(files_, options_.key_file, seal());
+  if (key.ok()) {
+    key_ = *std::move(key);
+    return OkStatus();
   }
+  if (options_.identity_key != nullptr) return OkStatus();
+  if (key.status().code() != StatusCode::kNotFound) return key.status();
+  SELVAGE_ASSIGN_OR_RETURN(crypto::PrivateKeyPem made, crypto::NewP256Key());
+  SELVAGE_RETURN_IF_ERROR(WriteKey(files_, options_.key_file, made, seal()));
+  key_ = std::move(made);
+  return OkStatus();
+}
+
+Status DeviceIdentity::LoadBundle(bool& fresh) {
+  SELVAGE_ASSIGN_OR_RETURN(std::optional<std::string> kept, store_.Bundle());
+  fresh = !options_.bundle_json.empty() && kept != options_.bundle_json;
+  if (fresh) kept = options_.bundle_json;
+  if (!kept.has_value()) return OkStatus();
+  SELVAGE_ASSIGN_OR_RETURN(EnrolmentBundle bundle, ParseEnrolmentBundle(*kept));
+  if (bundle.population != options_.population) {
+    return InvalidArgument("the bundle is for population " + bundle.population +
+                           ", not " + options_.population);
+  }
+  if (bundle.ca_certificate.empty() && !options_.allow_insecure_loopback) {
+    return InvalidArgument(
+        "the bundle has no CA certificate, and allow_insecure_loopback is "
+        "not set");
+  }
+  bundle_ = std::move(bundle);
+  return OkStatus();
+}
+
+Status DeviceIdentity::LoadEnrolment(bool fresh) {
   SELVAGE_ASSIGN_OR_RETURN(std::optional<Enrolment> enrolment,
-                           store.LoadEnrolment());
-  if (enrolment.has_value()) {
+                           store_.LoadEnrolment());
+  const bool foreign =
+      enrolment.has_value() && enrolment->identity_key != IdentityDigest();
+  // First this: without the new bundle the old enrolment could not be used.
+  if (foreign && fresh) SELVAGE_RETURN_IF_ERROR(store_.ForgetEnrolment());
+  if (fresh) SELVAGE_RETURN_IF_ERROR(store_.SetBundle(options_.bundle_json));
+  if (!enrolment.has_value() || (foreign && fresh)) return OkStatus();
+  if (foreign) {
+    const std::string name = "device " + enrolment->device_id;
+    const std::string remedy = "; a new bundle enrols this one anew";
+    unusable_ = FailedPrecondition(
+        enrolment->identity_key.empty()
+            ? name + " was enrolled without an identity key" + remedy
+        : options_.identity_key == nullptr
+            ? name + " was enrolled with an identity key, and the host gives " +
+                  "none" + remedy
+            : name + " was enrolled with the identity key " +
+                  enrolment->identity_key.ToHex().substr(0, 16) +
+                  ", and the host gives " +
+                  IdentityDigest().ToHex().substr(0, 16) + remedy);
+    return OkStatus();
+  }
+  if (Status status = Use(*enrolment); !status.ok()) {
     // A certificate that does not fit is one to get again, not a reason to
     // stop: the key file may have been replaced.
-    (void)identity->Use(*std::move(enrolment));
+    if (options_.identity_key != nullptr) enrolment_ = *std::move(enrolment);
   }
-  return identity;
+  return OkStatus();
+}
+
+crypto::Digest DeviceIdentity::IdentityDigest() const {
+  return options_.identity_key == nullptr
+             ? crypto::Digest{}
+             : options_.identity_key->public_key().digest();
 }
 
 Status DeviceIdentity::Use(Enrolment enrolment) {
   SELVAGE_ASSIGN_OR_RETURN(const crypto::Certificate certificate,
                            crypto::ParseCertificate(enrolment.certificate_pem));
+  if (!key_.has_value()) return DataLoss("the certificate's key is gone");
   SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest own,
-                           crypto::PublicKeyDigest(key_));
+                           crypto::PublicKeyDigest(*key_));
   if (certificate.public_key_digest != own) {
     return DataLoss("the certificate is for another key");
   }
@@ -128,7 +172,12 @@ Status DeviceIdentity::Use(Enrolment enrolment) {
 }
 
 bool DeviceIdentity::IsEnrolled(Time now) const {
-  return !enrolment_.device_id.empty() && now < not_after_;
+  return !enrolment_.device_id.empty() &&
+         (options_.identity_key != nullptr || now < not_after_);
+}
+
+bool DeviceIdentity::NeedsCertificate(Time now) const {
+  return IsEnrolled(now) && now >= not_after_;
 }
 
 bool DeviceIdentity::WantsRenewal(Time now) const {
@@ -136,6 +185,7 @@ bool DeviceIdentity::WantsRenewal(Time now) const {
 }
 
 Result<Endpoint> DeviceIdentity::MakeEndpoint(bool as_device) const {
+  SELVAGE_RETURN_IF_ERROR(unusable_);
   if (!bundle_.has_value()) {
     return FailedPrecondition("there is no enrolment bundle yet");
   }
@@ -143,17 +193,18 @@ Result<Endpoint> DeviceIdentity::MakeEndpoint(bool as_device) const {
   endpoint.address = bundle_->endpoint;
   endpoint.ca_certificate = bundle_->ca_certificate;
   endpoint.insecure = bundle_->ca_certificate.empty();
-  if (as_device) {
+  if (as_device && key_.has_value()) {
     endpoint.certificate_pem = enrolment_.certificate_pem;
-    endpoint.private_key_pem = key_.ExposeSecret();
+    endpoint.private_key_pem = key_->ExposeSecret();
     endpoint.device_uri =
         "selvage://" + options_.population + "/device/" + enrolment_.device_id;
   }
   return endpoint;
 }
 
-Status DeviceIdentity::CheckAnswer(const EnrollAnswer& answer, bool renewal,
-                                   Time now) const {
+Status DeviceIdentity::CheckAnswer(const EnrollAnswer& answer,
+                                   const crypto::PrivateKeyPem& key,
+                                   bool renewal, Time now) const {
   if (answer.population != options_.population) {
     return DataLoss("enrolled in population " + answer.population + ", not " +
                     options_.population);
@@ -161,13 +212,17 @@ Status DeviceIdentity::CheckAnswer(const EnrollAnswer& answer, bool renewal,
   SELVAGE_ASSIGN_OR_RETURN(const crypto::Certificate certificate,
                            crypto::ParseCertificate(answer.certificate_pem));
   SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest own,
-                           crypto::PublicKeyDigest(key_));
+                           crypto::PublicKeyDigest(key));
   if (certificate.public_key_digest != own) {
     return DataLoss("the certificate that came is for another key");
   }
   if (now >= certificate.not_after) {
     return FailedPrecondition(
-        "the certificate that came has expired: this device needs a new token");
+        options_.identity_key != nullptr
+            ? "the certificate that came has expired: this device's clock is "
+              "ahead"
+            : "the certificate that came has expired: this device needs a new "
+              "token");
   }
   const std::string uri =
       "selvage://" + options_.population + "/device/" + answer.device_id;
@@ -187,30 +242,115 @@ Status DeviceIdentity::CheckAnswer(const EnrollAnswer& answer, bool renewal,
   return OkStatus();
 }
 
-Status DeviceIdentity::Enroll(Transport& transport, bool renewal, Time now) {
-  if (!bundle_.has_value()) {
-    return FailedPrecondition("there is no enrolment bundle yet");
-  }
-  const std::string& name =
-      renewal ? enrolment_.device_id : options_.device_name;
+EnrollRequest DeviceIdentity::NewRequest(bool renewal) const {
   EnrollRequest request;
-  SELVAGE_ASSIGN_OR_RETURN(request.csr_pem,
-                           crypto::NewCertificateRequest(key_, name));
-  request.device_name = name;
+  request.device_name = renewal ? enrolment_.device_id : options_.device_name;
   if (!renewal) {
     request.token_id = bundle_->token_id;
     request.token_secret = bundle_->token_secret;
   }
-  SELVAGE_ASSIGN_OR_RETURN(EnrollAnswer answer, transport.Enroll(request));
-  SELVAGE_RETURN_IF_ERROR(CheckAnswer(answer, renewal, now));
+  return request;
+}
+
+Status DeviceIdentity::Enroll(Transport& transport, bool renewal,
+                              Clock& clock) {
+  SELVAGE_RETURN_IF_ERROR(unusable_);
+  if (!bundle_.has_value()) {
+    return FailedPrecondition("there is no enrolment bundle yet");
+  }
+  EnrollRequest request = NewRequest(renewal);
+  if (options_.identity_key == nullptr) {
+    SELVAGE_ASSIGN_OR_RETURN(request.csr_pem, crypto::NewCertificateRequest(
+                                                  *key_, request.device_name));
+    SELVAGE_ASSIGN_OR_RETURN(EnrollAnswer answer, transport.Enroll(request));
+    SELVAGE_RETURN_IF_ERROR(CheckAnswer(answer, *key_, renewal, clock.Now()));
+    return Keep(std::move(answer), renewal);
+  }
+  SELVAGE_ASSIGN_OR_RETURN(crypto::PrivateKeyPem tls_key, crypto::NewP256Key());
+  SELVAGE_ASSIGN_OR_RETURN(
+      EnrollAnswer answer,
+      AskWithSignature(transport, std::move(request), tls_key, clock));
+  SELVAGE_RETURN_IF_ERROR(CheckAnswer(answer, tls_key, renewal, clock.Now()));
+  // The key first: a certificate without its key is one to get again, which
+  // the identity key can do at any time.
+  SELVAGE_RETURN_IF_ERROR(WriteKey(files_, options_.key_file, tls_key, seal()));
+  key_ = std::move(tls_key);
+  return Keep(std::move(answer), renewal);
+}
+
+Status DeviceIdentity::Keep(EnrollAnswer answer, bool renewal) {
   Enrolment enrolment;
   enrolment.device_id = answer.device_id;
   enrolment.certificate_pem = std::move(answer.certificate_pem);
   // Pinned once: who may sign plans does not change with a certificate.
   enrolment.plan_keys =
       renewal ? enrolment_.plan_keys : std::move(answer.plan_public_keys);
-  SELVAGE_RETURN_IF_ERROR(store_.SaveEnrolment(enrolment));
+  enrolment.identity_key = IdentityDigest();
+  if (Status status = store_.SaveEnrolment(enrolment); !status.ok()) {
+    // The key of the old certificate is gone.
+    if (options_.identity_key != nullptr) not_after_ = Time{};
+    return status;
+  }
   return Use(std::move(enrolment));
+}
+
+Result<EnrollAnswer> DeviceIdentity::AskWithSignature(
+    Transport& transport, EnrollRequest request,
+    const crypto::PrivateKeyPem& tls_key, Clock& clock) {
+  const ByteSpan key = options_.identity_key->public_key().der();
+  request.population = options_.population;
+  request.identity_public_key = Bytes(key.begin(), key.end());
+  SELVAGE_ASSIGN_OR_RETURN(EnrollAnswer answer, transport.Enroll(request));
+  if (answer.nonce.empty()) {
+    return FailedPrecondition(
+        "the coordinator gave no nonce: it does not know identity keys");
+  }
+  SELVAGE_ASSIGN_OR_RETURN(request.csr_pem, crypto::NewCertificateRequest(
+                                                tls_key, request.device_name));
+  SELVAGE_ASSIGN_OR_RETURN(const crypto::CertificateRequest csr,
+                           crypto::ParseCertificateRequest(request.csr_pem));
+  for (int i = 0; i < kSignaturesMax && !answer.nonce.empty(); ++i) {
+    request.identity_nonce = std::move(answer.nonce);
+    SELVAGE_ASSIGN_OR_RETURN(
+        request.identity_signature,
+        Sign(crypto::TlsKeyDigest(request.population, request.device_name,
+                                  request.identity_nonce, csr.der),
+             clock));
+    SELVAGE_ASSIGN_OR_RETURN(answer, transport.Enroll(request));
+  }
+  if (!answer.nonce.empty()) {
+    return Unavailable(
+        "the coordinator's nonce was too old when it was signed");
+  }
+  return answer;
+}
+
+Result<Bytes> DeviceIdentity::Sign(const crypto::Digest& digest, Clock& clock) {
+  const Time asked = clock.Now();
+  Result<Bytes> signature = options_.identity_key->Sign(digest);
+  if (!signature.ok()) {
+    return signature.status().WithContext("signing with the identity key");
+  }
+  const Duration took = clock.Now() - asked;
+  if (took > kSignMax) {
+    return DeadlineExceeded(
+        "the host took " +
+        std::to_string(
+            std::chrono::duration_cast<std::chrono::seconds>(took).count()) +
+        " s to sign with the identity key, the bound is 60 s");
+  }
+  if (signature->size() != crypto::kP256SignatureSize) {
+    return FailedPrecondition(
+        "the host's signature has " + std::to_string(signature->size()) +
+        " bytes, not " + std::to_string(crypto::kP256SignatureSize));
+  }
+  if (!crypto::VerifyP256(options_.identity_key->public_key(), digest,
+                          *signature)
+           .ok()) {
+    return FailedPrecondition(
+        "the host's signature does not fit its identity key");
+  }
+  return signature;
 }
 
 }  // namespace selvage::client

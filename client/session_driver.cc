@@ -265,6 +265,9 @@ SessionEvent SessionDriver::FailedOrInterrupted(Status status) {
 }
 
 Result<Transport*> SessionDriver::Connect(bool as_device) {
+  if (as_device && parts_.identity.NeedsCertificate(Now())) {
+    SELVAGE_RETURN_IF_ERROR(Renew());
+  }
   if (transport_ != nullptr && transport_is_device_ == as_device) {
     return transport_.get();
   }
@@ -282,24 +285,33 @@ SessionEvent SessionDriver::Enroll() {
   Result<Transport*> transport = Connect(/*as_device=*/false);
   if (!transport.ok()) return ActionFailed{transport.status()};
   const Status status =
-      parts_.identity.Enroll(**transport, /*renewal=*/false, Now());
+      parts_.identity.Enroll(**transport, /*renewal=*/false, parts_.deps.clock);
   transport_.reset();  // it has no certificate
   if (!status.ok()) return ActionFailed{status};
   parts_.deps.events.Write(LogLevel::kInfo, "enrolled", {});
   return DeviceEnrolled{};
 }
 
-void SessionDriver::RenewIfNeeded() {
-  if (!parts_.identity.WantsRenewal(Now())) return;
-  Result<Transport*> transport = Connect(/*as_device=*/true);
+Status SessionDriver::Renew() {
+  Result<Transport*> transport = Connect(parts_.identity.RenewsAsDevice());
   const Status status =
-      transport.ok()
-          ? parts_.identity.Enroll(**transport, /*renewal=*/true, Now())
-          : transport.status();
+      transport.ok() ? parts_.identity.Enroll(**transport, /*renewal=*/true,
+                                              parts_.deps.clock)
+                     : transport.status();
   if (status.ok()) transport_.reset();  // connect with the new one
   parts_.deps.events.Write(status.ok() ? LogLevel::kInfo : LogLevel::kWarning,
                            "certificate_renewal",
                            {{"result", status.ToString()}});
+  return status;
+}
+
+void SessionDriver::RenewIfNeeded() {
+  // If it fails, the old one is still good, or Connect() says why it is not.
+  const Time now = Now();
+  if (parts_.identity.WantsRenewal(now) &&
+      !parts_.identity.NeedsCertificate(now)) {
+    (void)Renew();
+  }
 }
 
 SessionEvent SessionDriver::CheckIn() {

@@ -74,9 +74,11 @@ class SessionDriver {
   SessionEvent Upload();
   SessionEvent Abandon(const SessionAction& action);
   SessionEvent Personalize(const SessionAction& action);
+  Status Renew();
   void RenewIfNeeded();
   void ReportIfDue();
 
+  // As the device it gets itself a certificate first if its own is over.
   Result<Transport*> Connect(bool as_device);
   // The keys that may sign plans here.
   std::vector<crypto::Ed25519PublicKey> PlanKeys() const;

@@ -38,17 +38,25 @@ struct RetryWindow {
   Duration max{};
 };
 
+inline constexpr size_t kIdentityNonceSize = 40;  // of the coordinator's
+
 struct EnrollRequest {
   std::string token_id;
   Bytes token_secret;
   std::string csr_pem;
   std::string device_name;
+  // Of a device with a key of its keystore's; empty otherwise.
+  Bytes identity_public_key = {};
+  Bytes identity_signature = {};
+  Bytes identity_nonce = {};
+  std::string population = {};
 };
 struct EnrollAnswer {
   std::string certificate_pem;
   std::string device_id;
   std::string population;
   std::vector<crypto::Ed25519PublicKey> plan_public_keys;
+  Bytes nonce = {};  // to be signed; then there is nothing else
 };
 
 struct InstalledModel {
@@ -186,6 +194,10 @@ class DeviceApi {
   // UNAUTHENTICATED: unknown, expired, revoked or used-up token, wrong secret
   // (one message for all); INVALID_ARGUMENT: the CSR or the name;
   // ALREADY_EXISTS: the name belongs to another key.
+  // With an identity key also: UNAUTHENTICATED: its signature does not fit;
+  // PERMISSION_DENIED: without a token, the key is not that of an enrolled
+  // device of this name; RESOURCE_EXHAUSTED: it had a certificate within the
+  // last minute; ABORTED: another request of the key was faster.
   virtual Result<EnrollAnswer> Enroll(
       const std::optional<DeviceIdentity>& current,
       const EnrollRequest& request) = 0;

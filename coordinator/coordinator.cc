@@ -41,6 +41,11 @@ Status CoordinatorOptions::Validate() const {
   if (certificate_lifetime <= Duration::zero()) {
     return InvalidArgument("certificate_lifetime must be positive");
   }
+  if (identity_certificate_lifetime <= Duration::zero() ||
+      identity_certificate_lifetime > kIdentityCertificateMax) {
+    return InvalidArgument(
+        "identity_certificate_lifetime must be positive and at most 24 hours");
+  }
   return OkStatus();
 }
 

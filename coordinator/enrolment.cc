@@ -5,12 +5,17 @@
 #include <utility>
 
 #include "coordinator/requests.h"
+#include "coordinator/store/row_text.h"
+#include "crypto/identity_key.h"
 
 namespace selvage::coordinator {
 namespace {
 
 constexpr uint32_t kTokenUsesMax = 1'000'000;
 constexpr Duration kTokenLifetimeMax = std::chrono::hours(24 * 365);
+constexpr Duration kNonceLifetime = std::chrono::minutes(10);
+// Between two certificates of one identity key.
+constexpr Duration kRenewalInterval = std::chrono::minutes(1);
 
 // One message for every reason: a guesser learns nothing.
 Status BadToken() {
@@ -28,6 +33,11 @@ Status CheckDeviceName(std::string_view name) {
     return InvalidArgument("device_name must be 1 to 64 of a-z, 0-9 and -");
   }
   return OkStatus();
+}
+
+std::string NameOf(const EnrollRequest& request, const crypto::Digest& key) {
+  return request.device_name.empty() ? "d-" + key.ToHex().substr(0, 16)
+                                     : request.device_name;
 }
 
 PopulationInfo InfoOf(const PopulationRow& row) {
@@ -68,10 +78,25 @@ EnrollAnswer Enrolment::AnswerOf(const DeviceRow& row) const {
 Result<EnrollAnswer> Enrolment::Enroll(
     const std::optional<DeviceIdentity>& current,
     const EnrollRequest& request) {
+  if (!request.identity_public_key.empty()) return EnrollByIdentity(request);
   if (request.token_id.empty() && current.has_value()) {
     return Renew(*current, request);
   }
   return EnrollByToken(request);
+}
+
+Status Enrolment::Issue(const EnrollRequest& request, DeviceRow& row) const {
+  const Duration lifetime = row.nonce_made == Time{}
+                                ? options_.certificate_lifetime
+                                : options_.identity_certificate_lifetime;
+  // Certificates are judged by the world's clocks, not by the store's.
+  const Time now = deps_.clock.Now();
+  SELVAGE_ASSIGN_OR_RETURN(
+      row.certificate_pem,
+      deps_.authority.IssueDevice(request.csr_pem, row.population,
+                                  row.device_id, now, lifetime, deps_.random));
+  row.certificate_expires = now + lifetime;
+  return OkStatus();
 }
 
 Result<EnrollAnswer> Enrolment::Renew(const DeviceIdentity& current,
@@ -85,27 +110,25 @@ Result<EnrollAnswer> Enrolment::Renew(const DeviceIdentity& current,
                             " is not enrolled here");
   }
   if (!row.ok()) return row.status();
+  if (row->nonce_made != Time{}) {
+    // Whoever has its short-lived key must not live longer by it.
+    return PermissionDenied("device " + current.device_id +
+                            " renews with its identity key only");
+  }
   if (row->key_digest != csr.public_key_digest) {
     return AlreadyExists("device " + current.device_id +
                          " is enrolled with another key");
   }
-  const Time now = deps_.clock.Now();
-  SELVAGE_ASSIGN_OR_RETURN(
-      row->certificate_pem,
-      deps_.authority.IssueDevice(request.csr_pem, row->population,
-                                  row->device_id, now,
-                                  options_.certificate_lifetime, deps_.random));
-  row->certificate_expires = now + options_.certificate_lifetime;
+  SELVAGE_RETURN_IF_ERROR(Issue(request, *row));
   SELVAGE_RETURN_IF_ERROR(deps_.store.RenewDevice(*row));
   return AnswerOf(*row);
 }
 
-Result<EnrollAnswer> Enrolment::EnrollByToken(const EnrollRequest& request) {
-  const Result<TokenRow> token = deps_.store.GetToken(request.token_id);
+Result<TokenRow> Enrolment::CheckToken(const EnrollRequest& request, Time now) {
+  Result<TokenRow> token = deps_.store.GetToken(request.token_id);
   if (!token.ok() && token.status().code() != StatusCode::kNotFound) {
     return token.status();
   }
-  const Time now = deps_.store.Now();
   const crypto::Digest secret_digest = crypto::Sha256(request.token_secret);
   if (!token.ok() ||
       !crypto::EqualConstantTime(secret_digest.span(),
@@ -113,17 +136,20 @@ Result<EnrollAnswer> Enrolment::EnrollByToken(const EnrollRequest& request) {
       token->revoked || token->expires <= now) {
     return BadToken();
   }
+  return token;
+}
+
+Result<EnrollAnswer> Enrolment::EnrollByToken(const EnrollRequest& request) {
+  const Time now = deps_.store.Now();
+  SELVAGE_ASSIGN_OR_RETURN(const TokenRow token, CheckToken(request, now));
   SELVAGE_ASSIGN_OR_RETURN(const crypto::CertificateRequest csr,
                            crypto::ParseCertificateRequest(request.csr_pem));
   DeviceRow row;
-  row.population = token->population;
-  row.device_id = request.device_name;
-  if (row.device_id.empty()) {
-    row.device_id = "d-" + csr.public_key_digest.ToHex().substr(0, 16);
-  }
+  row.population = token.population;
+  row.device_id = NameOf(request, csr.public_key_digest);
   SELVAGE_RETURN_IF_ERROR(CheckDeviceName(row.device_id));
   row.key_digest = csr.public_key_digest;
-  row.token_id = token->id;
+  row.token_id = token.id;
   row.enrolled = now;
 
   const Result<DeviceRow> existing =
@@ -134,15 +160,12 @@ Result<EnrollAnswer> Enrolment::EnrollByToken(const EnrollRequest& request) {
   if (repeated) {
     row.certificate_pem = existing->certificate_pem;
   } else {
-    // Certificates are judged by the world's clocks, not by the store's.
-    const Time issued = deps_.clock.Now();
-    SELVAGE_ASSIGN_OR_RETURN(
-        row.certificate_pem,
-        deps_.authority.IssueDevice(
-            request.csr_pem, row.population, row.device_id, issued,
-            options_.certificate_lifetime, deps_.random));
-    row.certificate_expires = issued + options_.certificate_lifetime;
+    SELVAGE_RETURN_IF_ERROR(Issue(request, row));
   }
+  return Store(row, now);
+}
+
+Result<EnrollAnswer> Enrolment::Store(const DeviceRow& row, Time now) {
   const Result<DeviceRow> stored = deps_.store.EnrollDevice(row, now);
   if (stored.status().code() == StatusCode::kFailedPrecondition) {
     return BadToken();
@@ -153,6 +176,91 @@ Result<EnrollAnswer> Enrolment::EnrollByToken(const EnrollRequest& request) {
     enrolled_.insert({stored->population, stored->device_id});
   }
   return AnswerOf(*stored);
+}
+
+// In the order of what it costs: no row is read before the signature fits.
+Result<EnrollAnswer> Enrolment::EnrollByIdentity(const EnrollRequest& request) {
+  SELVAGE_ASSIGN_OR_RETURN(
+      const crypto::P256PublicKey key,
+      crypto::P256PublicKey::Parse(request.identity_public_key));
+  const crypto::Digest digest = key.digest();
+  const Time now = deps_.store.Now();
+  const std::optional<Time> made =
+      tickets_.NonceMade(request.identity_nonce, digest);
+  if (request.identity_signature.empty() || !made.has_value() || *made > now ||
+      now - *made > kNonceLifetime) {
+    EnrollAnswer question;
+    question.nonce = tickets_.IdentityNonce(digest, now);
+    return question;
+  }
+  SELVAGE_RETURN_IF_ERROR(CheckName("population", request.population));
+  if (!request.device_name.empty()) {
+    SELVAGE_RETURN_IF_ERROR(CheckDeviceName(request.device_name));
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const crypto::CertificateRequest csr,
+                           crypto::ParseCertificateRequest(request.csr_pem));
+  if (!crypto::VerifyP256(
+           key,
+           crypto::TlsKeyDigest(request.population, request.device_name,
+                                request.identity_nonce, csr.der),
+           request.identity_signature)
+           .ok()) {
+    return Unauthenticated("the signature does not fit the identity key");
+  }
+
+  DeviceRow row;
+  row.population = request.population;
+  row.device_id = NameOf(request, digest);
+  row.key_digest = digest;
+  row.nonce_made = *made;
+  if (IsEnrolled({row.population, row.device_id})) {
+    SELVAGE_ASSIGN_OR_RETURN(
+        const DeviceRow existing,
+        deps_.store.GetDevice(row.population, row.device_id));
+    if (CheckSameKey(existing, row).ok()) {
+      return RenewByIdentity(request, csr, existing, row);
+    }
+  }
+  if (request.token_id.empty()) {
+    // One message: who has no token does not learn which names are taken.
+    return PermissionDenied("no device " + row.device_id +
+                            " is enrolled with this identity key");
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const TokenRow token, CheckToken(request, now));
+  if (token.population != row.population) {
+    return PermissionDenied("the enrolment token is for population " +
+                            token.population + ", not " + row.population);
+  }
+  row.token_id = token.id;
+  row.enrolled = now;
+  SELVAGE_RETURN_IF_ERROR(Issue(request, row));
+  SELVAGE_ASSIGN_OR_RETURN(EnrollAnswer answer, Store(row, now));
+  if (answer.certificate_pem != row.certificate_pem) {
+    return Aborted("device " + row.device_id +
+                   " is being enrolled by another request");
+  }
+  return answer;
+}
+
+Result<EnrollAnswer> Enrolment::RenewByIdentity(
+    const EnrollRequest& request, const crypto::CertificateRequest& csr,
+    const DeviceRow& existing, DeviceRow row) {
+  if (row.nonce_made == existing.nonce_made) {
+    // An answer that was lost; whoever else repeats the call gets nothing new.
+    const Result<crypto::Certificate> last =
+        crypto::ParseCertificate(existing.certificate_pem);
+    if (last.ok() && last->public_key_digest == csr.public_key_digest) {
+      return AnswerOf(existing);
+    }
+  }
+  SELVAGE_RETURN_IF_ERROR(CheckNewNonce(existing, row));
+  if (row.nonce_made - existing.nonce_made < kRenewalInterval) {
+    return ResourceExhausted("device " + row.device_id +
+                             " got a certificate within the last minute");
+  }
+  SELVAGE_RETURN_IF_ERROR(Issue(request, row));
+  SELVAGE_RETURN_IF_ERROR(deps_.store.RenewDevice(row));
+  return AnswerOf(row);
 }
 
 // ------------------------------------------------------------- populations

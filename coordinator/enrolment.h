@@ -9,6 +9,7 @@
 #include "coordinator/api.h"
 #include "coordinator/options.h"
 #include "coordinator/tickets.h"
+#include "crypto/x509.h"
 
 namespace selvage::coordinator {
 
@@ -44,6 +45,19 @@ class Enrolment {
   Result<EnrollAnswer> Renew(const DeviceIdentity& current,
                              const EnrollRequest& request);
   Result<EnrollAnswer> EnrollByToken(const EnrollRequest& request);
+  // Of a device with an identity key, for the first time or again.
+  Result<EnrollAnswer> EnrollByIdentity(const EnrollRequest& request);
+  // The next certificate of an enrolled device; `row` as the request says it.
+  Result<EnrollAnswer> RenewByIdentity(const EnrollRequest& request,
+                                       const crypto::CertificateRequest& csr,
+                                       const DeviceRow& existing,
+                                       DeviceRow row);
+  // Fills in the row's certificate.
+  Status Issue(const EnrollRequest& request, DeviceRow& row) const;
+  // UNAUTHENTICATED unless the request's token and secret fit and it may still
+  // be used at `now`.
+  Result<TokenRow> CheckToken(const EnrollRequest& request, Time now);
+  Result<EnrollAnswer> Store(const DeviceRow& row, Time now);
   Result<NewToken> BundleOf(const TokenRow& row) const;
   EnrollAnswer AnswerOf(const DeviceRow& row) const;
 

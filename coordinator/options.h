@@ -17,6 +17,8 @@
 
 namespace selvage::coordinator {
 
+inline constexpr Duration kIdentityCertificateMax = std::chrono::hours(24);
+
 struct CoordinatorOptions {
   // What a token bundle tells devices to connect to: HOST:PORT.
   std::string device_endpoint{};
@@ -43,6 +45,9 @@ struct CoordinatorOptions {
   Duration batch_age_max = std::chrono::milliseconds(500);
 
   Duration certificate_lifetime = std::chrono::hours(24 * 365);
+  // Of devices whose identity key stays in a keystore, while their TLS key does
+  // not: at most kIdentityCertificateMax.
+  Duration identity_certificate_lifetime = kIdentityCertificateMax;
 
   // INVALID_ARGUMENT names field, value and bound.
   Status Validate() const;

@@ -73,6 +73,10 @@ struct DeviceRow {
   std::string certificate_pem;
   Time certificate_expires{};
   Time enrolled{};
+  // Of a device whose key_digest is its identity key's: when the coordinator
+  // made the nonce that its last certificate was asked for with. The epoch: of
+  // a device whose key_digest is its certificate's.
+  Time nonce_made{};
 };
 
 // What a task's measured versions have shown so far (coordinator/stopping.h).
@@ -272,11 +276,14 @@ class Store {
 
   // Enrols, or returns what an earlier call with the same token, device and key
   // stored (then nothing changes). Otherwise uses the token once.
-  // ALREADY_EXISTS: the id belongs to another key. FAILED_PRECONDITION: the
-  // token is unknown, revoked, expired at `now` or used up.
+  // ALREADY_EXISTS: the id belongs to another key, or to a key of the other
+  // kind. FAILED_PRECONDITION: the token is unknown, revoked, expired at `now`
+  // or used up.
   virtual Result<DeviceRow> EnrollDevice(const DeviceRow& row, Time now) = 0;
   // A new certificate for an enrolled device. NOT_FOUND; ALREADY_EXISTS if the
-  // key is another.
+  // key is another, or of the other kind. ABORTED, for an identity key, unless
+  // its nonce was made after that of the certificate before: a nonce is good
+  // for one.
   virtual Status RenewDevice(const DeviceRow& row) = 0;
   virtual Result<DeviceRow> GetDevice(const std::string& population,
                                       const std::string& device_id) = 0;

@@ -60,4 +60,26 @@ crypto::Digest Tickets::EnrolmentSecret(const std::string& token_id) const {
   return Mac("selvage/v1 enrolment secret\n", token_id);
 }
 
+Bytes Tickets::IdentityNonce(const crypto::Digest& key, Time now) const {
+  Bytes nonce;
+  AppendLe(nonce, ToMicros(now));
+  Bytes message = nonce;
+  AppendBytes(message, key.span());
+  AppendBytes(nonce,
+              Mac("selvage/v1 identity nonce\n", AsText(message)).span());
+  return nonce;
+}
+
+std::optional<Time> Tickets::NonceMade(ByteSpan nonce,
+                                       const crypto::Digest& key) const {
+  ByteReader reader(nonce);
+  const Result<int64_t> micros = reader.Read<int64_t>("time");
+  if (!micros.ok()) return std::nullopt;
+  const Time made = FromMicros(*micros);
+  if (!crypto::EqualConstantTime(IdentityNonce(key, made), nonce)) {
+    return std::nullopt;
+  }
+  return made;
+}
+
 }  // namespace selvage::coordinator

@@ -1,5 +1,6 @@
 // Names and secrets that are functions of the server key, so that they need no
-// row to be checked: assignment ids, assignment tokens, enrolment secrets.
+// row to be checked: assignment ids, assignment tokens, enrolment secrets, the
+// nonces of identity keys.
 #pragma once
 
 #include <optional>
@@ -32,6 +33,14 @@ class Tickets {
   // The secret of an enrolment token: repeatable, so that a repeated request
   // gets the same bundle although only its digest is stored.
   crypto::Digest EnrolmentSecret(const std::string& token_id) const;
+
+  // What the identity key of digest `key` is to sign: `now` (8 bytes, us since
+  // 1970) || MAC. For it alone.
+  Bytes IdentityNonce(const crypto::Digest& key, Time now) const;
+  // When it was made; nullopt: not a nonce that IdentityNonce made for this
+  // key.
+  std::optional<Time> NonceMade(ByteSpan nonce,
+                                const crypto::Digest& key) const;
 
  private:
   crypto::Digest Mac(std::string_view label, std::string_view message) const;

@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
-#include <array>
 #include <climits>
 #include <ctime>
 #include <memory>
@@ -14,7 +13,7 @@
 #include <openssl/objects.h>
 #include <openssl/pem.h>
 
-#include "base/bytes.h"
+#include "crypto/identity_key.h"
 #include "crypto/openssl_ptr.h"
 
 namespace selvage::crypto {
@@ -39,15 +38,6 @@ constexpr Time kLatest = FromMicros(253'402'300'799'000'000);
 
 constexpr std::string_view kUriScheme = "selvage://";
 constexpr std::string_view kUriDevice = "/device/";
-
-// The DER of every P-256 SubjectPublicKeyInfo up to the 64 bytes of the point:
-// named curve, uncompressed. One encoding per key, so that its digest is the
-// key's name.
-constexpr std::array<uint8_t, 27> kP256Prefix = {
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48,
-    0xCE, 0x3D, 0x02, 0x01, 0x06, 0x08, 0x2A, 0x86, 0x48,
-    0xCE, 0x3D, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04};
-constexpr size_t kP256Size = kP256Prefix.size() + 64;
 
 bool IsControl(char c) {
   return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
@@ -181,12 +171,6 @@ Result<std::string> EncodeCertificate(X509* certificate) {
 
 // ---- Keys ------------------------------------------------------------------
 
-bool IsP256(ByteSpan subject_public_key_info) {
-  return subject_public_key_info.size() == kP256Size &&
-         std::equal(kP256Prefix.begin(), kP256Prefix.end(),
-                    subject_public_key_info.begin());
-}
-
 Result<PrivateKeyPem> EncodeKey(EVP_PKEY* key) {
   const BioPtr out(BIO_new(BIO_s_secmem()));  // wiped when freed
   if (out == nullptr ||
@@ -212,7 +196,7 @@ Result<PkeyPtr> DecodeKey(std::string_view pem) {
   if (key == nullptr || in != bytes.data() + bytes.size()) {
     return InvalidArgument("malformed private key");
   }
-  if (!IsP256(ToDer(key.get(), i2d_PUBKEY))) {
+  if (!IsP256PublicKeyInfo(ToDer(key.get(), i2d_PUBKEY))) {
     return InvalidArgument("the private key is not for P-256");
   }
   // A P-256 key file may carry any public point; ours must be the key's own.
@@ -535,7 +519,7 @@ struct CheckedRequest {
 Result<CheckedRequest> CheckRequest(std::string_view pem) {
   SELVAGE_ASSIGN_OR_RETURN(X509ReqPtr request, DecodeRequest(pem));
   Bytes info = ToDer(X509_REQ_get_X509_PUBKEY(request.get()), i2d_X509_PUBKEY);
-  if (!IsP256(info)) {
+  if (!IsP256PublicKeyInfo(info)) {
     return InvalidArgument(
         "the request's key is not an uncompressed P-256 key");
   }
@@ -608,6 +592,7 @@ Result<CertificateRequest> ParseCertificateRequest(std::string_view pem) {
       out.common_name,
       CommonName(X509_REQ_get_subject_name(checked.request.get())));
   out.public_key_digest = Sha256(checked.public_key_info);
+  out.der = ToDer(checked.request.get(), i2d_X509_REQ);
   return out;
 }
 

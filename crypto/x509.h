@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "base/time.h"
@@ -43,6 +44,7 @@ Result<std::string> NewCertificateRequest(const PrivateKeyPem& key,
 struct CertificateRequest {
   std::string common_name;
   Digest public_key_digest;
+  Bytes der;
 };
 // Checks the request's own signature. INVALID_ARGUMENT if it is malformed, over
 // 8 KiB, not P-256, or the signature does not fit.

@@ -1,6 +1,7 @@
 #include "client/capi/host.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <limits>
 #include <sstream>
 #include <utility>
@@ -12,6 +13,11 @@
 #include "client/rpc/transport_plugin.h"
 
 namespace selvage::capi {
+
+template <>
+inline constexpr size_t kFirstSize<selvage_callbacks> =
+    offsetof(selvage_callbacks, sign);
+
 namespace {
 
 constexpr uint64_t kCollectionsMax = 64;
@@ -118,6 +124,28 @@ Status FromHost(selvage_code status, const char* what) {
       known ? static_cast<StatusCode>(status) : StatusCode::kInternal,
       std::string(what) + " failed (status " + std::to_string(status) + ")"};
 }
+
+class HostIdentityKey final : public client::IdentityKey {
+ public:
+  HostIdentityKey(const selvage_callbacks& callbacks,
+                  const crypto::P256PublicKey& public_key)
+      : callbacks_(callbacks), public_key_(public_key) {}
+
+  const crypto::P256PublicKey& public_key() const override {
+    return public_key_;
+  }
+  Result<Bytes> Sign(const crypto::Digest& digest) override {
+    Bytes signature(crypto::kP256SignatureSize);
+    SELVAGE_RETURN_IF_ERROR(FromHost(
+        callbacks_.sign(callbacks_.user, digest.bytes.data(), signature.data()),
+        "the host's keystore"));
+    return signature;
+  }
+
+ private:
+  const selvage_callbacks callbacks_;
+  const crypto::P256PublicKey public_key_;
+};
 
 class HostIterator final : public client::ExampleIterator {
  public:
@@ -418,6 +446,29 @@ Status Host::TakeCallbacks(const selvage_callbacks* given) {
   if (callbacks_.storage_key != nullptr) {
     storage_key_ = std::make_unique<HostKey>(callbacks_);
   }
+  return TakeIdentityKey();
+}
+
+Status Host::TakeIdentityKey() {
+  const uint64_t size = callbacks_.identity_public_key_size;
+  const bool has_key = callbacks_.identity_public_key != nullptr;
+  if (has_key != (callbacks_.sign != nullptr) || has_key != (size > 0)) {
+    return InvalidArgument(
+        "callbacks.sign and callbacks.identity_public_key belong together");
+  }
+  if (!has_key) return OkStatus();
+  if (size > crypto::kP256PublicKeySize) {
+    return InvalidArgument("callbacks.identity_public_key has " +
+                           std::to_string(size) + " bytes, more than " +
+                           std::to_string(crypto::kP256PublicKeySize));
+  }
+  Result<crypto::P256PublicKey> key = crypto::P256PublicKey::Parse(
+      ByteSpan(callbacks_.identity_public_key, static_cast<size_t>(size)));
+  if (!key.ok()) {
+    return key.status().WithContext("callbacks.identity_public_key");
+  }
+  identity_key_ = std::make_unique<HostIdentityKey>(callbacks_, *key);
+  callbacks_.identity_public_key = nullptr;  // the host's, for the call only
   return OkStatus();
 }
 
@@ -446,6 +497,7 @@ client::ClientDependencies Host::Dependencies() {
                                  .trainer = *trainer_,
                                  .transport = Transports(*random_)};
   out.storage_key = storage_key_.get();
+  out.identity_key = identity_key_.get();
   out.data_source = data_source_.get();
   const selvage_callbacks callbacks = callbacks_;
   if (callbacks.conditions != nullptr) {

@@ -45,6 +45,7 @@ class Host {
   Status TakeFloor(const selvage_privacy_floor* floor);
   Status TakeLimits(const selvage_limits* limits);
   Status TakeCallbacks(const selvage_callbacks* callbacks);
+  Status TakeIdentityKey();
   Status TakeEngine(const selvage_engine* engine, const char* library);
 
   client::ClientOptions options_;
@@ -57,6 +58,7 @@ class Host {
   std::unique_ptr<EventSink> events_;
   PosixFileSystem files_;
   std::unique_ptr<client::StorageKeySource> storage_key_;
+  std::unique_ptr<client::IdentityKey> identity_key_;
   std::unique_ptr<client::DataSource> data_source_;
   std::unique_ptr<client::Trainer> trainer_;
 };

@@ -90,7 +90,7 @@ extern "C" {
 
 /* Major in the upper 16 bits (the SONAME's), minor in the lower: the minor
  * grows with what is added. */
-#define SELVAGE_ABI_VERSION 0x00000001u
+#define SELVAGE_ABI_VERSION 0x00000002u
 SELVAGE_API uint32_t selvage_abi_version(void);
 /* "0.1.0"; lives for ever. */
 SELVAGE_API const char* selvage_version(void);
@@ -460,6 +460,26 @@ typedef struct selvage_callbacks {
    * selvage_predict's threads too. */
   int64_t (*now_us)(void* user);
   void (*random)(void* user, uint8_t* out, size_t size);
+
+  /* Since ABI 0.2: a P-256 key of the platform's keystore that is who this
+   * device is. Both or neither. With it the library makes a TLS key for one day
+   * at a time, in state_dir, and has its certificate asked for with a signature
+   * of this key: what is stolen from state_dir is worth a day.
+   *
+   * ECDSA over `digest` (SHA-256, not to be hashed again): r and s, 32 bytes
+   * each, big-endian, not DER. Called by selvage_run_once, about once a day; it
+   * may block, for a minute at most: what comes later is not used. Anything but
+   * SELVAGE_OK ends the session with SELVAGE_FAILED and its name: UNAVAILABLE
+   * (the keystore is locked) keeps its work and is tried again, and so is what
+   * is not worth a code of its own, as INTERNAL. */
+  selvage_code (*sign)(void* user, const uint8_t digest[32],
+                       uint8_t signature[64]);
+  /* Its public key, copied: DER SubjectPublicKeyInfo (91 bytes), or the
+   * uncompressed point (65). The same every time: under another key, or none,
+   * the enrolment is not used, sessions say so, and only a new bundle makes the
+   * device enrol again, as another one. */
+  const uint8_t* identity_public_key;
+  uint64_t identity_public_key_size;
 } selvage_callbacks;
 
 /* Examples that stay where the host has them, instead of the library's store:

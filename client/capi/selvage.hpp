@@ -15,6 +15,8 @@
 #ifndef SELVAGE_SELVAGE_HPP_
 #define SELVAGE_SELVAGE_HPP_
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -180,6 +182,8 @@ struct PrivacyFloor {
   std::vector<std::uint8_t> plan_keys{};  // 32 bytes each
 };
 
+using Signature = std::array<std::uint8_t, 64>;  // r, s
+
 struct Options {
   std::string state_dir;
   std::string cache_dir;
@@ -204,6 +208,10 @@ struct Options {
   std::function<void(const Progress&)> progress{};
   // Fills in 32 bytes; false fails the opening.
   std::function<bool(std::uint8_t* key)> storage_key{};
+  // A key of the platform's keystore that is who this device is: DER or point,
+  // and what signs with it (selvage_callbacks). An exception is "not now".
+  std::vector<std::uint8_t> identity_public_key{};
+  std::function<Signature(const std::uint8_t* digest)> sign{};
   std::function<SystemTime()> now{};
   std::function<void(std::uint8_t* out, std::size_t size)> random{};
 };
@@ -628,6 +636,20 @@ class Client {
                                   : SELVAGE_FAILED_PRECONDITION};
         } catch (...) {
           return selvage_code{SELVAGE_INTERNAL};
+        }
+      };
+    }
+    out.identity_public_key = options->identity_public_key.data();
+    out.identity_public_key_size = options->identity_public_key.size();
+    if (options->identity_public_key.empty()) out.identity_public_key = nullptr;
+    if (options->sign) {
+      out.sign = [](void* user, const std::uint8_t* digest, std::uint8_t* to) {
+        try {
+          const Signature made = Of(user).sign(digest);
+          std::copy(made.begin(), made.end(), to);
+          return selvage_code{SELVAGE_OK};
+        } catch (...) {
+          return selvage_code{SELVAGE_UNAVAILABLE};
         }
       };
     }

@@ -15,9 +15,9 @@
 
 namespace selvage::capi {
 
-// The size of T in version 1 of the ABI, below which struct_size makes no
-// sense. A struct that grows gets a specialisation with its old size; new
-// fields never go into its padding.
+// The size of T when it was first part of the ABI, below which struct_size
+// makes no sense. A struct that grows gets a specialisation with its old size;
+// new fields never go into its padding.
 template <typename T>
 inline constexpr size_t kFirstSize = sizeof(T);
 template <>

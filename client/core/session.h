@@ -84,7 +84,8 @@ struct SessionWork {
 
 // ---- what happened
 
-// The host called; `enrolled`: there is a valid certificate.
+// The host called; `enrolled`: there is a valid certificate, or an identity key
+// that gets one whenever it is needed.
 struct SessionStarted {
   bool enrolled = false;
 };

@@ -114,12 +114,19 @@ struct EnrollRequest {
   Bytes token_secret;
   std::string csr_pem;
   std::string device_name;
+  // With an identity key; empty otherwise, and without a signature the answer
+  // is a nonce.
+  Bytes identity_public_key = {};
+  Bytes identity_signature = {};
+  Bytes identity_nonce = {};
+  std::string population = {};
 };
 struct EnrollAnswer {
   std::string certificate_pem;
   std::string device_id;
   std::string population;
   std::vector<crypto::Ed25519PublicKey> plan_public_keys;
+  Bytes nonce = {};  // to be signed; then there is nothing else
 };
 
 // Blocking calls with deadlines of their own (docs/protocol.md);

@@ -16,6 +16,7 @@ constexpr uint64_t kDeadlineMsMax = uint64_t{30} * 24 * 3600 * 1000;
 constexpr size_t kNameSizeMax = 64;
 constexpr size_t kAssignmentIdSizeMax = 128;
 constexpr size_t kTokenSizeMax = 64;
+constexpr size_t kNonceSizeMax = 64;
 constexpr int kPlanKeysMax = 16;
 constexpr int kOutcomesMax = 64;
 constexpr size_t kMessageSizeMax = 1024;
@@ -167,10 +168,20 @@ v1::EnrollRequest ToProto(const EnrollRequest& request) {
   proto.set_token_secret(ToStringOf(request.token_secret));
   proto.set_csr_pem(request.csr_pem);
   proto.set_device_name(request.device_name);
+  proto.set_identity_public_key(ToStringOf(request.identity_public_key));
+  proto.set_identity_signature(ToStringOf(request.identity_signature));
+  proto.set_identity_nonce(ToStringOf(request.identity_nonce));
+  proto.set_population(request.population);
   return proto;
 }
 
 Result<EnrollAnswer> FromProto(const v1::EnrollResponse& proto) {
+  if (!proto.nonce().empty()) {
+    SELVAGE_RETURN_IF_ERROR(CheckSize("nonce", proto.nonce(), kNonceSizeMax));
+    EnrollAnswer question;
+    question.nonce = ToBytesOf(proto.nonce());
+    return question;
+  }
   SELVAGE_RETURN_IF_ERROR(
       CheckSize("device_id", proto.device_id(), kNameSizeMax));
   SELVAGE_RETURN_IF_ERROR(

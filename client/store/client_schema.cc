@@ -29,7 +29,8 @@ using store_internal::SetMeta;
 namespace {
 
 // 1: what a device must remember.
-//   meta       names and settings: population, device_id, certificate, session
+//   meta       names and settings: population, device_id, certificate,
+//              identity_key (digest of the one it is for, if any), session
 //   plan_key   Ed25519 keys that may sign plans, pinned at enrolment
 //   example    the owner's data; AUTOINCREMENT so that an id, which decides
 //              what is held out, is never given twice; layout: the inputs'

@@ -20,6 +20,7 @@ using store_internal::BlobOf;
 using store_internal::CheckBlobSize;
 using store_internal::CountUp;
 using store_internal::DecodeAbout;
+using store_internal::DropMeta;
 using store_internal::EncodeAbout;
 using store_internal::GetMeta;
 using store_internal::kMetaBundle;
@@ -94,11 +95,15 @@ void SetMeta(SQLite::Database& db, const char* name, ByteSpan value) {
   query.exec();
 }
 
+void DropMeta(SQLite::Database& db, const char* name) {
+  SQLite::Statement drop(db, "DELETE FROM meta WHERE name = ?");
+  drop.bind(1, name);
+  drop.exec();
+}
+
 void ForgetCheck(SQLite::Database& db) {
   try {
-    SQLite::Statement forget(db, "DELETE FROM meta WHERE name = ?");
-    forget.bind(1, kMetaChecked);
-    forget.exec();
+    DropMeta(db, kMetaChecked);
   } catch (const SQLite::Exception&) {
     // Not even this table can be written: Open() will see that.
   }
@@ -212,6 +217,7 @@ constexpr const char* kPopulation = "population";
 constexpr const char* kHoldoutSalt = "holdout_salt";
 constexpr const char* kDeviceId = "device_id";
 constexpr const char* kCertificate = "certificate";
+constexpr const char* kIdentityKey = "identity_key";
 constexpr const char* kNextReport = "next_report";
 
 Bytes EncodeMetrics(std::span<const aggregation::MetricValue> metrics) {
@@ -567,6 +573,10 @@ Result<std::optional<Enrolment>> ClientStore::LoadEnrolment() {
         Enrolment enrolment;
         enrolment.device_id = ToString(*id);
         enrolment.certificate_pem = ToString(*certificate);
+        if (const auto key = GetMeta(db, kIdentityKey); key.has_value()) {
+          SELVAGE_ASSIGN_OR_RETURN(enrolment.identity_key,
+                                   crypto::Digest::FromBytes(*key));
+        }
         SQLite::Statement keys(db, "SELECT public_key FROM plan_key");
         while (keys.executeStep()) {
           const Bytes key = BlobOf(keys.getColumn(0));
@@ -585,6 +595,11 @@ Status ClientStore::SaveEnrolment(const Enrolment& enrolment) {
     SQLite::Transaction transaction(db);
     SetMeta(db, kDeviceId, AsBytes(enrolment.device_id));
     SetMeta(db, kCertificate, AsBytes(enrolment.certificate_pem));
+    if (enrolment.identity_key.empty()) {
+      DropMeta(db, kIdentityKey);
+    } else {
+      SetMeta(db, kIdentityKey, enrolment.identity_key.span());
+    }
     db.exec("DELETE FROM plan_key");
     for (const crypto::Ed25519PublicKey& key : enrolment.plan_keys) {
       SQLite::Statement insert(
@@ -592,6 +607,18 @@ Status ClientStore::SaveEnrolment(const Enrolment& enrolment) {
       Bind(insert, 1, key);
       insert.exec();
     }
+    transaction.commit();
+    return OkStatus();
+  });
+}
+
+Status ClientStore::ForgetEnrolment() {
+  return impl_->Run([&](SQLite::Database& db) -> Status {
+    SQLite::Transaction transaction(db);
+    for (const char* name : {kDeviceId, kCertificate, kIdentityKey}) {
+      DropMeta(db, name);
+    }
+    db.exec("DELETE FROM plan_key");
     transaction.commit();
     return OkStatus();
   });
@@ -808,9 +835,7 @@ Status ClientStore::Forget(ByteSpan session, const ForgetOptions& options) {
     if (options.audit) db.exec("DELETE FROM audit");
     db.exec("DELETE FROM example");
     db.exec("DELETE FROM usage");
-    SQLite::Statement training(db, "DELETE FROM meta WHERE name = ?");
-    training.bind(1, std::string(store_internal::kMetaTraining));
-    training.exec();
+    DropMeta(db, store_internal::kMetaTraining);
     db.exec("DELETE FROM tensors");
     db.exec("DELETE FROM residual");
     db.exec("DELETE FROM good_model WHERE personal = 1");

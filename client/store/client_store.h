@@ -58,6 +58,9 @@ struct Enrolment {
   std::string device_id;
   std::string certificate_pem;
   std::vector<crypto::Ed25519PublicKey> plan_keys;
+  // Digest of the identity key that it is for; empty: of none, the key of the
+  // certificate is the device's.
+  crypto::Digest identity_key = {};
 };
 
 // Who the store belongs to, written when it is created.
@@ -198,6 +201,8 @@ class ClientStore {
   Result<std::optional<Enrolment>> LoadEnrolment();
   // Replaces certificate and plan keys as one.
   Status SaveEnrolment(const Enrolment& enrolment);
+  // The bundle stays.
+  Status ForgetEnrolment();
 
   // -- examples
   // As Client::DeclareCollection(); the name was checked.

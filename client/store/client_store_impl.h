@@ -44,6 +44,7 @@ inline constexpr const char* kMetaTraining = "training";
 
 std::optional<Bytes> GetMeta(SQLite::Database& db, const char* name);
 void SetMeta(SQLite::Database& db, const char* name, ByteSpan value);
+void DropMeta(SQLite::Database& db, const char* name);
 
 // When every page was last looked at; not sealed. Never throws.
 inline constexpr const char* kMetaChecked = "checked";

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "crypto/identity_key.h"
+
 namespace selvage::coordinator {
 namespace {
 
@@ -220,6 +222,45 @@ void AddMetrics(const std::vector<MetricSummary>& metrics,
   }
 }
 
+Status CheckAbsentOrSize(std::string_view field, std::string_view value,
+                         size_t size) {
+  if (value.empty() || value.size() == size) return OkStatus();
+  return InvalidArgument(std::string(field) + " has " +
+                         std::to_string(value.size()) +
+                         " bytes, expected are " + std::to_string(size));
+}
+
+// The fields of a device with an identity key: all, or a question for a nonce,
+// or none.
+Status ReadIdentity(const v1::EnrollRequest& proto, EnrollRequest& request) {
+  SELVAGE_RETURN_IF_ERROR(CheckAbsentOrSize("identity_public_key",
+                                            proto.identity_public_key(),
+                                            crypto::kP256PublicKeySize));
+  SELVAGE_RETURN_IF_ERROR(CheckAbsentOrSize("identity_signature",
+                                            proto.identity_signature(),
+                                            crypto::kP256SignatureSize));
+  SELVAGE_RETURN_IF_ERROR(CheckAbsentOrSize(
+      "identity_nonce", proto.identity_nonce(), kIdentityNonceSize));
+  if (proto.identity_public_key().empty()) {
+    if (!proto.identity_signature().empty() ||
+        !proto.identity_nonce().empty()) {
+      return InvalidArgument(
+          "identity_signature or identity_nonce without identity_public_key");
+    }
+    return OkStatus();
+  }
+  if (proto.identity_signature().empty() != proto.identity_nonce().empty()) {
+    return InvalidArgument(
+        "identity_signature and identity_nonce belong together");
+  }
+  SELVAGE_RETURN_IF_ERROR(CheckWireName("population", proto.population()));
+  request.identity_public_key = ToBytes(proto.identity_public_key());
+  request.identity_signature = ToBytes(proto.identity_signature());
+  request.identity_nonce = ToBytes(proto.identity_nonce());
+  request.population = proto.population();
+  return OkStatus();
+}
+
 }  // namespace
 
 // ---------------------------------------------------------------- devices
@@ -234,14 +275,20 @@ Result<EnrollRequest> FromProto(const v1::EnrollRequest& proto) {
         "token_secret has " + std::to_string(proto.token_secret().size()) +
         " bytes, expected are " + std::to_string(secret_size));
   }
-  if (proto.csr_pem().empty()) return InvalidArgument("csr_pem is missing");
+  const bool asks_for_nonce = !proto.identity_public_key().empty() &&
+                              proto.identity_signature().empty();
+  if (proto.csr_pem().empty() && !asks_for_nonce) {
+    return InvalidArgument("csr_pem is missing");
+  }
   SELVAGE_RETURN_IF_ERROR(
       CheckSize("csr_pem", proto.csr_pem().size(), kRequestPemSizeMax));
   if (!proto.device_name().empty()) {
     SELVAGE_RETURN_IF_ERROR(CheckWireName("device_name", proto.device_name()));
   }
-  return EnrollRequest{proto.token_id(), ToBytes(proto.token_secret()),
-                       proto.csr_pem(), proto.device_name()};
+  EnrollRequest request{proto.token_id(), ToBytes(proto.token_secret()),
+                        proto.csr_pem(), proto.device_name()};
+  SELVAGE_RETURN_IF_ERROR(ReadIdentity(proto, request));
+  return request;
 }
 
 v1::EnrollResponse ToProto(const EnrollAnswer& answer) {
@@ -252,6 +299,7 @@ v1::EnrollResponse ToProto(const EnrollAnswer& answer) {
   for (const crypto::Ed25519PublicKey& key : answer.plan_public_keys) {
     proto.add_plan_public_keys(key.data(), key.size());
   }
+  proto.set_nonce(ToString(answer.nonce));
   return proto;
 }
 

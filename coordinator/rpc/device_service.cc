@@ -230,7 +230,8 @@ grpc::ServerUnaryReactor* DeviceService::Enroll(
   if (!parsed.ok()) return FinishedReactor(context, ToGrpc(parsed.status()));
   // The one method that may do without.
   const Result<DeviceIdentity> current = identities_.Read(*context);
-  if (parsed->token_id.empty() && !current.ok()) {
+  if (parsed->token_id.empty() && parsed->identity_public_key.empty() &&
+      !current.ok()) {
     return FinishedReactor(
         context, ToGrpc(Unauthenticated("neither an enrolment token nor a "
                                         "valid certificate was presented")));

@@ -375,6 +375,10 @@ std::vector<Setting> Settings() {
       DurationSetting("certificates.lifetime", "of a device's certificate",
                       hours(1), hours(24 * 3650),
                       &Config::certificate_lifetime),
+      DurationSetting("certificates.identity_lifetime",
+                      "of a certificate of a device with an identity key",
+                      hours(1), hours(24),
+                      &Config::identity_certificate_lifetime),
       DurationSetting("drain.delay",
                       "after SIGTERM, keep answering this long while load "
                       "balancers notice",

@@ -38,6 +38,7 @@ struct Config {
   Duration retry_min = std::chrono::seconds(60);
   Duration retry_max = std::chrono::seconds(120);
   Duration certificate_lifetime = std::chrono::hours(24 * 365);
+  Duration identity_certificate_lifetime = std::chrono::hours(24);
   Duration drain_delay{};
   Duration drain_timeout = std::chrono::seconds(30);
   LogLevel log_level = LogLevel::kInfo;

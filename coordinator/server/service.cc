@@ -171,6 +171,7 @@ Status Service::Open(Clock& clock, RandomSource& random) {
   options.pace = {config_.retry_min, config_.retry_max};
   options.upload_bytes_max = config_.upload_bytes_max;
   options.certificate_lifetime = config_.certificate_lifetime;
+  options.identity_certificate_lifetime = config_.identity_certificate_lifetime;
   SELVAGE_ASSIGN_OR_RETURN(
       coordinator_,
       Coordinator::Open(options, {.store = *store_,

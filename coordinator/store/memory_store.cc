@@ -121,10 +121,7 @@ Result<DeviceRow> MemoryStore::EnrollDevice(const DeviceRow& row, Time now) {
   MutexLock lock(mu_);
   const auto device = devices_.find({row.population, row.device_id});
   if (device != devices_.end()) {
-    if (device->second.key_digest != row.key_digest) {
-      return AlreadyExists("device " + row.device_id +
-                           " is enrolled with another key");
-    }
+    SELVAGE_RETURN_IF_ERROR(CheckSameKey(device->second, row));
     if (device->second.token_id == row.token_id) return device->second;
   }
   const auto token = tokens_.find(row.token_id);
@@ -145,12 +142,11 @@ Status MemoryStore::RenewDevice(const DeviceRow& row) {
   if (it == devices_.end()) {
     return NotFound("device " + row.device_id + " is not enrolled");
   }
-  if (it->second.key_digest != row.key_digest) {
-    return AlreadyExists("device " + row.device_id +
-                         " is enrolled with another key");
-  }
+  SELVAGE_RETURN_IF_ERROR(CheckSameKey(it->second, row));
+  SELVAGE_RETURN_IF_ERROR(CheckNewNonce(it->second, row));
   it->second.certificate_pem = row.certificate_pem;
   it->second.certificate_expires = row.certificate_expires;
+  it->second.nonce_made = row.nonce_made;
   ++certificates_;
   return OkStatus();
 }

@@ -27,11 +27,12 @@ void ReadRow(Sql& sql, TokenRow& row) {
 
 constexpr char kDevice[] =
     "SELECT population, device_id, key_digest, token_id, certificate_pem, "
-    "certificate_expires, enrolled FROM device "
+    "certificate_expires, enrolled, nonce_made FROM device "
     "WHERE population = ? AND device_id = ?";
 void ReadRow(Sql& sql, DeviceRow& row) {
   sql.Columns(row.population, row.device_id, row.key_digest, row.token_id,
-              row.certificate_pem, row.certificate_expires, row.enrolled);
+              row.certificate_pem, row.certificate_expires, row.enrolled,
+              row.nonce_made);
 }
 
 void CountCertificate(SQLite::Database& db) {
@@ -192,10 +193,7 @@ Result<DeviceRow> SqliteStore::EnrollDevice(const DeviceRow& row, Time now) {
     if (find.Next()) {
       DeviceRow existing;
       ReadRow(find, existing);
-      if (existing.key_digest != row.key_digest) {
-        return AlreadyExists("device " + row.device_id +
-                             " is enrolled with another key");
-      }
+      SELVAGE_RETURN_IF_ERROR(CheckSameKey(existing, row));
       if (existing.token_id == row.token_id) {
         stored = existing;
         return OkStatus();
@@ -210,15 +208,17 @@ Result<DeviceRow> SqliteStore::EnrollDevice(const DeviceRow& row, Time now) {
     if (used != 1) return TokenRefused(row.token_id);
     Sql(db,
         "INSERT INTO device (population, device_id, key_digest, token_id, "
-        "certificate_pem, certificate_expires, enrolled) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?) "
+        "certificate_pem, certificate_expires, enrolled, nonce_made) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (population, device_id) DO UPDATE SET "
         "token_id = excluded.token_id, "
         "certificate_pem = excluded.certificate_pem, "
         "certificate_expires = excluded.certificate_expires, "
-        "enrolled = excluded.enrolled",
+        "enrolled = excluded.enrolled, "
+        "nonce_made = excluded.nonce_made",
         row.population, row.device_id, row.key_digest, row.token_id,
-        row.certificate_pem, row.certificate_expires, row.enrolled)
+        row.certificate_pem, row.certificate_expires, row.enrolled,
+        row.nonce_made)
         .Run();
     CountCertificate(db);
     return OkStatus();
@@ -235,15 +235,13 @@ Status SqliteStore::RenewDevice(const DeviceRow& row) {
     }
     DeviceRow existing;
     ReadRow(find, existing);
-    if (existing.key_digest != row.key_digest) {
-      return AlreadyExists("device " + row.device_id +
-                           " is enrolled with another key");
-    }
+    SELVAGE_RETURN_IF_ERROR(CheckSameKey(existing, row));
+    SELVAGE_RETURN_IF_ERROR(CheckNewNonce(existing, row));
     Sql(db,
-        "UPDATE device SET certificate_pem = ?, certificate_expires = ? "
-        "WHERE population = ? AND device_id = ?",
-        row.certificate_pem, row.certificate_expires, row.population,
-        row.device_id)
+        "UPDATE device SET certificate_pem = ?, certificate_expires = ?, "
+        "nonce_made = ? WHERE population = ? AND device_id = ?",
+        row.certificate_pem, row.certificate_expires, row.nonce_made,
+        row.population, row.device_id)
         .Run();
     CountCertificate(db);
     return OkStatus();

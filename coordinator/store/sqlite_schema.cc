@@ -220,6 +220,10 @@ CREATE TABLE evaluation_metric (
     REFERENCES evaluation (task_id, version, data_set)
 ) STRICT, WITHOUT ROWID;
 )sql"},
+    // Devices with identity keys; 0: the key is its certificate's.
+    {4, R"sql(
+ALTER TABLE device ADD COLUMN nonce_made INTEGER NOT NULL DEFAULT 0;
+)sql"},
 };
 
 }  // namespace

@@ -262,6 +262,45 @@ TEST_P(StoreContract, RenewDevice_AnotherKey_IsRefused) {
               test::StatusIs(StatusCode::kAlreadyExists));
 }
 
+TEST_P(StoreContract, RenewDevice_IdentityKey_ANonceIsGoodForOne) {
+  TokenRow token{"t", "demo", DigestOf("secret"), At(1), At(100), 2};
+  ASSERT_THAT(store().InsertToken(token, {}), test::IsOk());
+  DeviceRow row{"demo", "d", DigestOf("k"), "t", "pem", At(9), At(5), At(20)};
+  ASSERT_THAT(store().EnrollDevice(row, At(5)), test::IsOk());
+  under_test_->Reopen();
+  EXPECT_EQ(store().GetDevice("demo", "d")->nonce_made, At(20));
+
+  row.certificate_pem = "newer";
+  EXPECT_THAT(store().RenewDevice(row), test::StatusIs(StatusCode::kAborted));
+  row.nonce_made = At(19);
+  EXPECT_THAT(store().RenewDevice(row), test::StatusIs(StatusCode::kAborted));
+  EXPECT_EQ(store().GetDevice("demo", "d")->certificate_pem, "pem");
+  row.nonce_made = At(21);
+  EXPECT_THAT(store().RenewDevice(row), test::IsOk());
+  EXPECT_EQ(store().GetDevice("demo", "d")->nonce_made, At(21));
+  EXPECT_EQ(*store().CertificatesIssued(), 2u);
+}
+
+TEST_P(StoreContract, Device_KindOfKey_NeverChanges) {
+  TokenRow token{"t", "demo", DigestOf("secret"), At(1), At(100), 9};
+  ASSERT_THAT(store().InsertToken(token, {}), test::IsOk());
+  DeviceRow with{"demo", "with", DigestOf("k"), "t",
+                 "pem",  At(9),  At(5),         At(20)};
+  DeviceRow without{"demo", "without", DigestOf("k"), "t", "pem", At(9), At(5)};
+  ASSERT_THAT(store().EnrollDevice(with, At(5)), test::IsOk());
+  ASSERT_THAT(store().EnrollDevice(without, At(5)), test::IsOk());
+
+  with.nonce_made = Time{};
+  without.nonce_made = At(30);
+  for (const DeviceRow& row : {with, without}) {
+    EXPECT_THAT(store().RenewDevice(row),
+                test::StatusIs(StatusCode::kAlreadyExists));
+    EXPECT_THAT(store().EnrollDevice(row, At(6)),
+                test::StatusIs(StatusCode::kAlreadyExists));
+  }
+  EXPECT_EQ(store().GetToken("t")->uses, 2u);
+}
+
 // -------------------------------------------------------------------- tasks
 
 TEST_P(StoreContract, CreateTask_Everything_IsReadBack) {

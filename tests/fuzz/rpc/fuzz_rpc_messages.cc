@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "coordinator/rpc/convert.h"
+#include "crypto/identity_key.h"
 
 namespace selvage::coordinator {
 namespace {
@@ -17,6 +18,17 @@ void Check(const EnrollRequest& request) {
                 (request.token_id.empty() ? 0 : kTokenSecretSize));
   SELVAGE_CHECK(request.csr_pem.size() <= kRequestPemSizeMax);
   SELVAGE_CHECK(request.device_name.size() <= kNameSizeMax);
+  SELVAGE_CHECK(request.population.size() <= kNameSizeMax);
+  const bool with_key = !request.identity_public_key.empty();
+  const bool with_signature = !request.identity_signature.empty();
+  SELVAGE_CHECK(request.identity_public_key.size() ==
+                (with_key ? crypto::kP256PublicKeySize : 0));
+  SELVAGE_CHECK(request.identity_signature.size() ==
+                (with_signature ? crypto::kP256SignatureSize : 0));
+  SELVAGE_CHECK(request.identity_nonce.size() ==
+                (with_signature ? kIdentityNonceSize : 0));
+  SELVAGE_CHECK(with_key || !with_signature);
+  SELVAGE_CHECK(with_key != request.population.empty());
 }
 void Check(const CheckInRequest& request) {
   SELVAGE_CHECK(!request.population.empty());

@@ -1,9 +1,11 @@
 // selvage-coordinator, except that it dies at a kill point of the caller's
-// choice (kill_points.h, SELVAGE_TEST_KILL_AT). Takes the flags of its settings
-// as `--key value`.
+// choice (kill_points.h, SELVAGE_TEST_KILL_AT), and that its clock may be wrong
+// (SELVAGE_TEST_CLOCK_SHIFT_S). Takes the flags of its settings as `--key
+// value`.
 #include <pthread.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <iostream>
 #include <map>
 #include <string>
@@ -14,6 +16,7 @@
 #include "coordinator/server/config.h"
 #include "coordinator/server/service.h"
 #include "crypto/tls_policy.h"
+#include "tests/integration/faults/jumping_clock.h"
 #include "tests/integration/faults/kill_points.h"
 
 namespace selvage::test {
@@ -44,7 +47,9 @@ int Main(int argc, char** argv) {
   }
   if (!loaded.mistakes.empty()) return 2;
 
-  SystemClock clock;
+  const char* const shift = std::getenv("SELVAGE_TEST_CLOCK_SHIFT_S");
+  JumpingClock clock(
+      std::chrono::seconds(shift == nullptr ? 0 : std::atoi(shift)));
   OsRandom random;
   PosixFileSystem disk;
   KillingFileSystem files(disk, points);

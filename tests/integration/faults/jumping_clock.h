@@ -11,6 +11,8 @@ namespace selvage::test {
 // Thread-safe.
 class JumpingClock final : public Clock {
  public:
+  explicit JumpingClock(Duration ahead = Duration::zero())
+      : ahead_(ahead.count()) {}
   Time Now() override { return clock_.Now() + Duration(ahead_.load()); }
   // It is at least `t` now.
   void JumpTo(Time t) {
@@ -20,7 +22,7 @@ class JumpingClock final : public Clock {
 
  private:
   SystemClock clock_;
-  std::atomic<int64_t> ahead_{0};  // microseconds
+  std::atomic<int64_t> ahead_;  // microseconds
 };
 
 }  // namespace selvage::test

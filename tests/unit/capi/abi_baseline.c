@@ -202,7 +202,7 @@ FIELD(selvage_progress, phase, 4, int32_t);
 FIELD(selvage_progress, task, 8, const char*);
 FIELD(selvage_progress, step, 16, uint64_t);
 FIELD(selvage_progress, steps, 24, uint64_t);
-STRUCT(selvage_callbacks, 72);
+STRUCT(selvage_callbacks, 96);
 FIELD(selvage_callbacks, struct_size, 0, uint32_t);
 FIELD(selvage_callbacks, log_level, 4, int32_t);
 FIELD(selvage_callbacks, user, 8, void*);
@@ -213,6 +213,9 @@ FIELD(selvage_callbacks, storage_key, 40, selvage_code (*)(void* user, uint8_t k
 FIELD(selvage_callbacks, log, 48, void (*)(void* user, int32_t level, const char* line));
 FIELD(selvage_callbacks, now_us, 56, int64_t (*)(void* user));
 FIELD(selvage_callbacks, random, 64, void (*)(void* user, uint8_t* out, size_t size));
+FIELD(selvage_callbacks, sign, 72, selvage_code (*)(void* user, const uint8_t digest[32], uint8_t signature[64]));
+FIELD(selvage_callbacks, identity_public_key, 80, const uint8_t*);
+FIELD(selvage_callbacks, identity_public_key_size, 88, uint64_t);
 STRUCT(selvage_sourced_example, 40);
 FIELD(selvage_sourced_example, struct_size, 0, uint32_t);
 FIELD(selvage_sourced_example, input_count, 4, uint32_t);

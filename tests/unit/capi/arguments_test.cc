@@ -1,5 +1,6 @@
 // What a host can get wrong, and what it is told.
 #include <array>
+#include <cstddef>
 #include <cstring>
 #include <functional>
 #include <thread>
@@ -178,6 +179,44 @@ TEST_F(ArgumentsTest, StructSize_OfInnerStructs_IsChecked) {
   EXPECT_EQ(OpenCode(), SELVAGE_INVALID_ARGUMENT);
   EXPECT_THAT(selvage_last_error(), HasSubstr("train"));
   EXPECT_EQ(tiny_.closed, 0);
+}
+
+// A host that was compiled before callbacks had `sign`.
+TEST_F(ArgumentsTest, StructSize_CallbacksOfTheFirstVersion_AreTaken) {
+  selvage_callbacks callbacks = {};
+  const auto size = static_cast<uint32_t>(offsetof(selvage_callbacks, sign));
+  EXPECT_EQ(size, 8 + 8 * sizeof(void*));
+  callbacks.struct_size = size;
+  callbacks.identity_public_key_size = 7;  // beyond its end
+  options_.callbacks = &callbacks;
+  EXPECT_EQ(OpenCode(), SELVAGE_OK) << selvage_last_error();
+  selvage_close(client_);
+  client_ = nullptr;
+  callbacks.struct_size = size - 8;
+  EXPECT_EQ(OpenCode(), SELVAGE_INVALID_ARGUMENT);
+}
+
+TEST_F(ArgumentsTest, IdentityKey_HalfOrNoKey_IsRefused) {
+  selvage_callbacks callbacks = {};
+  callbacks.struct_size = sizeof callbacks;
+  options_.callbacks = &callbacks;
+  uint8_t key[91] = {0x30, 0x59};
+  callbacks.identity_public_key = key;
+  callbacks.identity_public_key_size = sizeof key;
+  EXPECT_EQ(OpenCode(), SELVAGE_INVALID_ARGUMENT);
+  EXPECT_THAT(selvage_last_error(), HasSubstr("belong together"));
+  callbacks.sign = [](void*, const uint8_t*, uint8_t*) {
+    return selvage_code{SELVAGE_OK};
+  };
+  EXPECT_EQ(OpenCode(), SELVAGE_INVALID_ARGUMENT);
+  EXPECT_THAT(selvage_last_error(),
+              HasSubstr("callbacks.identity_public_key: "));
+  callbacks.identity_public_key_size = UINT64_MAX;
+  EXPECT_EQ(OpenCode(), SELVAGE_INVALID_ARGUMENT);
+  callbacks.identity_public_key_size = 0;
+  EXPECT_EQ(OpenCode(), SELVAGE_INVALID_ARGUMENT);
+  callbacks.identity_public_key = nullptr;
+  EXPECT_EQ(OpenCode(), SELVAGE_INVALID_ARGUMENT);
 }
 
 TEST_F(ArgumentsTest, Options_Unknown_AreRefused) {

@@ -7,6 +7,7 @@
 #include "client/capi/handles.h"
 #include "client/capi/selvage.h"
 #include "client/capi/selvage.hpp"
+#include "tests/testing/fake_keystore.h"
 #include "tests/unit/client/client_fixture.h"
 
 namespace selvage::capi {
@@ -151,6 +152,7 @@ class HostTest : public test::ClientFixture {
     dependencies.consent = hosts.consent;
     dependencies.conditions = hosts.conditions;
     dependencies.progress = hosts.progress;
+    dependencies.identity_key = hosts.identity_key;
     auto client = client::Client::Open(Options(), std::move(dependencies));
     ASSERT_THAT(client, test::IsOk());
     client_ = *std::move(client);
@@ -234,6 +236,54 @@ TEST_F(HostTest, Progress_Phases_ComeInOrder) {
                          {std::to_string(SELVAGE_PHASE_CHECKING_IN),
                           std::to_string(SELVAGE_PHASE_TRAINING),
                           std::to_string(SELVAGE_PHASE_UPLOADING)}));
+}
+
+// user: a keystore.
+selvage_code SignInKeystore(void* user, const uint8_t digest[32],
+                            uint8_t signature[64]) {
+  const Bytes made = static_cast<test::FakeKeystore*>(user)->Sign(
+      *crypto::Digest::FromBytes(ByteSpan(digest, 32)));
+  std::copy(made.begin(), made.end(), signature);
+  return SELVAGE_OK;
+}
+
+TEST_F(HostTest, Sign_Keystore_Enrols) {
+  test::FakeKeystore keystore;
+  for (const bool as_point : {false, true}) {
+    client_.reset();
+    host_.reset();
+    state_dir_ = directory_.path() / (as_point ? "point" : "info");
+    server_->identities.clear();
+    // Copied: it may go when the client is open.
+    Bytes key = keystore.PublicKey();
+    if (as_point) key.erase(key.begin(), key.begin() + 26);
+    callbacks_.sign = SignInKeystore;
+    callbacks_.identity_public_key = key.data();
+    callbacks_.identity_public_key_size = key.size();
+    callbacks_.user = &keystore;
+    OpenHost();
+    std::fill(key.begin(), key.end(), uint8_t{0});
+    const client::RunOutcome outcome = Run();
+    EXPECT_TRUE(outcome.enrolled) << outcome.reason;
+    EXPECT_EQ(server_->identities.at("dev-7"),
+              crypto::Sha256(keystore.PublicKey()));
+  }
+}
+
+TEST_F(HostTest, Sign_Failing_IsTheSessionsReason) {
+  test::FakeKeystore keystore;
+  const Bytes key = keystore.PublicKey();
+  callbacks_.sign = [](void*, const uint8_t*, uint8_t*) {
+    return selvage_code{SELVAGE_UNAVAILABLE};
+  };
+  callbacks_.identity_public_key = key.data();
+  callbacks_.identity_public_key_size = key.size();
+  OpenHost();
+  client::RunOutcome outcome = Run();
+  EXPECT_EQ(outcome.result, client::RunResult::kFailed);
+  EXPECT_THAT(outcome.reason, HasSubstr("UNAVAILABLE"));
+  EXPECT_THAT(outcome.reason, HasSubstr("keystore failed (status 14)"));
+  EXPECT_FALSE(outcome.enrolled);
 }
 
 TEST_F(CallsTest, RunOnce_Cancelled_Interrupts) {

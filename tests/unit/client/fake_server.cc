@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include "crypto/identity_key.h"
+
 namespace selvage::test {
 
 using namespace std::chrono_literals;  // NOLINT
@@ -146,6 +148,7 @@ class FakeServer::Connection final : public client::Transport {
     Hear(request.device_name);
     server_.wire.insert(server_.wire.end(), request.token_secret.begin(),
                         request.token_secret.end());
+    if (!request.identity_public_key.empty()) return EnrollIdentity(request);
     SELVAGE_ASSIGN_OR_RETURN(const crypto::CertificateRequest csr,
                              crypto::ParseCertificateRequest(request.csr_pem));
     const bool renewal = request.token_id.empty();
@@ -165,6 +168,58 @@ class FakeServer::Connection final : public client::Transport {
     }
     EnrollAnswer answer;
     answer.certificate_pem = certificate;
+    answer.device_id = id;
+    answer.population = "demo";
+    answer.plan_public_keys = {server_.plan_key_->public_key};
+    SELVAGE_RETURN_IF_ERROR(server_.hook("enroll done"));
+    return answer;
+  }
+
+  // As coordinator/enrolment.cc does it, as far as a device can tell.
+  Result<EnrollAnswer> EnrollIdentity(const EnrollRequest& request) {
+    EXPECT_TRUE(endpoint_.certificate_pem.empty());
+    EXPECT_EQ(request.population, "demo");
+    for (const Bytes& field :
+         {request.identity_public_key, request.identity_signature,
+          request.identity_nonce}) {
+      Hear(ToString(field));
+    }
+    EnrollAnswer answer;
+    if (request.identity_signature.empty() || server_.stale_nonces > 0) {
+      if (!request.identity_signature.empty()) --server_.stale_nonces;
+      server_.nonce_.assign(40, static_cast<uint8_t>(++server_.nonces));
+      answer.nonce = server_.nonce_;
+      return answer;
+    }
+    EXPECT_EQ(request.identity_nonce, server_.nonce_);
+    SELVAGE_ASSIGN_OR_RETURN(const crypto::CertificateRequest csr,
+                             crypto::ParseCertificateRequest(request.csr_pem));
+    SELVAGE_ASSIGN_OR_RETURN(
+        const crypto::P256PublicKey key,
+        crypto::P256PublicKey::Parse(request.identity_public_key));
+    EXPECT_TRUE(crypto::VerifyP256(
+                    key,
+                    crypto::TlsKeyDigest("demo", request.device_name,
+                                         request.identity_nonce, csr.der),
+                    request.identity_signature)
+                    .ok());
+    if (!request.token_id.empty()) ++server_.tokens_shown;
+    const std::string id =
+        request.device_name.empty() ? "dev-1" : request.device_name;
+    const auto known = server_.identities.find(id);
+    if (known == server_.identities.end() && request.token_id.empty()) {
+      return PermissionDenied("no device " + id);
+    }
+    if (known != server_.identities.end() && known->second != key.digest()) {
+      return AlreadyExists("device " + id + " is enrolled with another key");
+    }
+    server_.identities.insert_or_assign(id, key.digest());
+    server_.tls_keys.push_back(csr.public_key_digest);
+    SELVAGE_ASSIGN_OR_RETURN(answer.certificate_pem,
+                             server_.authority_->IssueDevice(
+                                 request.csr_pem, "demo", id,
+                                 server_.clock_.Now(), 24h, server_.random_));
+    ++server_.enrolments;
     answer.device_id = id;
     answer.population = "demo";
     answer.plan_public_keys = {server_.plan_key_->public_key};

@@ -73,6 +73,12 @@ class FakeServer {
   int connections = 0;
   int enrolments = 0;
   int conflicts = 0;
+  // Of devices with identity keys.
+  std::map<std::string, crypto::Digest> identities;  // by device id
+  std::vector<crypto::Digest> tls_keys;  // that certificates were made for
+  int nonces = 0;
+  int tokens_shown = 0;
+  int stale_nonces = 0;  // so many signed requests come too late
 
  private:
   class Connection;
@@ -82,6 +88,7 @@ class FakeServer {
   std::unique_ptr<crypto::CertificateAuthority> authority_;
   std::unique_ptr<crypto::Ed25519KeyPair> plan_key_;
   std::map<std::string, std::string> certificates_;  // by CSR key
+  Bytes nonce_;
   std::deque<std::variant<client::Assignment, client::ModelOffer>> work_;
   std::optional<client::Assignment> open_;  // repeated until it is answered
   uint64_t rounds_ = 0;

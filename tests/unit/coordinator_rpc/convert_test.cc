@@ -71,6 +71,75 @@ TEST(EnrollFromProtoTest, OutOfBounds_NamesTheField) {
   EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("device_name")));
 }
 
+// A device with an identity key that asks for a nonce.
+v1::EnrollRequest GoodQuestion() {
+  v1::EnrollRequest proto;
+  proto.set_device_name("phone-1");
+  proto.set_population("demo");
+  proto.set_identity_public_key(std::string(91, 'k'));
+  return proto;
+}
+
+TEST(EnrollFromProtoTest, IdentityKey_EveryFieldArrives) {
+  v1::EnrollRequest proto = GoodQuestion();
+  Result<EnrollRequest> request = FromProto(proto);
+  ASSERT_THAT(request, IsOk());
+  EXPECT_EQ(request->identity_public_key, Bytes(91, 'k'));
+  EXPECT_TRUE(request->identity_signature.empty());
+  EXPECT_EQ(request->population, "demo");
+
+  proto.set_csr_pem("PEM");
+  proto.set_identity_signature(std::string(64, 's'));
+  proto.set_identity_nonce(std::string(40, 'n'));
+  request = FromProto(proto);
+  ASSERT_THAT(request, IsOk());
+  EXPECT_EQ(request->identity_signature, Bytes(64, 's'));
+  EXPECT_EQ(request->identity_nonce, Bytes(40, 'n'));
+  EXPECT_EQ(request->csr_pem, "PEM");
+
+  EXPECT_EQ(ToProto(EnrollAnswer{.certificate_pem = "",
+                                 .device_id = "",
+                                 .population = "",
+                                 .plan_public_keys = {},
+                                 .nonce = Bytes(40, 'n')})
+                .nonce(),
+            std::string(40, 'n'));
+}
+
+TEST(EnrollFromProtoTest, IdentityKeyOutOfBounds_NamesTheField) {
+  for (const size_t size : {1u, 65u, 90u, 92u, 4096u}) {
+    v1::EnrollRequest proto = GoodQuestion();
+    proto.set_identity_public_key(std::string(size, 'k'));
+    EXPECT_THAT(FromProto(proto),
+                StatusIs(kInvalid, HasSubstr("identity_public_key has")));
+  }
+  v1::EnrollRequest proto = GoodQuestion();
+  proto.set_csr_pem("PEM");
+  proto.set_identity_signature(std::string(63, 's'));
+  proto.set_identity_nonce(std::string(40, 'n'));
+  EXPECT_THAT(FromProto(proto),
+              StatusIs(kInvalid, HasSubstr("identity_signature has 63")));
+  proto.set_identity_signature(std::string(64, 's'));
+  proto.set_identity_nonce(std::string(41, 'n'));
+  EXPECT_THAT(FromProto(proto),
+              StatusIs(kInvalid, HasSubstr("identity_nonce has 41")));
+  proto.clear_identity_nonce();
+  EXPECT_THAT(FromProto(proto),
+              StatusIs(kInvalid, HasSubstr("belong together")));
+  proto.set_identity_nonce(std::string(40, 'n'));
+  proto.clear_csr_pem();
+  EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("csr_pem")));
+  proto.set_csr_pem("PEM");
+  proto.set_population("a/b");
+  EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("population")));
+  proto.clear_population();
+  EXPECT_THAT(FromProto(proto), StatusIs(kInvalid, HasSubstr("population")));
+  proto = GoodEnroll();
+  proto.set_identity_signature(std::string(64, 's'));
+  EXPECT_THAT(FromProto(proto),
+              StatusIs(kInvalid, HasSubstr("without identity_public_key")));
+}
+
 v1::CheckInRequest GoodCheckIn() {
   v1::CheckInRequest proto;
   proto.set_population("demo");

@@ -224,6 +224,17 @@ TEST_F(DeviceServiceTest, Enroll_WithoutCertificate_IsAnswered) {
               StatusCode::UNAUTHENTICATED);
   }
   {
+    // Unless it is signed with an identity key.
+    v1::EnrollRequest question;
+    question.set_population("demo");
+    question.set_identity_public_key(std::string(91, 'k'));
+    grpc::ClientContext context;
+    SetDeadline(context);
+    v1::EnrollResponse response;
+    EXPECT_TRUE(stranger->Enroll(&context, question, &response).ok());
+    EXPECT_FALSE(harness.devices.last_current.has_value());
+  }
+  {
     grpc::ClientContext context;
     SetDeadline(context);
     v1::EnrollResponse response;
