@@ -114,7 +114,7 @@ struct TaskRow {
 struct VersionRow {
   uint64_t task_id = 0;
   uint64_t version = 0;
-  uint64_t round = 0;  // that made it; 0: the initial model
+  uint64_t round = 0;                // that made it; 0: the initial model
   crypto::Digest checkpoint_digest;  // of the checkpoint or its parts' list
   plan::CodecName checkpoint_codec = plan::CodecName::kFloat16;
   crypto::Digest master_digest;  // the float32 master as safetensors
