@@ -9,6 +9,15 @@ namespace {
 constexpr uint32_t kMagic = 0x4c565345;  // "ESVL"
 constexpr uint32_t kVersion = 1;
 
+constexpr auto kDevicesMax = static_cast<uint64_t>(kMetricDevicesMax);
+
+Status CheckRoom(uint64_t held, uint64_t added) {
+  if (held <= kDevicesMax && added <= kDevicesMax - held) return OkStatus();
+  return ResourceExhausted("evaluation sums hold " + std::to_string(held) +
+                           " devices; " + std::to_string(added) +
+                           " more exceed 2^20");
+}
+
 // Devices behind the metric that fewest reported.
 int64_t LeastDevices(const MetricSums& sums) {
   int64_t least = kMetricDevicesMax;
@@ -49,6 +58,7 @@ Status EvaluationSums::Add(std::string_view device_class,
         "device class has " + std::to_string(device_class.size()) +
         " bytes, allowed are at most " + std::to_string(kDeviceClassSizeMax));
   }
+  SELVAGE_RETURN_IF_ERROR(CheckRoom(device_count_, 1));
   SELVAGE_RETURN_IF_ERROR(total_.Add(device));
   // A class has no more devices than the total, which had room.
   const auto [it, is_new] =
@@ -59,7 +69,9 @@ Status EvaluationSums::Add(std::string_view device_class,
 }
 
 Status EvaluationSums::MergeWith(const EvaluationSums& other) {
+  SELVAGE_RETURN_IF_ERROR(CheckRoom(device_count_, other.device_count_));
   SELVAGE_RETURN_IF_ERROR(total_.MergeWith(other.total_));
+  // No class has more devices than its total: there is room for all.
   for (const auto& [name, sums] : other.classes_) {
     const auto [it, is_new] = classes_.try_emplace(name, total_.sums().size());
     SELVAGE_RETURN_IF_ERROR(it->second.MergeWith(sums));
@@ -125,7 +137,7 @@ Result<EvaluationSums> EvaluationSums::Parse(ByteSpan bytes) {
     EvaluationSums out(0);
     SELVAGE_ASSIGN_OR_RETURN(out.device_count_,
                              reader.Read<uint64_t>("device count"));
-    if (out.device_count_ > static_cast<uint64_t>(kMetricDevicesMax)) {
+    if (out.device_count_ > kDevicesMax) {
       return damaged("more devices than the sums can hold");
     }
     SELVAGE_ASSIGN_OR_RETURN(const ByteSpan total, Take(reader, "total"));

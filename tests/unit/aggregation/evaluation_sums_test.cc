@@ -64,6 +64,19 @@ TEST(EvaluationSums, Add_Refused_LeavesNoTrace) {
   EXPECT_EQ(sums.Serialize(), before);
 }
 
+TEST(EvaluationSums, MoreDevicesThanFit_AreRefused_AndLeaveNoTrace) {
+  EvaluationSums sums = SumsOf({{"a", 2}});
+  Bytes many = sums.Serialize();
+  many[8 + 2] = 0x0F;  // 983,042 of 2^20 devices
+  const auto parsed = EvaluationSums::Parse(many);
+  ASSERT_THAT(parsed, IsOk());
+  ASSERT_THAT(sums.MergeWith(*parsed), IsOk());
+  const Bytes before = sums.Serialize();
+  EXPECT_THAT(sums.MergeWith(*parsed),
+              StatusIs(StatusCode::kResourceExhausted));
+  EXPECT_EQ(sums.Serialize(), before);
+}
+
 TEST(EvaluationSums, AnyOrderAndSplit_GiveTheSameBytes) {
   rc::check([] {
     const auto count = *rc::gen::inRange<size_t>(1, 60);
