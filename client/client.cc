@@ -275,6 +275,7 @@ class Client::Impl {
     options.holdout_salt = holdout_salt_;
     options.device_id = SeedName();
     options.threads = options_.threads_max;
+    options.memory_bytes_max = options_.memory_bytes_max;
     policy.CountProcess(options_.threads_max != 1);
     Personalized done =
         InstallPersonalized(work, options, *store_, *host_, *guard_,

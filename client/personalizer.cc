@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/random.h"
+#include "client/core/memory_estimate.h"
 #include "client/local_data.h"
 #include "client/round_trainer.h"
 #include "plan/tensor_match.h"
@@ -179,6 +180,27 @@ class Installation {
             before_->global_values != global_values_);
   }
 
+  // RESOURCE_EXHAUSTED if `training` is estimated to take more than it may.
+  Status CheckMemory(size_t examples, const LocalTraining& training) const {
+    const uint64_t estimate =
+        EstimateMemory(program_, {.work = LocalWork::kPersonalize,
+                                  .examples = examples + data_.holdout.count,
+                                  .holdout = data_.holdout.count,
+                                  .archive_size = work_.archive.size(),
+                                  .batch_size = training.batch_size,
+                                  .optimizer = training.optimizer.name,
+                                  .momentum = training.optimizer.momentum != 0,
+                                  .proximal = training.proximal_mu != 0});
+    if (options_.memory_bytes_max == 0 ||
+        estimate <= options_.memory_bytes_max) {
+      return OkStatus();
+    }
+    return ResourceExhausted(
+        "fine-tuning would take about " + std::to_string(estimate) +
+        " bytes of memory, more than the " +
+        std::to_string(options_.memory_bytes_max) + " it may");
+  }
+
   // Newly fine-tuned values; nullopt if the plan wants none.
   Result<std::optional<plan::Checkpoint>> FineTune(PersonalizeOutcome& out) {
     std::optional<plan::Checkpoint> none;
@@ -214,6 +236,7 @@ class Installation {
                  role == plan::Role::kBufferInt;
         });
     training.trainable = std::move(tensors);
+    SELVAGE_RETURN_IF_ERROR(CheckMemory(data_.train.count, training));
     SELVAGE_RETURN_IF_ERROR(RequireFeatures(model_.features(), training));
     SELVAGE_RETURN_IF_ERROR(model_.SetValues(*start));
     SELVAGE_ASSIGN_OR_RETURN(const TrainingReport report,
@@ -403,6 +426,7 @@ class Installation {
     training.optimizer = plan_.train.optimizer;
     SELVAGE_ASSIGN_OR_RETURN(training.trainable,
                              plan::MatchTensors(program_.table, {}));
+    SELVAGE_RETURN_IF_ERROR(CheckMemory(examples.count, training));
     SELVAGE_RETURN_IF_ERROR(RequireFeatures(model_.features(), training));
     SELVAGE_RETURN_IF_ERROR(model_.SetValues(start));
     SELVAGE_RETURN_IF_ERROR(model_.Train(examples, training).status());

@@ -37,6 +37,8 @@ struct PersonalizeOptions {
   bool global_only = false;  // do not train: it crashed before
   bool with_alone = false;   // train the local-only baseline if the plan asks
   int threads = 0;           // LocalTraining::threads
+  // Nothing is trained if that is estimated to take more; 0: any.
+  uint64_t memory_bytes_max = 0;
 };
 
 struct PersonalizeOutcome {

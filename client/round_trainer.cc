@@ -35,6 +35,20 @@ WorkRefused OverMemory(std::string_view what, uint64_t estimate,
                  std::to_string(options.memory_bytes_max) + " it may"};
 }
 
+TrainingSize SizeOf(LocalWork work, const VerifiedWork& verified,
+                    const LocalData& data) {
+  const plan::TrainSpec& train = verified.plan.train;
+  return {.work = work,
+          .examples = data.train.count + data.holdout.count,
+          .holdout = data.holdout.count,
+          .archive_size = verified.archive.size(),
+          .batch_size = train.batch_size,
+          .optimizer = train.optimizer.name,
+          .momentum = train.optimizer.momentum != 0,
+          .proximal = train.proximal_mu != 0,
+          .clips = train.clip_gradient != 0};
+}
+
 // Everything that the result of a training depends on.
 crypto::Digest Fingerprint(const SessionWork& work, const plan::Plan& plan,
                            const plan::Checkpoint& start,
@@ -376,12 +390,8 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
                                   " examples, the plan wants " +
                                   std::to_string(wanted)};
   }
-  facts.memory_estimate = EstimateTrainingMemory(
-      program, {.examples = data->train.count + data->holdout.count,
-                .archive_size = verified.archive.size(),
-                .batch_size = plan.train.batch_size,
-                .optimizer = plan.train.optimizer.name,
-                .momentum = plan.train.optimizer.momentum != 0});
+  facts.memory_estimate =
+      EstimateMemory(program, SizeOf(LocalWork::kTrainRound, verified, *data));
   if (round.memory_bytes_max > 0 &&
       facts.memory_estimate > round.memory_bytes_max) {
     return OverMemory("training", facts.memory_estimate, round);
@@ -498,12 +508,8 @@ TrainedRound EvaluateRound(const SessionWork& work,
                                   " of them held out; the plan wants " +
                                   std::to_string(wanted)};
   }
-  facts.memory_estimate = EstimateTrainingMemory(
-      program, {.examples = data->train.count + data->holdout.count,
-                .archive_size = verified.archive.size(),
-                .batch_size = plan.train.batch_size,
-                .optimizer = plan.train.optimizer.name,
-                .momentum = plan.train.optimizer.momentum != 0});
+  facts.memory_estimate =
+      EstimateMemory(program, SizeOf(LocalWork::kEvaluate, verified, *data));
   if (round.memory_bytes_max > 0 &&
       facts.memory_estimate > round.memory_bytes_max) {
     return OverMemory("evaluating", facts.memory_estimate, round);

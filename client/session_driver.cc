@@ -572,6 +572,7 @@ SessionEvent SessionDriver::Personalize(const SessionAction& action) {
                         (loaded_->plan.personalize.enabled &&
                          !Consents(loaded_->plan, /*upload=*/false));
   options.threads = parts_.options.threads_max;
+  options.memory_bytes_max = parts_.options.memory_bytes_max;
   options.with_alone = !work.train && !options.global_only;
   Personalized done =
       InstallPersonalized(*loaded_, options, parts_.store, parts_.host,

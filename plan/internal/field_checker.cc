@@ -76,7 +76,6 @@ class FieldChecker final : public Fields {
   }
   void Require(std::string_view) override {}
   void Unavailable(std::string_view) override {}
-  void UnavailableUnlessZero(std::string_view) override {}
   void Inapplicable(std::string_view key, std::string_view why,
                     bool is_default) override {
     if (!is_default && status_.ok()) {

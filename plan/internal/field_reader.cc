@@ -209,16 +209,6 @@ class FieldReader final : public Fields {
                    PathOf(key) + " is not available in this version"));
     }
   }
-  void UnavailableUnlessZero(std::string_view key) override {
-    const Node* node = node_.Find(key);
-    double value = 0;
-    if (node != nullptr && IsNumeric(*node) &&
-        ParseNumber(node->text, value) == std::errc() && value == 0) {
-      known_.push_back(key);
-      return;
-    }
-    Unavailable(key);
-  }
   void Inapplicable(std::string_view key, std::string_view why, bool) override {
     const Node* node = Take(key);
     if (node != nullptr) {

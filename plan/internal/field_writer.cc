@@ -64,7 +64,6 @@ class FieldWriter final : public Fields {
   }
   void Require(std::string_view) override {}
   void Unavailable(std::string_view) override {}
-  void UnavailableUnlessZero(std::string_view) override {}
   void Inapplicable(std::string_view, std::string_view, bool) override {}
 
  private:

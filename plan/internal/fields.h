@@ -78,8 +78,6 @@ class Fields {
   virtual void Require(std::string_view key) = 0;
   // Reading: the key is known, but its feature is not built.
   virtual void Unavailable(std::string_view key) = 0;
-  // ... and 0 turns the feature off.
-  virtual void UnavailableUnlessZero(std::string_view key) = 0;
   // The key makes no sense here, for the reason `why`.
   virtual void Inapplicable(std::string_view key, std::string_view why,
                             bool is_default) = 0;

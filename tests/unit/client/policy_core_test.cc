@@ -254,42 +254,96 @@ TEST(RateFactorTest, Shapes_AreTheStatedOnes) {
   EXPECT_EQ(RateFactor(s, 0), 1);
 }
 
-TEST(MemoryEstimateTest, EstimateTrainingMemory_GrowsWithWhatItIsMadeOf) {
+plan::Program MatrixProgram() {
   plan::Program program;
   program.inputs = {
       {.name = "x", .dtype = plan::DType::kUint8, .shape = {28, 28}},
       {.name = "y", .dtype = plan::DType::kInt64, .shape = {}}};
   program.table = *plan::TensorTable::Create(
       {{.name = "w", .shape = {100, 784}, .role = plan::Role::kShared}});
+  return program;
+}
+
+TEST(MemoryEstimateTest, EstimateMemory_GrowsWithWhatItIsMadeOf) {
+  const plan::Program program = MatrixProgram();
   TrainingSize size;
   size.examples = 1000;
   size.batch_size = 10;
   size.checkpoints = false;
-  const uint64_t plain = EstimateTrainingMemory(program, size);
+  const uint64_t plain = EstimateMemory(program, size);
   const uint64_t values = 100 * 784 * 4;
-  // 5 copies of the values, the examples and a batch, activations of a batch.
-  EXPECT_EQ(plain, 5 * values + (784 + 8) * 1010 +
-                       10 * ((784 + 1) * 32 * 4 + 100 * 16));
-  size.optimizer = plan::OptimizerName::kAdam;
-  EXPECT_EQ(EstimateTrainingMemory(program, size), plain + 2 * values);
+  const uint64_t activations = (4 * 785 + 6 * 100) * 4;
+  // 4 copies of the values, gradients, 2 of the largest tensor; the examples
+  // and a batch; activations of a batch.
+  EXPECT_EQ(plain, 7 * values + (784 + 8) * 1010 + 10 * activations);
+  size.optimizer = plan::OptimizerName::kAdamW;
+  EXPECT_EQ(EstimateMemory(program, size), plain + 2 * values);
   size.checkpoints = true;
-  EXPECT_EQ(EstimateTrainingMemory(program, size), plain + 8 * values);
-  size = {.examples = 1000,
-          .batch_size = 10,
-          .momentum = true,
-          .checkpoints = false};
-  EXPECT_EQ(EstimateTrainingMemory(program, size), plain + values);
-  size = {.examples = 1000,
-          .archive_size = 7,
-          .batch_size = 10,
-          .checkpoints = false};
-  EXPECT_EQ(EstimateTrainingMemory(program, size), plain + 21);
+  EXPECT_EQ(EstimateMemory(program, size), plain + 8 * values);
+  size.checkpoints = false;
+  size.optimizer = plan::OptimizerName::kSgd;
+  size.momentum = true;
+  EXPECT_EQ(EstimateMemory(program, size), plain + values);
+  size.proximal = true;
+  EXPECT_EQ(EstimateMemory(program, size), plain + 3 * values);
+  size.clips = true;
+  EXPECT_EQ(EstimateMemory(program, size), plain + 5 * values);
+  size.clips = false;
+  size.momentum = false;
+  size.proximal = false;
+  size.archive_size = 7;
+  EXPECT_EQ(EstimateMemory(program, size), plain + 21);
+  size.archive_size = 0;
+  // A few scored examples take less than the step, many more than it.
+  size.holdout = 20;
+  EXPECT_EQ(EstimateMemory(program, size), plain + 10 * 792);
   // A batch is never larger than the data.
-  size = {.examples = 1, .batch_size = 65536, .checkpoints = false};
-  EXPECT_LT(EstimateTrainingMemory(program, size), plain);
+  size.holdout = 0;
+  size.examples = 1;
+  size.batch_size = 65536;
+  EXPECT_LT(EstimateMemory(program, size), plain);
   size.examples = std::numeric_limits<uint64_t>::max();
-  EXPECT_EQ(EstimateTrainingMemory(program, size),
+  EXPECT_EQ(EstimateMemory(program, size),
             std::numeric_limits<uint64_t>::max());
+}
+
+TEST(MemoryEstimateTest, EstimateMemory_OtherWork_HasItsOwnCopies) {
+  const plan::Program program = MatrixProgram();
+  TrainingSize size;
+  size.examples = 100;
+  size.holdout = 20;
+  size.checkpoints = false;
+  const uint64_t values = 100 * 784 * 4;
+  const uint64_t round = EstimateMemory(program, size);
+  size.work = LocalWork::kPersonalize;
+  EXPECT_EQ(EstimateMemory(program, size), round + 4 * values);
+  size.work = LocalWork::kEvaluate;
+  EXPECT_EQ(EstimateMemory(program, size),
+            2 * values + EstimateScoreMemory(program, size) + 120 * 792);
+}
+
+// Where a layer is applied at many places its outputs are as many.
+TEST(MemoryEstimateTest, EstimateStepMemory_Places) {
+  const auto step = [](std::vector<int64_t> input, plan::DType dtype,
+                       std::vector<int64_t> weight) {
+    plan::Program program;
+    program.inputs = {{.name = "x", .dtype = dtype, .shape = std::move(input)}};
+    program.table =
+        *plan::TensorTable::Create({{.name = "w", .shape = std::move(weight)}});
+    TrainingSize size;
+    size.batch_size = 1;
+    return EstimateStepMemory(program, size) -
+           3 * 4 * program.table.float_count();
+  };
+  constexpr auto kFloat = plan::DType::kFloat32;
+  constexpr auto kByte = plan::DType::kUint8;
+  EXPECT_EQ(step({50}, kFloat, {7, 50}), 4 * (4 * 50 + 6 * 7));
+  // A recurrent network over 20 steps of 5 numbers.
+  EXPECT_EQ(step({20, 5}, kFloat, {7, 5}), 4 * (4 * 100 + 6 * 7 * 20));
+  // Convolutions over an image and over characters, with their unfolding.
+  EXPECT_EQ(step({3, 8, 8}, kByte, {7, 3, 5, 5}),
+            4 * (4 * 192 + 6 * 7 * 64 + 75 * 64));
+  EXPECT_EQ(step({80}, kByte, {7, 16, 3}), 4 * (4 * 80 + 6 * 7 * 80 + 48 * 80));
 }
 
 }  // namespace

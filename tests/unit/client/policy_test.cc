@@ -610,6 +610,16 @@ TEST_F(PolicyTest, Memory_EstimateAbove_IsRefusedWithIt) {
   EXPECT_EQ(trainer_.state.loads, 0);
 }
 
+TEST_F(PolicyTest, Memory_FineTuningAbove_LeavesTheGlobalModel) {
+  memory_bytes_max_ = 1000;
+  Open();
+  AddExamples(24);
+  server_->Give(server_->NewOffer(3));
+  EXPECT_EQ(Run().result, RunResult::kInstalled);
+  EXPECT_FALSE(client_->Info("digits")->personal_serving);
+  EXPECT_EQ(trainer_.state.trainings, 0);
+}
+
 TEST_F(PolicyTest, Threads_ReachTheEngine) {
   threads_max_ = 3;
   OpenWithWork();
