@@ -60,6 +60,19 @@ class Metered final : public Transport {
         keep_going);
   }
 
+  Status FetchDelta(const crypto::Digest& digest, const crypto::Digest& base,
+                    plan::CodecName codec, const Sink& sink,
+                    const KeepGoing& keep_going) override {
+    policy_.CountBytes(kMessageSize, 0);
+    return transport_->FetchDelta(
+        digest, base, codec,
+        [&](ByteSpan bytes, uint64_t total) {
+          policy_.CountBytes(0, bytes.size());
+          return sink(bytes, total);
+        },
+        keep_going);
+  }
+
   Result<Receipt> Upload(const UploadHeader& header, ByteSpan update,
                          const KeepGoing& keep_going) override {
     // All of it, also where the coordinator asks for the rest only.

@@ -4,6 +4,7 @@
 
 #include "aggregation/codec/checkpoint_codec.h"
 #include "aggregation/codec/checkpoint_parts.h"
+#include "aggregation/codec/delta_codec.h"
 
 namespace selvage::client {
 namespace {
@@ -90,6 +91,61 @@ Result<Bytes> WorkLoader::Get(const crypto::Digest& digest, uint64_t size_max,
   return fetched;
 }
 
+Result<Bytes> WorkLoader::FetchDelta(const crypto::Digest& digest,
+                                     const crypto::Digest& base, uint64_t size,
+                                     plan::CodecName codec,
+                                     Transport& transport,
+                                     const Transport::KeepGoing& keep_going) {
+  SELVAGE_ASSIGN_OR_RETURN(const Bytes from, cache_.Get(base, size));
+  Bytes delta;
+  const auto sink = [&](ByteSpan chunk, uint64_t total) -> Status {
+    // What is no smaller than the whole is no delta.
+    if (total > size || chunk.size() > total - delta.size()) {
+      return DataLoss("a delta of " + std::to_string(total) + " bytes for " +
+                      std::to_string(size));
+    }
+    AppendBytes(delta, chunk);
+    return OkStatus();
+  };
+  SELVAGE_RETURN_IF_ERROR(
+      transport.FetchDelta(digest, base, codec, sink, keep_going));
+  // A coordinator that knows no deltas sends the whole.
+  if (delta.size() == size && crypto::Sha256(delta) == digest) return delta;
+  SELVAGE_ASSIGN_OR_RETURN(Bytes rebuilt,
+                           aggregation::DecodeDelta(codec, from, delta));
+  if (crypto::Sha256(rebuilt) != digest) {
+    return DataLoss("the delta from " + base.ToHex() + " does not give " +
+                    digest.ToHex());
+  }
+  return rebuilt;
+}
+
+Result<Bytes> WorkLoader::GetVersion(const crypto::Digest& digest,
+                                     uint64_t size, plan::CodecName codec,
+                                     Transport& transport,
+                                     const Transport::KeepGoing& keep_going) {
+  // Below it, the request that may be in vain costs more.
+  constexpr uint64_t kDeltaSizeMin = uint64_t{16} << 10;
+  Result<Bytes> cached = cache_.Get(digest, size);
+  if (cached.ok()) return cached;
+  if (size >= kDeltaSizeMin && cache_.GetPart(digest, size).empty()) {
+    const std::optional<crypto::Digest> base = cache_.NewestOfSize(size);
+    if (base.has_value()) {
+      Result<Bytes> rebuilt =
+          FetchDelta(digest, *base, size, codec, transport, keep_going);
+      if (rebuilt.ok()) {
+        (void)cache_.Put(digest, *rebuilt);
+        return rebuilt;
+      }
+      const StatusCode code = rebuilt.status().code();
+      if (IsTransient(code) || code == StatusCode::kCancelled) {
+        return rebuilt;  // the whole would fare no better
+      }
+    }
+  }
+  return Get(digest, size, transport, keep_going);
+}
+
 std::optional<std::variant<WorkRefused, Status>> WorkLoader::GetPlan(
     const SessionWork& work,
     const std::vector<crypto::Ed25519PublicKey>& plan_keys,
@@ -148,8 +204,12 @@ Result<plan::Checkpoint> WorkLoader::GetCheckpoint(
   const uint64_t whole_size = aggregation::EncodedCheckpointSize(codec, table);
   const std::vector<aggregation::PartLayout> layout =
       aggregation::LayOutParts(codec, table);
-  SELVAGE_ASSIGN_OR_RETURN(Bytes first, Get(work.checkpoint_digest, whole_size,
-                                            transport, keep_going));
+  SELVAGE_ASSIGN_OR_RETURN(
+      const Bytes first,
+      layout.size() == 1
+          ? GetVersion(work.checkpoint_digest, whole_size, codec, transport,
+                       keep_going)
+          : Get(work.checkpoint_digest, whole_size, transport, keep_going));
   const auto damaged = [](const Status& status) {
     return DataLoss("checkpoint: " + std::string(status.message()));
   };
@@ -167,8 +227,11 @@ Result<plan::Checkpoint> WorkLoader::GetCheckpoint(
   values.ints.resize(table.int_count());
   for (size_t i = 0; i < parts->size(); ++i) {
     const auto& [digest, size] = (*parts)[i];
-    SELVAGE_ASSIGN_OR_RETURN(const Bytes part,
-                             Get(digest, size, transport, keep_going));
+    SELVAGE_ASSIGN_OR_RETURN(
+        const Bytes part,
+        layout[i].constant
+            ? Get(digest, size, transport, keep_going)
+            : GetVersion(digest, size, codec, transport, keep_going));
     const Status decoded =
         aggregation::DecodePart(codec, table, layout[i], part, values);
     if (!decoded.ok()) return damaged(decoded);

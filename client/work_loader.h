@@ -78,6 +78,15 @@ class WorkLoader {
   Result<Bytes> Get(const crypto::Digest& digest, uint64_t size_max,
                     Transport& transport,
                     const Transport::KeepGoing& keep_going);
+  // A version of something: `size` bytes that most likely are little different
+  // from the version before, if that is still there.
+  Result<Bytes> GetVersion(const crypto::Digest& digest, uint64_t size,
+                           plan::CodecName codec, Transport& transport,
+                           const Transport::KeepGoing& keep_going);
+  Result<Bytes> FetchDelta(const crypto::Digest& digest,
+                           const crypto::Digest& base, uint64_t size,
+                           plan::CodecName codec, Transport& transport,
+                           const Transport::KeepGoing& keep_going);
   Result<Bytes> Fetch(const crypto::Digest& digest, uint64_t size_max,
                       Bytes part, Transport& transport,
                       const Transport::KeepGoing& keep_going);

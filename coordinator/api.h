@@ -210,6 +210,13 @@ class DeviceApi {
   // NOT_FOUND unless the device's population references `digest`.
   virtual Result<std::unique_ptr<ArtefactReader>> OpenArtefact(
       const DeviceIdentity& device, const crypto::Digest& digest) = 0;
+  // The delta (aggregation/codec/delta_codec.h) that makes `digest` of `base`,
+  // which the device has. NOT_FOUND unless its population references both and
+  // there is one that is smaller; then there is always the whole. The first
+  // call waits until the delta is made.
+  virtual Result<std::unique_ptr<ArtefactReader>> OpenDelta(
+      const DeviceIdentity& device, const crypto::Digest& digest,
+      const crypto::Digest& base, plan::CodecName codec) = 0;
 
   // A Receipt if the answer is known before a byte was sent (a repeat, a late
   // or invalid header). `done` comes at once, or from another thread when there

@@ -125,6 +125,21 @@ Result<std::unique_ptr<ArtefactReader>> Coordinator::OpenArtefact(
   return parts_->deps.blobs.Open(digest);
 }
 
+Result<std::unique_ptr<ArtefactReader>> Coordinator::OpenDelta(
+    const DeviceIdentity& device, const crypto::Digest& digest,
+    const crypto::Digest& base, plan::CodecName codec) {
+  if (!parts_->enrolment.IsEnrolled(device)) {
+    return PermissionDenied("device " + device.device_id + " is not enrolled");
+  }
+  for (const crypto::Digest& artefact : {digest, base}) {
+    SELVAGE_ASSIGN_OR_RETURN(
+        const bool referenced,
+        parts_->deps.store.IsReferenced(device.population, artefact));
+    if (!referenced) return NotFound("no artefact " + artefact.ToHex());
+  }
+  return parts_->deltas.Open({.codec = codec, .base = base, .target = digest});
+}
+
 void Coordinator::BeginUpload(const DeviceIdentity& device,
                               const UploadHeader& header,
                               BeginUploadCallback done) {

@@ -65,6 +65,9 @@ class Coordinator final : public DeviceApi, public AdminApi {
                std::function<void(Result<CheckInAnswer>)> done) override;
   Result<std::unique_ptr<ArtefactReader>> OpenArtefact(
       const DeviceIdentity& device, const crypto::Digest& digest) override;
+  Result<std::unique_ptr<ArtefactReader>> OpenDelta(
+      const DeviceIdentity& device, const crypto::Digest& digest,
+      const crypto::Digest& base, plan::CodecName codec) override;
   void BeginUpload(const DeviceIdentity& device, const UploadHeader& header,
                    BeginUploadCallback done) override;
   Status AppendUpload(uint64_t upload_id, ByteSpan chunk) override;

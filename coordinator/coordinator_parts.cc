@@ -43,6 +43,7 @@ Coordinator::Parts::Parts(const CoordinatorOptions& o,
       watchers(deps.store, describer,
                [this](const RoundKey& round) { return CheckInCount(round); }),
       artefacts(deps.store, deps.blobs),
+      deltas(options.deltas, deps.blobs),
       ingest({options.upload_bytes_max, options.staging_ttl}, deps.store,
              tickets, *this) {}
 

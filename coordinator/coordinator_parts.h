@@ -8,6 +8,7 @@
 
 #include "coordinator/artefact_uploads.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/delta_cache.h"
 #include "coordinator/describe.h"
 #include "coordinator/enrolment.h"
 #include "coordinator/outcome_cache.h"
@@ -71,6 +72,7 @@ struct Coordinator::Parts final : public UploadSink {
   TaskAdmin admin;
   Watchers watchers;
   ArtefactUploads artefacts;
+  DeltaCache deltas;
   UploadIngest ingest;
   WorkQueue queue;
   std::atomic<bool> draining{false};

@@ -10,6 +10,7 @@
 #include "base/time.h"
 #include "coordinator/api.h"
 #include "coordinator/blob_store.h"
+#include "coordinator/delta_cache.h"
 #include "coordinator/store.h"
 #include "crypto/secret.h"
 #include "crypto/signature.h"
@@ -43,6 +44,9 @@ struct CoordinatorOptions {
   // Group commit: flush at this many updates or when the oldest is this old.
   size_t batch_updates_max = 16;
   Duration batch_age_max = std::chrono::milliseconds(500);
+
+  // What may be spent so that devices download less.
+  DeltaCache::Limits deltas{};
 
   Duration certificate_lifetime = std::chrono::hours(24 * 365);
   // Of devices whose identity key stays in a keystore, while their TLS key does

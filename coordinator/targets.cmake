@@ -3,6 +3,7 @@ selvage_library(coordinator
   SRCS
     ${CMAKE_CURRENT_LIST_DIR}/api.cc
     ${CMAKE_CURRENT_LIST_DIR}/artefact_uploads.cc
+    ${CMAKE_CURRENT_LIST_DIR}/delta_cache.cc
     ${CMAKE_CURRENT_LIST_DIR}/coordinator.cc
     ${CMAKE_CURRENT_LIST_DIR}/coordinator_parts.cc
     ${CMAKE_CURRENT_LIST_DIR}/describe.cc

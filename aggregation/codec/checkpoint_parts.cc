@@ -107,6 +107,12 @@ Result<Bytes> EncodePart(plan::CodecName codec, const plan::TensorTable& table,
                          const plan::Checkpoint& values) {
   CheckSizes(table, values);
   const PartCounts counts = CountsOf(table, part);
+  if (part.entries.size() == table.entries().size()) {  // as it lies there
+    SELVAGE_ASSIGN_OR_RETURN(Bytes bytes,
+                             Encode(codec, counts.floats, values.floats));
+    AppendBytes(bytes, AsBytes(std::span<const int64_t>(values.ints)));
+    return bytes;
+  }
   std::vector<float> floats;
   std::vector<int64_t> ints;
   for (const size_t index : part.entries) {

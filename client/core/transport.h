@@ -146,6 +146,12 @@ class Transport {
   using Sink = std::function<Status(ByteSpan bytes, uint64_t total)>;
   virtual Status Fetch(const crypto::Digest& digest, uint64_t offset,
                        const Sink& sink, const KeepGoing& keep_going) = 0;
+  // As Fetch(), from the start: a delta that makes `digest` of `base`, which
+  // has the same size (aggregation/codec/delta_codec.h). NOT_FOUND if there is
+  // none; what does not rebuild is worth a Fetch() of the whole.
+  virtual Status FetchDelta(const crypto::Digest& digest,
+                            const crypto::Digest& base, plan::CodecName codec,
+                            const Sink& sink, const KeepGoing& keep_going) = 0;
   // Resumes where the coordinator says; returns its receipt.
   virtual Result<Receipt> Upload(const UploadHeader& header, ByteSpan update,
                                  const KeepGoing& keep_going) = 0;

@@ -55,24 +55,6 @@ Result<plan::CodecName> ToCodec(v1::Codec codec) {
   }
 }
 
-v1::Codec ToProto(plan::CodecName codec) {
-  switch (codec) {
-    case plan::CodecName::kFloat32:
-      return v1::FLOAT32;
-    case plan::CodecName::kFloat16:
-      return v1::FLOAT16;
-    case plan::CodecName::kBFloat16:
-      return v1::BFLOAT16;
-    case plan::CodecName::kInt8:
-      return v1::INT8;
-    case plan::CodecName::kTopK:
-      return v1::TOP_K;
-    case plan::CodecName::kRotatedInt8:
-      return v1::ROTATED_INT8;
-  }
-  return v1::CODEC_UNSPECIFIED;
-}
-
 Result<Duration> ToDeadline(std::string_view field, uint64_t ms) {
   if (ms == 0 || ms > kDeadlineMsMax) {
     return InvalidArgument(std::string(field) + " is " + std::to_string(ms) +
@@ -150,6 +132,24 @@ OutcomeState ToOutcome(v1::AssignmentOutcome::State state) {
 }
 
 }  // namespace
+
+v1::Codec ToProto(plan::CodecName codec) {
+  switch (codec) {
+    case plan::CodecName::kFloat32:
+      return v1::FLOAT32;
+    case plan::CodecName::kFloat16:
+      return v1::FLOAT16;
+    case plan::CodecName::kBFloat16:
+      return v1::BFLOAT16;
+    case plan::CodecName::kInt8:
+      return v1::INT8;
+    case plan::CodecName::kTopK:
+      return v1::TOP_K;
+    case plan::CodecName::kRotatedInt8:
+      return v1::ROTATED_INT8;
+  }
+  return v1::CODEC_UNSPECIFIED;
+}
 
 Result<RetryWindow> FromProto(const v1::RetryWindow& proto) {
   if (proto.max_ms() < proto.min_ms() || proto.max_ms() > kRetryMsMax) {

@@ -9,6 +9,7 @@
 
 namespace selvage::client {
 
+v1::Codec ToProto(plan::CodecName codec);
 v1::EnrollRequest ToProto(const EnrollRequest& request);
 Result<EnrollAnswer> FromProto(const v1::EnrollResponse& proto);
 

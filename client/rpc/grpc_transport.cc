@@ -172,16 +172,20 @@ class GrpcTransport final : public Transport {
 
   Status Fetch(const crypto::Digest& digest, uint64_t offset, const Sink& sink,
                const KeepGoing& keep_going) override {
-    Status refused;  // by the sink: nothing to try again
-    SELVAGE_RETURN_IF_ERROR(
-        WithRetries(keep_going, [&](bool& progress) -> Status {
-          const uint64_t before = offset;
-          const Status status =
-              FetchOnce(digest, offset, sink, keep_going, refused);
-          progress = offset > before;
-          return refused.ok() ? status : OkStatus();
-        }));
-    return refused;
+    v1::FetchRequest request;
+    request.set_digest(ToString(digest.span()));
+    request.set_offset(offset);
+    return FetchAll(request, sink, keep_going);
+  }
+
+  Status FetchDelta(const crypto::Digest& digest, const crypto::Digest& base,
+                    plan::CodecName codec, const Sink& sink,
+                    const KeepGoing& keep_going) override {
+    v1::FetchRequest request;
+    request.set_digest(ToString(digest.span()));
+    request.set_base(ToString(base.span()));
+    request.set_codec(ToProto(codec));
+    return FetchAll(request, sink, keep_going);
   }
 
   Result<Receipt> Upload(const UploadHeader& header, ByteSpan update,
@@ -305,12 +309,22 @@ class GrpcTransport final : public Transport {
     }
   }
 
-  Status FetchOnce(const crypto::Digest& digest, uint64_t& offset,
-                   const Sink& sink, const KeepGoing& keep_going,
-                   Status& refused) {
-    v1::FetchRequest request;
-    request.set_digest(ToString(digest.span()));
-    request.set_offset(offset);
+  // From the request's offset on, which moves.
+  Status FetchAll(v1::FetchRequest& request, const Sink& sink,
+                  const KeepGoing& keep_going) {
+    Status refused;  // by the sink: nothing to try again
+    SELVAGE_RETURN_IF_ERROR(
+        WithRetries(keep_going, [&](bool& progress) -> Status {
+          const uint64_t before = request.offset();
+          const Status status = FetchOnce(request, sink, keep_going, refused);
+          progress = request.offset() > before;
+          return refused.ok() ? status : OkStatus();
+        }));
+    return refused;
+  }
+
+  Status FetchOnce(v1::FetchRequest& request, const Sink& sink,
+                   const KeepGoing& keep_going, Status& refused) {
     StreamCall call(options_.chunk_deadline, keep_going);
     Introduce(call.context());
     const auto stream =
@@ -326,7 +340,7 @@ class GrpcTransport final : public Transport {
           call.Cancel(refused);
           break;
         }
-        offset += chunk.data().size();
+        request.set_offset(request.offset() + chunk.data().size());
       }
     }
     return call.Finish(*stream);

@@ -62,6 +62,17 @@ Status BlobCache::Put(const crypto::Digest& digest, ByteSpan bytes) {
   return WriteFileDurably(files_, PathOf(digest), bytes);
 }
 
+std::optional<crypto::Digest> BlobCache::NewestOfSize(uint64_t size) {
+  const std::vector<std::string> order = ReadOrder();
+  for (auto name = order.rbegin(); name != order.rend(); ++name) {
+    const Result<crypto::Digest> digest = crypto::Digest::FromHex(*name);
+    if (!digest.ok()) continue;
+    const auto file = files_.Open(PathOf(*digest));
+    if (file.ok() && (*file)->size() == size) return *digest;
+  }
+  return std::nullopt;
+}
+
 Bytes BlobCache::GetPart(const crypto::Digest& digest, uint64_t size_max) {
   Result<Bytes> bytes = ReadFile(files_, PartOf(digest), size_max);
   return bytes.ok() ? *std::move(bytes) : Bytes();

@@ -38,6 +38,10 @@ class BlobCache {
   // DATA_LOSS if the bytes do not have the digest. The current work uses it.
   Status Put(const crypto::Digest& digest, ByteSpan bytes);
 
+  // Of those with this size (a few versions of the same), the one that was used
+  // last.
+  std::optional<crypto::Digest> NewestOfSize(uint64_t size);
+
   // The beginning of an artefact whose transfer was interrupted, to go on from;
   // empty if there is none. Not verified: the whole is.
   Bytes GetPart(const crypto::Digest& digest, uint64_t size_max);

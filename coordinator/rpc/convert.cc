@@ -399,6 +399,10 @@ Result<FetchRequest> FromProto(const v1::FetchRequest& proto) {
   SELVAGE_ASSIGN_OR_RETURN(request.digest,
                            DigestFrom("digest", proto.digest()));
   request.offset = proto.offset();
+  if (!proto.base().empty()) {
+    SELVAGE_ASSIGN_OR_RETURN(request.base, DigestFrom("base", proto.base()));
+    SELVAGE_ASSIGN_OR_RETURN(request.codec, CodecFrom("codec", proto.codec()));
+  }
   return request;
 }
 

@@ -61,6 +61,8 @@ v1::CheckInResponse ToProto(const CheckInAnswer& answer);
 struct FetchRequest {
   crypto::Digest digest;
   uint64_t offset = 0;
+  std::optional<crypto::Digest> base;                 // a delta against it
+  plan::CodecName codec = plan::CodecName::kFloat16;  // with a base
 };
 Result<FetchRequest> FromProto(const v1::FetchRequest& proto);
 

@@ -279,7 +279,9 @@ grpc::ServerWriteReactor<v1::FetchChunk>* DeviceService::Fetch(
   const Result<FetchRequest> parsed = FromProto(*request);
   if (!parsed.ok()) return new Failed(parsed.status());
   Result<std::unique_ptr<ArtefactReader>> reader =
-      api_.OpenArtefact(*device, parsed->digest);
+      parsed->base.has_value() ? api_.OpenDelta(*device, parsed->digest,
+                                                *parsed->base, parsed->codec)
+                               : api_.OpenArtefact(*device, parsed->digest);
   if (!reader.ok()) return new Failed(reader.status());
   return new ArtefactStream<v1::FetchChunk>(
       context, *std::move(reader), parsed->offset, options_.fetch_chunk_size,

@@ -340,6 +340,39 @@ TEST_F(GrpcTransportTest, Fetch_BrokenTwice_GoesOnWhereItStopped) {
   EXPECT_THAT(offsets, ElementsAre(0, 30'000, 60'000));
 }
 
+TEST_F(GrpcTransportTest, FetchDelta_Broken_GoesOnWhereItStopped) {
+  Serve();
+  const Bytes delta = Pattern(30'000);
+  const crypto::Digest base = crypto::Sha256(AsBytes("base"));
+  std::vector<uint64_t> offsets;
+  service_.on_fetch = [&](const v1::FetchRequest& request,
+                          grpc::ServerWriter<v1::FetchChunk>* writer,
+                          grpc::ServerContext*) {
+    EXPECT_EQ(request.base(), ToString(base.span()));
+    EXPECT_EQ(request.codec(), v1::FLOAT32);
+    offsets.push_back(request.offset());
+    const auto at = static_cast<size_t>(request.offset());
+    v1::FetchChunk chunk;
+    chunk.set_total_size(delta.size());
+    chunk.set_data(delta.data() + at, 10'000);
+    writer->Write(chunk);
+    return at == 20'000 ? grpc::Status::OK
+                        : grpc::Status(grpc::StatusCode::UNAVAILABLE, "broken");
+  };
+  Bytes got;
+  const Status status = Connect(Device())->FetchDelta(
+      crypto::Sha256(AsBytes("target")), base, plan::CodecName::kFloat32,
+      [&](ByteSpan bytes, uint64_t total) {
+        EXPECT_EQ(total, delta.size());
+        AppendBytes(got, bytes);
+        return OkStatus();
+      },
+      Always());
+  EXPECT_THAT(status, IsOk());
+  EXPECT_EQ(got, delta);
+  EXPECT_THAT(offsets, ::testing::ElementsAre(0, 10'000, 20'000));
+}
+
 TEST_F(GrpcTransportTest, Fetch_SinkRefuses_IsNotTriedAgain) {
   Serve();
   int streams = 0;

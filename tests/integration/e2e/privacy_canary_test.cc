@@ -109,6 +109,13 @@ class RecordingTransport final : public client::Transport {
     wire_.Sent(AsText(digest.span()));
     return base_->Fetch(digest, offset, sink, keep_going);
   }
+  Status FetchDelta(const crypto::Digest& digest, const crypto::Digest& base,
+                    plan::CodecName codec, const Sink& sink,
+                    const KeepGoing& keep_going) override {
+    wire_.Sent(AsText(digest.span()));
+    wire_.Sent(AsText(base.span()));
+    return base_->FetchDelta(digest, base, codec, sink, keep_going);
+  }
   Result<client::Receipt> Upload(const client::UploadHeader& header,
                                  ByteSpan update,
                                  const KeepGoing& keep_going) override {

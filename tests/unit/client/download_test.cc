@@ -182,6 +182,170 @@ TEST_F(DownloadTest, PartsThatAreNotWhatTheListSays_AreRefused) {
   Contribute();
 }
 
+// ---- deltas
+
+// 20,000 values that are trained, 80 KB; nothing is constant.
+class DeltaTest : public ClientFixture {
+ protected:
+  DeltaTest() {
+    server_->chunk_size = 4096;
+    program_ = MakeFakeProgram(/*with_personal=*/false);
+    std::vector<plan::TensorSpec> tensors;
+    for (const auto& entry : program_.table.entries()) {
+      tensors.push_back(entry.spec);
+    }
+    tensors.push_back({.name = "large",
+                       .shape = {20000},
+                       .role = plan::Role::kShared,
+                       .init = plan::Init::kNormal});
+    program_.table = *plan::TensorTable::Create(tensors);
+    server_->Publish(MakeFakePlan(program_), program_);
+    values_ = plan::InitializeCheckpoint(program_.table, 1);
+    server_->PublishCheckpoint(values_);
+    server_->hook = [this](const std::string& call) {
+      if (call == "fetch delta") ++asked_;
+      return OkStatus();
+    };
+  }
+
+  void PublishVersion() {
+    SeededRandom random(7);
+    for (float& value : values_.floats) {
+      value += 1e-4F * static_cast<float>(UniformUnit(random) - 0.5);
+    }
+    server_->PublishCheckpoint(values_);
+    server_->fetched.clear();
+    server_->fetched_deltas = 0;
+    asked_ = 0;
+  }
+  void Contribute() {
+    WaitForTurn();
+    server_->Give(server_->NewAssignment());
+    EXPECT_EQ(RunUntil(RunResult::kContributed).result,
+              RunResult::kContributed);
+  }
+  uint64_t FetchedWhole() {
+    return server_->fetched[server_->checkpoint_digest.ToHex()];
+  }
+  // A round with an honest coordinator that makes deltas of the version before.
+  void Start() {
+    Open();
+    AddExamples(24);
+    Contribute();
+    EXPECT_EQ(asked_, 0);  // nothing that it could be made of
+    EXPECT_EQ(FetchedWhole(), kWhole);
+    PublishVersion();
+  }
+
+  static constexpr uint64_t kWhole = 20041 * sizeof(float);
+  plan::Program program_;
+  plan::Checkpoint values_;
+  int asked_ = 0;
+};
+
+TEST_F(DeltaTest, NextVersion_ComesAsADelta) {
+  Start();
+  Contribute();
+  EXPECT_EQ(FetchedWhole(), 0u);
+  EXPECT_GT(server_->fetched_deltas, 0u);
+  EXPECT_LT(server_->fetched_deltas, kWhole * 3 / 4);
+  // It is in the cache as if it had come whole.
+  server_->fetched_deltas = 0;
+  Open();
+  Contribute();
+  EXPECT_EQ(FetchedWhole() + server_->fetched_deltas, 0u);
+}
+
+TEST_F(DeltaTest, DeltaAndWhole_TrainToTheSameUpdate) {
+  Start();
+  Contribute();
+  const auto with_delta = server_->payloads.at("round-2");
+  std::filesystem::remove_all(directory_.path() / "cache");
+  client::Assignment again = server_->NewAssignment();
+  again.seed = 1002;  // the second round's
+  WaitForTurn();
+  server_->Give(again);
+  RunUntil(RunResult::kContributed);
+  EXPECT_EQ(FetchedWhole(), kWhole);
+  EXPECT_EQ(server_->payloads.at("round-3"), with_delta);
+}
+
+TEST_F(DeltaTest, AnythingButTheDelta_TheWholeIsFetched) {
+  Start();
+  const auto honest = server_->deltas;
+  using Answer = std::function<Result<Bytes>(Bytes)>;
+  const std::vector<Answer> answers = {
+      [](Bytes) { return NotFound("no delta"); },
+      [](Bytes) { return Unimplemented("an older coordinator"); },
+      [](Bytes) { return Bytes(); }, [](Bytes) { return Bytes(1000, 7); },
+      [](Bytes delta) {
+        delta[delta.size() / 2] ^= 1;
+        return delta;
+      },
+      [](Bytes delta) {
+        delta.pop_back();
+        return delta;
+      },
+      [](Bytes delta) {
+        delta.push_back(0);
+        return delta;
+      },
+      // Larger than the whole: not even received.
+      [](Bytes) { return Bytes(kWhole + 1, 0); }};
+  for (size_t i = 0; i < answers.size(); ++i) {
+    server_->deltas = [&](const auto& digest, const auto& base,
+                          auto codec) -> Result<Bytes> {
+      SELVAGE_ASSIGN_OR_RETURN(Bytes delta, honest(digest, base, codec));
+      return answers[i](std::move(delta));
+    };
+    Contribute();
+    EXPECT_EQ(asked_, 1) << i;
+    EXPECT_EQ(FetchedWhole(), kWhole) << i;
+    PublishVersion();
+  }
+  server_->deltas = honest;
+  Contribute();
+  EXPECT_EQ(FetchedWhole(), 0u);
+}
+
+TEST_F(DeltaTest, DeltaOfTheSameSizeAsTheWhole_MayBeTheWhole) {
+  Start();
+  server_->deltas = [this](const auto& digest, const auto&, auto) {
+    return Result<Bytes>(server_->artefacts.at(digest));
+  };
+  Contribute();
+  EXPECT_EQ(FetchedWhole(), 0u);
+  EXPECT_EQ(server_->fetched_deltas, kWhole);
+}
+
+TEST_F(DeltaTest, BaseDamagedInTheCache_TheWholeIsFetched) {
+  Start();
+  for (const auto& entry :
+       std::filesystem::directory_iterator(directory_.path() / "cache")) {
+    if (entry.file_size() != kWhole) continue;
+    std::ofstream(entry.path(), std::ios::binary) << std::string(kWhole, 'x');
+  }
+  Contribute();
+  EXPECT_EQ(asked_, 0);
+  EXPECT_EQ(FetchedWhole(), kWhole);
+}
+
+TEST_F(DeltaTest, CoordinatorAwayMeanwhile_IsTriedAgainLater) {
+  Start();
+  server_->hook = [this](const std::string& call) {
+    return call == "fetch delta" && ++asked_ == 1 ? Unavailable("broken")
+                                                  : OkStatus();
+  };
+  server_->Give(server_->NewAssignment());
+  WaitForTurn();
+  EXPECT_EQ(Run().result, RunResult::kFailed);
+  EXPECT_EQ(FetchedWhole(), 0u);
+  WaitForTurn();
+  EXPECT_EQ(RunUntil(RunResult::kContributed).result, RunResult::kContributed);
+  EXPECT_EQ(FetchedWhole(), 0u);
+  EXPECT_EQ(asked_, 2);
+}
+
 // ---- the cache
 
 class BlobCacheTest : public ::testing::Test {
@@ -289,6 +453,19 @@ TEST_F(BlobCacheTest, EndWork_ClearsWhatIsNotTheCaches) {
     ++files;
   }
   EXPECT_EQ(files, 2u);
+}
+
+TEST_F(BlobCacheTest, NewestOfSize_IsTheOneUsedLast) {
+  Open(1000);
+  const crypto::Digest a = PutAsWork('a', 40);
+  const crypto::Digest b = PutAsWork('b', 40);
+  PutAsWork('c', 41);
+  EXPECT_EQ(cache_->NewestOfSize(40), b);
+  cache_->BeginWork();
+  EXPECT_THAT(cache_->Get(a, 1000), IsOk());
+  cache_->EndWork();
+  EXPECT_EQ(cache_->NewestOfSize(40), a);
+  EXPECT_EQ(cache_->NewestOfSize(42), std::nullopt);
 }
 
 TEST_F(BlobCacheTest, NoDirectory_IsAnEmptyCache) {

@@ -106,6 +106,18 @@ std::string FakeServer::Bundle() const {
          R"(", "population": "demo", "expires": "2030-01-01T00:00:00Z"})";
 }
 
+Result<Bytes> FakeServer::MakeDelta(const crypto::Digest& digest,
+                                    const crypto::Digest& base,
+                                    plan::CodecName codec) const {
+  const auto from = artefacts.find(base);
+  const auto to = artefacts.find(digest);
+  if (from == artefacts.end() || to == artefacts.end()) {
+    return NotFound("no delta");
+  }
+  return aggregation::EncodeDelta(codec, from->second, to->second,
+                                  to->second.size());
+}
+
 Assignment FakeServer::NewAssignment() {
   Assignment assignment;
   assignment.id = "round-" + std::to_string(++rounds_);
@@ -268,6 +280,23 @@ class FakeServer::Connection final : public client::Transport {
       SELVAGE_RETURN_IF_ERROR(server_.hook("fetch chunk"));
     }
     return server_.hook("fetch done");
+  }
+
+  Status FetchDelta(const crypto::Digest& digest, const crypto::Digest& base,
+                    plan::CodecName codec, const Sink& sink,
+                    const KeepGoing& keep_going) override {
+    SELVAGE_RETURN_IF_ERROR(server_.hook("fetch delta"));
+    SELVAGE_RETURN_IF_ERROR(CheckIdentity());
+    const Result<Bytes> delta = server_.deltas(digest, base, codec);
+    if (!delta.ok()) return delta.status();
+    const ByteSpan all = *delta;
+    for (size_t at = 0; at < all.size(); at += server_.chunk_size) {
+      if (!keep_going()) return Cancelled("stopped");
+      const size_t size = std::min(server_.chunk_size, all.size() - at);
+      server_.fetched_deltas += size;
+      SELVAGE_RETURN_IF_ERROR(sink(all.subspan(at, size), all.size()));
+    }
+    return server_.hook("fetch delta done");
   }
 
   Result<Receipt> Upload(const UploadHeader& header, ByteSpan update,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "aggregation/codec/checkpoint_codec.h"
+#include "aggregation/codec/delta_codec.h"
 #include "base/random.h"
 #include "client/core/transport.h"
 #include "crypto/x509.h"
@@ -48,6 +49,16 @@ class FakeServer {
   std::function<Status(const std::string& call)> hook = [](const auto&) {
     return OkStatus();
   };
+  // What FetchDelta answers.
+  std::function<Result<Bytes>(const crypto::Digest& digest,
+                              const crypto::Digest& base,
+                              plan::CodecName codec)>
+      deltas = [this](const auto& digest, const auto& base, auto codec) {
+        return MakeDelta(digest, base, codec);
+      };
+  Result<Bytes> MakeDelta(const crypto::Digest& digest,
+                          const crypto::Digest& base,
+                          plan::CodecName codec) const;
   client::ReceiptStatus receipt_status = client::ReceiptStatus::kAccepted;
   size_t chunk_size = 64;
 
@@ -69,6 +80,7 @@ class FakeServer {
   std::vector<client::AbandonReason> abandoned;
   std::vector<std::string> abandon_messages;
   std::map<std::string, uint64_t> fetched;  // bytes, by digest
+  uint64_t fetched_deltas = 0;              // bytes
   std::vector<std::pair<std::string, uint64_t>> counters;
   int connections = 0;
   int enrolments = 0;

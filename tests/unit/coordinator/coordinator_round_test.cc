@@ -1,6 +1,7 @@
 // Whole rounds through the two APIs, on virtual time.
 #include <gmock/gmock.h>
 
+#include "aggregation/codec/delta_codec.h"
 #include "plan/plan.h"
 #include "tests/unit/coordinator/world.h"
 
@@ -173,6 +174,49 @@ TEST_P(CoordinatorRoundTest, Assignment_IsWhatTheDeviceNeeds) {
                                     plan::PlanSigningInput(AsText(json)),
                                     work.plan_signature),
               IsOk());
+}
+
+TEST_P(CoordinatorRoundTest, OpenDelta_FromTheVersionBefore_MakesTheNext) {
+  World& world = Start(kAllFour, 200);  // 800 values
+  for (const auto& [device, work] : world.DrawRound()) {
+    world.Upload(device, work);
+  }
+  Coordinator& coordinator = world.coordinator();
+  const auto before = coordinator.GetModelVersion("task", 0);
+  const auto after = coordinator.GetModelVersion("task", 1);
+  ASSERT_THAT(after, IsOk());
+  const auto open = [&](const DeviceIdentity& device,
+                        const crypto::Digest& digest,
+                        const crypto::Digest& base) {
+    return coordinator.OpenDelta(device, digest, base, after->checkpoint_codec);
+  };
+
+  const auto reader = open(world.Device(0), after->checkpoint_digest,
+                           before->checkpoint_digest);
+
+  ASSERT_THAT(reader, IsOk());
+  Bytes delta(static_cast<size_t>((*reader)->size()));
+  ASSERT_THAT((*reader)->ReadAt(0, delta), IsOk());
+  EXPECT_LT(delta.size(), 200u);
+  const Bytes base = *world.blobs().Read(before->checkpoint_digest, 1 << 20);
+  const auto rebuilt =
+      aggregation::DecodeDelta(after->checkpoint_codec, base, delta);
+  ASSERT_THAT(rebuilt, IsOk());
+  EXPECT_EQ(crypto::Sha256(*rebuilt), after->checkpoint_digest);
+
+  // Only between what the device may fetch: a delta from a guessed base would
+  // tell what is in the other.
+  for (const auto& [digest, from] :
+       std::vector<std::pair<crypto::Digest, crypto::Digest>>{
+           {after->checkpoint_digest, before->safetensors_digest},
+           {after->safetensors_digest, before->safetensors_digest},
+           {after->safetensors_digest, before->checkpoint_digest}}) {
+    EXPECT_THAT(open(world.Device(0), digest, from),
+                StatusIs(StatusCode::kNotFound));
+  }
+  EXPECT_THAT(open({"other", World::DeviceName(0)}, after->checkpoint_digest,
+                   before->checkpoint_digest),
+              StatusIs(StatusCode::kPermissionDenied));
 }
 
 TEST_P(CoordinatorRoundTest, OpenArtefact_UnreferencedOrForeign_IsNotFound) {

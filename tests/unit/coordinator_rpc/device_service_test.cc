@@ -313,6 +313,42 @@ TEST_F(FetchTest, BeyondTheEnd_IsOutOfRange) {
   EXPECT_THAT(status.error_message(), HasSubstr("2501"));
 }
 
+TEST_F(FetchTest, WithABase_ADeltaArrives) {
+  grpc::ClientContext context;
+  SetDeadline(context);
+  v1::FetchRequest request;
+  request.set_digest(ToString(crypto::Sha256(artefact).span()));
+  request.set_base(std::string(32, 'b'));
+  request.set_codec(v1::FLOAT32);
+  request.set_offset(3);
+  auto reader = stub->Fetch(&context, request);
+  for (v1::FetchChunk chunk; reader->Read(&chunk);) {
+    EXPECT_EQ(chunk.total_size(), 7 + 32 + artefact.size());
+    AppendBytes(got, AsBytes(chunk.data()));
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  Bytes wanted = ToBytes("at32" + std::string(32, 'b'));
+  AppendBytes(wanted, artefact);
+  EXPECT_EQ(got, wanted);
+}
+
+TEST_F(FetchTest, BaseThatIsNoDigestOrNoCodec_IsInvalid) {
+  for (const bool bad_base : {true, false}) {
+    grpc::ClientContext context;
+    SetDeadline(context);
+    v1::FetchRequest request;
+    request.set_digest(ToString(crypto::Sha256(artefact).span()));
+    request.set_base(std::string(bad_base ? 31 : 32, 'b'));
+    if (bad_base) request.set_codec(v1::FLOAT16);
+    auto reader = stub->Fetch(&context, request);
+    v1::FetchChunk chunk;
+    EXPECT_FALSE(reader->Read(&chunk));
+    const grpc::Status status = reader->Finish();
+    EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), HasSubstr(bad_base ? "base" : "codec"));
+  }
+}
+
 TEST_F(FetchTest, UnknownDigest_IsNotFound) {
   EXPECT_EQ(Fetch(crypto::Sha256(AsBytes("x")), 0).error_code(),
             StatusCode::NOT_FOUND);

@@ -66,6 +66,21 @@ class FakeDeviceApi final : public DeviceApi {
         std::make_unique<BytesReader>(it->second));
   }
 
+  // The codec's name, the base's digest and the artefact are "the delta".
+  Result<std::unique_ptr<ArtefactReader>> OpenDelta(
+      const DeviceIdentity& device, const crypto::Digest& digest,
+      const crypto::Digest& base, plan::CodecName codec) override {
+    const MutexLock lock(mu_);
+    last_device = device;
+    const auto it = artefacts.find(digest);
+    if (it == artefacts.end()) return NotFound("no delta");
+    Bytes delta = ToBytes(plan::CodecNameText(codec));
+    AppendBytes(delta, base.span());
+    AppendBytes(delta, it->second);
+    return std::unique_ptr<ArtefactReader>(
+        std::make_unique<BytesReader>(std::move(delta)));
+  }
+
   void BeginUpload(const DeviceIdentity& device, const UploadHeader& header,
                    BeginUploadCallback done) override {
     Result<BegunUpload> begun = Internal("unset");
