@@ -19,6 +19,7 @@ namespace selvage::client {
 namespace {
 
 constexpr size_t kExampleSizeMax = 16 << 20;
+constexpr size_t kExampleKeySizeMax = 256;
 
 bool IsIdentifier(std::string_view text, std::string_view extra) {
   return !text.empty() && text.size() <= 64 &&
@@ -78,6 +79,11 @@ Status CheckExample(const Example& example) {
     return InvalidArgument("an example has " + std::to_string(size) +
                            " bytes, more than " +
                            std::to_string(kExampleSizeMax));
+  }
+  if (example.key.size() > kExampleKeySizeMax) {
+    return InvalidArgument(
+        "the key of an example has " + std::to_string(example.key.size()) +
+        " bytes, more than " + std::to_string(kExampleKeySizeMax));
   }
   return OkStatus();
 }
@@ -542,9 +548,8 @@ Result<LocalOutcome> Client::TrainLocally(std::string_view task,
   return impl_->TrainLocally(task, budget, cancel);
 }
 
-Result<TrainableModel::Prediction> Client::Predict(std::string_view task,
-                                                   ByteSpan input,
-                                                   size_t count) {
+Result<ServedPrediction> Client::Predict(std::string_view task, ByteSpan input,
+                                         size_t count) {
   SELVAGE_RETURN_IF_ERROR(impl_->CheckOpen());
   return impl_->host().Predict(task, input, count);
 }

@@ -238,7 +238,8 @@ class Client {
   Result<int64_t> AddExample(std::string_view collection,
                              const Example& example);
   // The same for many at once, all or none: one sync of the disk instead of
-  // one each. Their ids, in order.
+  // one each. Their ids, in order; of one whose key the collection has already,
+  // the id of that one.
   Result<std::vector<int64_t>> AddExamples(
       std::string_view collection, const std::vector<Example>& examples);
   Status DeleteExample(int64_t id);
@@ -258,8 +259,8 @@ class Client {
 
   // forward() of the serving slot on `count` first inputs. NOT_FOUND if no
   // model of `task` is installed.
-  Result<TrainableModel::Prediction> Predict(std::string_view task,
-                                             ByteSpan input, size_t count);
+  Result<ServedPrediction> Predict(std::string_view task, ByteSpan input,
+                                   size_t count);
   // Mean of each metric of a slot over `examples` (not stored, not sent).
   // NOT_FOUND if the slot does not exist, FAILED_PRECONDITION without a model.
   Result<std::vector<double>> Evaluate(std::string_view task, Slot slot,

@@ -88,13 +88,20 @@ Result<std::shared_ptr<ModelHost::Serving>> ModelHost::Build(
     Result<std::shared_ptr<Serving>> personal =
         BuildFrom(stored->program_digest, stored->archive_digest,
                   *stored->personal_values, stored->personal_digest, occasion);
-    if (personal.ok()) return personal;
+    if (personal.ok()) {
+      (*personal)->version = stored->version;
+      (*personal)->personal = true;
+      return personal;
+    }
     passed_over("personal", personal.status());
   }
   Result<std::shared_ptr<Serving>> global =
       BuildFrom(stored->program_digest, stored->archive_digest,
                 stored->global_values, stored->global_digest, occasion);
-  if (global.ok()) return global;
+  if (global.ok()) {
+    (*global)->version = stored->version;
+    return global;
+  }
   passed_over("global", global.status());
   if (global.status().code() == StatusCode::kDataLoss) {
     MutexLock lock(mu_);
@@ -106,14 +113,17 @@ Result<std::shared_ptr<ModelHost::Serving>> ModelHost::Build(
   Result<std::shared_ptr<Serving>> good =
       BuildFrom(known_good->program_digest, known_good->archive_digest,
                 known_good->values, crypto::Digest{}, occasion);
-  if (good.ok()) return good;
+  if (good.ok()) {
+    (*good)->version = known_good->version;
+    (*good)->personal = known_good->personal;
+    return good;
+  }
   passed_over("known_good", good.status());
   return first;
 }
 
-Result<TrainableModel::Prediction> ModelHost::Predict(std::string_view task,
-                                                      ByteSpan input,
-                                                      size_t count) {
+Result<ServedPrediction> ModelHost::Predict(std::string_view task,
+                                            ByteSpan input, size_t count) {
   std::shared_ptr<Serving> serving;
   while (serving == nullptr) {
     uint64_t generation = 0;
@@ -139,7 +149,14 @@ Result<TrainableModel::Prediction> ModelHost::Predict(std::string_view task,
                            std::to_string(count * serving->input_size));
   }
   MutexLock lock(serving->mu);
-  return serving->model->Predict(count, input);
+  SELVAGE_ASSIGN_OR_RETURN(TrainableModel::Prediction prediction,
+                           serving->model->Predict(count, input));
+  ServedPrediction served;
+  served.shape = std::move(prediction.shape);
+  served.values = std::move(prediction.values);
+  served.version = serving->version;
+  served.personal = serving->personal;
+  return served;
 }
 
 void ModelHost::Forget() {

@@ -42,9 +42,8 @@ class ModelHost {
   // installed, or was put aside because the process died under it, then the
   // global slot; then the last known good model. NOT_FOUND if no model of
   // `task` is installed.
-  Result<TrainableModel::Prediction> Predict(std::string_view task,
-                                             ByteSpan input, size_t count)
-      SELVAGE_EXCLUDES(mu_);
+  Result<ServedPrediction> Predict(std::string_view task, ByteSpan input,
+                                   size_t count) SELVAGE_EXCLUDES(mu_);
 
   // Drops every loaded model, with whatever values it holds: whoever predicts
   // from now on gets what the store has. Not while Training()'s is in use.
@@ -61,6 +60,8 @@ class ModelHost {
  private:
   struct Serving {
     size_t input_size = 0;
+    uint64_t version = 0;
+    bool personal = false;
     Mutex mu;
     std::unique_ptr<TrainableModel> model SELVAGE_GUARDED_BY(mu);
   };

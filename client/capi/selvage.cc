@@ -120,6 +120,7 @@ Result<std::vector<client::Example>> ReadExamples(
                              ReadTensors(example.inputs, example.input_count));
     to.timestamp = ReadTimestamp(example.timestamp_us);
     to.consent = (example.flags & SELVAGE_EXAMPLE_LOCAL_ONLY) == 0;
+    to.key = TextOf(example.key);
   }
   return out;
 }
@@ -373,7 +374,7 @@ selvage_code selvage_predict(selvage_client* handle, const char* task,
                              std::to_string(count) + " inputs");
     }
     SELVAGE_ASSIGN_OR_RETURN(
-        const client::TrainableModel::Prediction prediction,
+        const client::ServedPrediction prediction,
         handle->client->Predict(task, bytes, static_cast<size_t>(count)));
     ResultBlock block;
     auto* result = block.NewStruct<selvage_prediction>();
@@ -381,6 +382,8 @@ selvage_code selvage_predict(selvage_client* handle, const char* task,
     result->shape = block.Copy(prediction.shape);
     result->values = block.Copy(prediction.values);
     result->value_count = prediction.values.size();
+    result->version = prediction.version;
+    result->personal = prediction.personal ? 1 : 0;
     Give(block, out);
     return OkStatus();
   });

@@ -617,6 +617,9 @@ typedef struct selvage_prediction {
   const int64_t* shape; /* first dimension: examples */
   const float* values;
   uint64_t value_count;
+  /* Since ABI 0.2: whose answer it is. */
+  uint64_t version; /* of the global model; 0: the one the app installed */
+  int32_t personal; /* 1: the personal model, 0: the global one */
 } selvage_prediction;
 SELVAGE_API selvage_code selvage_predict(selvage_client* client,
                                          const char* task, const void* input,
@@ -718,6 +721,12 @@ typedef struct selvage_example {
   const selvage_tensor* inputs;
   int64_t timestamp_us; /* when it was observed, since 1970; 0: now */
   uint32_t flags;       /* SELVAGE_EXAMPLE_... */
+  /* Since ABI 0.2, as all that follows. The host's own name of it, at most 256
+   * bytes; NULL: none. If the collection has an example of this key, nothing is
+   * added and `id` is that one's: an import that was interrupted is repeated
+   * without counting anything twice. A keyed hash of it is kept as long as the
+   * example is. */
+  const char* key;
 } selvage_example;
 
 /* Durable when it returns. Examples never leave the device. `id` (may be NULL)

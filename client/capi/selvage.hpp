@@ -136,6 +136,8 @@ struct Example {
   std::vector<Tensor> inputs;
   std::optional<SystemTime> timestamp{};
   bool local_only = false;
+  // Not added if the collection has one of this key.
+  std::string key{};
 
   Example(std::initializer_list<Tensor> tensors) : inputs(tensors) {}
   explicit Example(std::vector<Tensor> tensors) : inputs(std::move(tensors)) {}
@@ -257,6 +259,8 @@ struct RunResult {
 struct Prediction {
   std::vector<std::int64_t> shape;
   std::vector<float> values;
+  std::uint64_t version = 0;  // of the global model; 0: the one installed here
+  bool personal = false;      // else the global one answered
 };
 
 struct Model {
@@ -399,6 +403,7 @@ class Client {
         to.timestamp_us = detail::MicrosOf(*example.timestamp);
       }
       if (example.local_only) to.flags |= SELVAGE_EXAMPLE_LOCAL_ONLY;
+      if (!example.key.empty()) to.key = example.key.c_str();
     }
     std::vector<std::int64_t> ids(examples.size());
     Check(selvage_add_examples(handle(), collection.c_str(), given.data(),
@@ -452,8 +457,10 @@ class Client {
     selvage_prediction* out = nullptr;
     Check(selvage_predict(handle(), task.c_str(), input, size, count, &out));
     const detail::Owned<selvage_prediction> owned(out);
+    const bool newer = out->struct_size >= sizeof(selvage_prediction);
     return {std::vector<std::int64_t>(out->shape, out->shape + out->rank),
-            std::vector<float>(out->values, out->values + out->value_count)};
+            std::vector<float>(out->values, out->values + out->value_count),
+            newer ? out->version : 0, newer && out->personal != 0};
   }
   template <typename T>
   Prediction Predict(const std::string& task, const std::vector<T>& input,

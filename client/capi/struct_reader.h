@@ -23,6 +23,9 @@ inline constexpr size_t kFirstSize = sizeof(T);
 template <>
 inline constexpr size_t kFirstSize<selvage_engine> =
     offsetof(selvage_engine, training_features);
+template <>
+inline constexpr size_t kFirstSize<selvage_example> = offsetof(selvage_example,
+                                                               key);
 
 inline constexpr size_t kStructSizeMax = 64 << 10;
 

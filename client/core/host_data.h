@@ -28,6 +28,9 @@ struct Example {
   // False: for this device only. Personalisation may use it; nothing that is
   // computed from it is ever uploaded.
   bool consent = true;
+  // The host's own name of it, at most 256 bytes; empty: none. A collection
+  // never holds two examples with one key.
+  std::string key = {};
 };
 
 // One tensor of an example. An empty shape is one element.

@@ -156,6 +156,12 @@ class TrainableModel {
   virtual Result<Prediction> Predict(size_t count, ByteSpan input) = 0;
 };
 
+// And whose answer it is.
+struct ServedPrediction : TrainableModel::Prediction {
+  uint64_t version = 0;   // of the global model; 0: the one the app installed
+  bool personal = false;  // else the global one answered
+};
+
 // Checks and loads programs. Thread-safe.
 class Trainer {
  public:

@@ -208,7 +208,9 @@ class ClientStore {
   // As Client::DeclareCollection(); the name was checked.
   Status DeclareCollection(const std::string& name,
                            const CollectionOptions& options);
-  // All or none, in one transaction; their ids, in order. What does not fit the
+  // All or none, in one transaction; their ids, in order. One whose key the
+  // collection has already is not added: its id is that of the one that is
+  // there. What does not fit the
   // bounds of the collection or of the store is evicted, oldest first, with a
   // counter (examples_expired, examples_evicted) and an event. Errors as
   // Client::AddExample().

@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "client/store/client_store.h"
 #include "client/store/client_store_impl.h"
+#include "crypto/digest.h"
+#include "crypto/hkdf.h"
 
 namespace selvage::client {
 
@@ -202,6 +205,18 @@ Result<std::vector<TensorSchema>> DecodeSchema(std::string_view text) {
   return schema;
 }
 
+// What is kept of a key. Bound to the collection, whose name holds no zero.
+Result<crypto::Digest> HashKey(const ValueSeal& seal,
+                               const std::string& collection,
+                               const std::string& key) {
+  SELVAGE_ASSIGN_OR_RETURN(
+      const crypto::SecretBytes secret,
+      crypto::HkdfSha256(seal.data_key(), {}, AsBytes("selvage/v1 example key"),
+                         32));
+  return crypto::HmacSha256(secret.ExposeSecret(),
+                            AsBytes(collection + '\0' + key));
+}
+
 struct Usage {
   uint64_t count = 0;
   uint64_t bytes = 0;
@@ -387,8 +402,20 @@ Result<std::vector<int64_t>> ClientStore::AddExamples(
     SQLite::Statement insert(
         db,
         "INSERT INTO example (id, collection, layout, inputs, timestamp, "
-        "consent, size) VALUES (?, ?, ?, ?, ?, ?, ?)");
+        "consent, size, key) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+    SQLite::Statement find(db, "SELECT id FROM example WHERE key = ?");
+    const int64_t first_new = id + 1;
     for (const Example& example : examples) {
+      std::optional<crypto::Digest> key;
+      if (!example.key.empty()) {
+        SELVAGE_ASSIGN_OR_RETURN(key, HashKey(seal, name, example.key));
+        find.reset();
+        Bind(find, 1, key->span());
+        if (find.executeStep()) {
+          ids.push_back(find.getColumn(0).getInt64());
+          continue;
+        }
+      }
       std::vector<size_t> sizes;
       Bytes all;
       for (const Bytes& input : example.inputs) {
@@ -411,12 +438,16 @@ Result<std::vector<int64_t>> ClientStore::AddExamples(
       insert.bind(5, ToMicros(timestamp));
       insert.bind(6, example.consent ? 1 : 0);
       insert.bind(7, static_cast<int64_t>(all.size()));
+      if (key.has_value()) {
+        Bind(insert, 8, key->span());
+      } else {
+        insert.bind(8);  // NULL
+      }
       insert.exec();
       ids.push_back(id);
     }
     impl_->EvictFrom(db, name, options);
-    SELVAGE_RETURN_IF_ERROR(impl_->EvictFromAll(
-        db, id - static_cast<int64_t>(examples.size()) + 1));
+    SELVAGE_RETURN_IF_ERROR(impl_->EvictFromAll(db, first_new));
     transaction.commit();
     return ids;
   });

@@ -94,6 +94,8 @@ TEST_F(CallsTest, GetModel_AfterAnOffer_HasItsScores) {
   const std::vector<uint8_t> input(32, 6);
   const host::Prediction prediction = app_->Predict("digits", input, 2);
   EXPECT_EQ(prediction.shape[0], 2);
+  EXPECT_EQ(prediction.version, 4U);
+  EXPECT_TRUE(prediction.personal);
   const std::vector<int64_t> labels = {6, 6};
   const auto scores =
       app_->Evaluate("digits", SELVAGE_SLOT_PERSONAL,
@@ -105,6 +107,37 @@ TEST_F(CallsTest, GetModel_AfterAnOffer_HasItsScores) {
                      {host::Tensor::Of(input), host::Tensor::Of(labels)}, 2),
       std::nullopt);
   EXPECT_GT(app_->TrainLocally("digits"), 0U);
+}
+
+TEST_F(CallsTest, AddExamples_SameKey_IsCountedOnce) {
+  const std::vector<uint8_t> input(16, 6);
+  const std::int64_t label = 6;
+  host::Example example({host::Tensor::Of(input), host::Tensor::Of(label)});
+  example.key = "a.csv/1";
+  const std::int64_t id = app_->AddExample("numbers", example);
+  EXPECT_EQ(app_->AddExample("numbers", example), id);
+  EXPECT_EQ(app_->CountExamples("numbers"), 25U);
+  example.key.assign(257, 'k');
+  EXPECT_THROW(app_->AddExample("numbers", example), host::Error);
+}
+
+// An app of version 0.1: its examples end before the key.
+TEST_F(CallsTest, AddExample_StructOfTheFirstVersion_HasNoKey) {
+  const std::vector<uint8_t> input(16, 6);
+  const std::int64_t label = 6;
+  const host::Tensor inputs[] = {host::Tensor::Of(input),
+                                 host::Tensor::Of(label)};
+  const selvage_tensor tensors[] = {inputs[0].View(), inputs[1].View()};
+  selvage_example example{};
+  example.struct_size = offsetof(selvage_example, key);
+  example.input_count = 2;
+  example.inputs = tensors;
+  example.key = "not part of it";
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(selvage_add_example(app_->handle(), "numbers", &example, nullptr),
+              SELVAGE_OK);
+  }
+  EXPECT_EQ(app_->CountExamples("numbers"), 26U);
 }
 
 TEST_F(CallsTest, RunOnce_BesideAnotherCall_IsRefused) {

@@ -86,6 +86,41 @@ TEST_F(CollectionsTest, AddExamples_Schema_NamesWhatDoesNotFit) {
   EXPECT_EQ(*store_->CountExamples("digits"), 2U);
 }
 
+// What an import that was killed does when it is started again.
+TEST_F(CollectionsTest, AddExamples_KeyIsThere_AddsNothingAndNamesIt) {
+  Open();
+  const auto add = [&](const std::string& collection,
+                       std::vector<std::string> keys) {
+    std::vector<Example> examples;
+    for (std::string& key : keys) {
+      examples.push_back({.inputs = {Bytes(4, 1)}, .key = std::move(key)});
+    }
+    return *store_->AddExamples(collection, examples);
+  };
+  EXPECT_THAT(add("numbers", {"a", "b"}), ElementsAre(1, 2));
+  Open();
+  EXPECT_THAT(add("numbers", {"b", "c", "", "", "c"}),
+              ElementsAre(2, 3, 4, 5, 3));
+  EXPECT_EQ(*store_->CountExamples("numbers"), 5U);
+  // Each collection has keys of its own, each as long as its example lives.
+  EXPECT_THAT(add("letters", {"a"}), ElementsAre(6));
+  ASSERT_THAT(store_->DeleteExample(1), IsOk());
+  EXPECT_THAT(add("numbers", {"a"}), ElementsAre(7));
+}
+
+TEST_F(CollectionsTest, AddExamples_Key_IsNotInTheFile) {
+  Open();
+  const std::string key = "CANARY-of-a-file-name.csv/7";
+  ASSERT_THAT(store_->AddExamples(
+                  "numbers",
+                  std::vector<Example>{{.inputs = {Bytes(4, 1)}, .key = key}}),
+              IsOk());
+  store_.reset();
+  PosixFileSystem files;
+  EXPECT_THAT(ToString(*ReadFile(files, path_, 1 << 20)),
+              ::testing::Not(HasSubstr("CANARY")));
+}
+
 TEST_F(CollectionsTest, DeclareCollection_BadDeclarations_AreRefused) {
   Open();
   const auto declare = [&](std::vector<TensorSchema> schema) {

@@ -114,7 +114,7 @@ TEST_F(OfflineTest, Predict_FromThreadsWhileModelsChange_AlwaysAnswers) {
   for (int i = 0; i < 2; ++i) {
     threads.emplace_back([&] {
       while (!stop.load()) {
-        const Result<TrainableModel::Prediction> prediction =
+        const Result<ServedPrediction> prediction =
             client_->Predict("digits", Bytes(32, 0), 2);
         EXPECT_THAT(prediction, IsOk());
         ++answers;
