@@ -103,6 +103,8 @@ const std::vector<LibraryRule>& LibraryRules() {
        std::regex("((client|coordinator)/rpc|coordinator/server|cli)/.+")},
       {"CLI11", std::regex("CLI/"),
        std::regex("(coordinator/server|client/agent|cli)/.+\\.cc")},
+      {"libpng and TurboJPEG", std::regex("png\\.h|turbojpeg\\.h"),
+       std::regex("client/agent/image\\.cc")},
       {"LibTorch", std::regex("torch/|ATen/|c10/|caffe2/"),
        std::regex("(client/training/torch|cli/torch)/.+")},
       {"the system", std::regex("sys/|arpa/|netinet/|net/|linux/"),
