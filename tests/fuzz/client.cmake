@@ -13,6 +13,9 @@ selvage_fuzz(fuzz_enrolment_bundle
 selvage_fuzz(fuzz_idx
   SRCS ${CMAKE_CURRENT_LIST_DIR}/client/fuzz_idx.cc
   DEPS selvage::client_agent)
+selvage_fuzz(fuzz_spool
+  SRCS ${CMAKE_CURRENT_LIST_DIR}/client/fuzz_spool.cc
+  DEPS selvage::client_agent)
 selvage_fuzz(fuzz_archive_scan
   SRCS ${CMAKE_CURRENT_LIST_DIR}/client/fuzz_archive_scan.cc
   DEPS selvage::client_archive_scan)
