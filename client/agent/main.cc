@@ -16,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -321,10 +322,13 @@ Status RunSingle(const Settings& settings, const std::string& bundle,
                          std::max(1U, std::thread::hardware_concurrency()))},
                     clock);
   DeviceLoopOptions options;
-  SELVAGE_ASSIGN_OR_RETURN(options.schedule.every,
-                           ParseDuration(settings.every));
-  SELVAGE_ASSIGN_OR_RETURN(options.schedule.jitter,
-                           ParseDuration(settings.jitter));
+  for (const auto& [name, text, to] :
+       {std::tuple{"--every", &settings.every, &options.schedule.every},
+        std::tuple{"--jitter", &settings.jitter, &options.schedule.jitter}}) {
+    const Result<Duration> parsed = ParseDuration(*text);
+    if (!parsed.ok()) return parsed.status().WithContext(name);
+    *to = *parsed;
+  }
   if (settings.offline && options.schedule.every == Duration::zero()) {
     options.schedule.every = std::chrono::hours(1);
   }
