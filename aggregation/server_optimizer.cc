@@ -16,9 +16,12 @@ using plan::StrategyName;
 constexpr uint32_t kMagic = 0x534f5653;  // "SVOS"
 constexpr uint16_t kVersion = 1;
 
-bool HasMomentum(StrategyName name) { return name != StrategyName::kFedAvg; }
 bool IsAdaptive(StrategyName name) {
-  return HasMomentum(name) && name != StrategyName::kFedAvgM;
+  return name == StrategyName::kFedAdam || name == StrategyName::kFedAdagrad ||
+         name == StrategyName::kFedYogi;
+}
+bool HasMomentum(StrategyName name) {
+  return IsAdaptive(name) || name == StrategyName::kFedAvgM;
 }
 
 Status NotFinite(size_t element) {
@@ -42,6 +45,12 @@ Doubles Step(const plan::StrategySpec& s, const Doubles& d, Doubles& momentum,
   const double eta = s.server_learning_rate;
   switch (s.name) {
     case StrategyName::kFedAvg:
+    case StrategyName::kFedMedian:
+    case StrategyName::kFedTrimmedAvg:
+    case StrategyName::kKrum:
+    case StrategyName::kMultiKrum:
+    case StrategyName::kRfa:
+    case StrategyName::kNormBound:
       return eta * d;
     case StrategyName::kFedAvgM:
       momentum = s.server_momentum * momentum + d;

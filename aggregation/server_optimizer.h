@@ -38,6 +38,7 @@ Result<ServerState> ParseServerState(const plan::StrategySpec& strategy,
 // rounded once to float32, so that a step is the same everywhere.
 //
 //   fedavg      x <- x + eta d                       (McMahan et al., 2017)
+//               and so the robust rules, of which d is the result
 //   fedavgm     v <- beta v + d;  x <- x + eta v      (Hsu et al., 2019)
 //               with Nesterov: x <- x + eta (d + beta v)
 //   adaptive    m <- beta_1 m + (1 - beta_1) d       (Reddi et al., 2021,

@@ -223,6 +223,9 @@ Json ToJson(const v1::Round& round) {
       classes[one.device_class()] = MetricsJson(one.metrics());
     }
   }
+  for (const auto& [name, value] : round.figures()) {
+    out["figures"][name] = value;
+  }
   if (!round.reason().empty()) out["reason"] = round.reason();
   return out;
 }
@@ -443,6 +446,10 @@ std::string Describe(const v1::Round& round) {
           "  " + one.device_class(),
           MetricsText(one.metrics()) + " (" + Count(devices) + " devices)");
     }
+  }
+  for (const auto& [name, value] : std::map<std::string, double>(
+           round.figures().begin(), round.figures().end())) {
+    pairs.emplace_back(name, FormatNumber(value));
   }
   if (!round.reason().empty()) pairs.emplace_back("Reason", round.reason());
   return Lines(pairs);

@@ -348,6 +348,7 @@ struct RoundInfo {
   uint64_t bytes_up = 0;
   RoundMode mode = RoundMode::kTrain;
   std::vector<ClassMetrics> classes;  // kEvaluate
+  std::map<std::string, double> figures;  // clip_fraction, ...
 };
 
 // A version scored on a data set of the server's, by whoever ran

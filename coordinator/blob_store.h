@@ -61,6 +61,9 @@ class BlobStore {
   // holds the key authenticates them. Durable once this returns.
   virtual Status PutSealed(const std::string& name, ByteSpan bytes) = 0;
   virtual Result<Bytes> ReadSealed(const std::string& name) = 0;
+  // For parts of it; as Open(), but nothing is verified. NOT_FOUND.
+  virtual Result<std::unique_ptr<ArtefactReader>> OpenSealed(
+      const std::string& name) = 0;
   virtual Status RemoveSealed(const std::string& name) = 0;
   virtual Result<std::vector<std::string>> ListSealed() = 0;
 

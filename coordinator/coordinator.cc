@@ -38,6 +38,10 @@ Status CoordinatorOptions::Validate() const {
   if (batch_updates_max == 0) {
     return InvalidArgument("batch_updates_max must be positive");
   }
+  if (rule_threads < 1 || rule_threads > 64) {
+    return InvalidArgument("rule_threads (" + std::to_string(rule_threads) +
+                           ") is not in 1..64");
+  }
   if (certificate_lifetime <= Duration::zero()) {
     return InvalidArgument("certificate_lifetime must be positive");
   }

@@ -5,6 +5,7 @@
 
 #include "aggregation/evaluation_sums.h"
 #include "aggregation/metrics.h"
+#include "coordinator/round_result.h"
 #include "coordinator/task_definition.h"
 
 namespace selvage::coordinator {
@@ -150,6 +151,7 @@ Result<RoundInfo> Describer::Describe(const TaskRow& task, const RoundRow& row,
                      row.state == RoundState::kAbandoned;
   for (const FunnelCount& count : counts) Count(info.funnel, count, ended);
   SELVAGE_ASSIGN_OR_RETURN(info.metrics, Summaries(task, row));
+  SELVAGE_ASSIGN_OR_RETURN(info.figures, ParseFigures(row.figures));
   if (row.class_metrics.empty()) return info;
   SELVAGE_ASSIGN_OR_RETURN(const std::shared_ptr<const TaskFacts> facts,
                            FactsOf(task));

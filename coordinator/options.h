@@ -41,6 +41,12 @@ struct CoordinatorOptions {
   // What a broken stream left behind is kept this long for a resume.
   Duration staging_ttl = std::chrono::seconds(60);
 
+  // Disk for the updates of one round that a strategy must see by themselves:
+  // a task whose rounds could need more is refused.
+  uint64_t held_bytes_max = uint64_t{8} << 30;
+  // For such strategies' rules; their results do not depend on it. 1..64
+  size_t rule_threads = 2;
+
   // Group commit: flush at this many updates or when the oldest is this old.
   size_t batch_updates_max = 16;
   Duration batch_age_max = std::chrono::milliseconds(500);

@@ -47,12 +47,13 @@ Result<Bytes> SealPartial(const crypto::SecretBytes& round_key,
   const Bytes metrics = sums.metrics.Serialize();
   Bytes plain;
   plain.reserve(static_cast<size_t>(sum_size) + metrics.size() +
-                sizeof(uint64_t));
+                sizeof(uint64_t) * (1 + sums.scalars.size()));
   AppendLe(plain, sum_size);
   SELVAGE_RETURN_IF_ERROR(sums.sum.SerializeTo([&](ByteSpan piece) {
     AppendBytes(plain, piece);
     return OkStatus();
   }));
+  for (const int64_t scalar : sums.scalars) AppendLe(plain, scalar);
   AppendBytes(plain, metrics);
   return crypto::Seal(round_key, plain, PartialContext(round, id), random);
 }
@@ -72,12 +73,21 @@ Status MergePartial(const crypto::SecretBytes& round_key, const RoundKey& round,
   SELVAGE_ASSIGN_OR_RETURN(
       const ByteSpan sum,
       reader.ReadBytes(static_cast<size_t>(sum_size), "sum"));
+  std::vector<int64_t> scalars = into.scalars;
+  for (int64_t& scalar : scalars) {
+    SELVAGE_ASSIGN_OR_RETURN(const auto other, reader.Read<int64_t>("scalar"));
+    if (__builtin_add_overflow(scalar, other, &scalar)) {
+      return DataLoss("partial " + id + " has an impossible scalar");
+    }
+  }
   SELVAGE_ASSIGN_OR_RETURN(const ByteSpan metrics,
                            reader.ReadBytes(reader.remaining(), "metrics"));
   SELVAGE_ASSIGN_OR_RETURN(const aggregation::MetricSums parsed,
                            aggregation::MetricSums::Parse(metrics));
   SELVAGE_RETURN_IF_ERROR(into.sum.MergeSerialized(sum));
-  return into.metrics.MergeWith(parsed);
+  SELVAGE_RETURN_IF_ERROR(into.metrics.MergeWith(parsed));
+  into.scalars = std::move(scalars);
+  return OkStatus();
 }
 
 }  // namespace selvage::coordinator

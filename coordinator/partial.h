@@ -6,7 +6,9 @@
 // end overwrites it.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "aggregation/exact_sum.h"
 #include "aggregation/metrics.h"
@@ -28,6 +30,8 @@ Result<crypto::SecretBytes> UnwrapRoundKey(
 struct RoundSums {
   aggregation::ExactSum sum;
   aggregation::MetricSums metrics;
+  // TaskDefinition::scalar_count of them.
+  std::vector<int64_t> scalars{};
 };
 
 // Bound to the round and the id: a sealed partial cannot stand in for another.
@@ -35,8 +39,9 @@ struct RoundSums {
 Result<Bytes> SealPartial(const crypto::SecretBytes& round_key,
                           const RoundKey& round, const std::string& id,
                           const RoundSums& sums, RandomSource& random);
-// Adds a sealed partial to `into`. DATA_LOSS if it is not what was sealed.
-// Memory: one sum besides `into` and `sealed` (which is consumed).
+// Adds a sealed partial to `into`, which has as many scalars. DATA_LOSS if it
+// is not what was sealed. Memory: one sum besides `into` and `sealed` (which is
+// consumed).
 Status MergePartial(const crypto::SecretBytes& round_key, const RoundKey& round,
                     const std::string& id, Bytes sealed, RoundSums& into);
 

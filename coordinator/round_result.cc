@@ -1,23 +1,30 @@
 #include "coordinator/round_result.h"
 
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <string>
 #include <utility>
 
 #include "aggregation/codec/checkpoint_parts.h"
+#include "aggregation/robust/rules.h"
 
 namespace selvage::coordinator {
 
+namespace {
+
 Result<RoundSums> MergePartials(const TaskDefinition& definition,
-                                const RoundKey& round, Store& store,
+                                const RoundKey& round,
+                                const std::vector<PartialRow>& partials,
                                 BlobStore& blobs,
                                 const crypto::SecretBytes& round_key) {
-  SELVAGE_ASSIGN_OR_RETURN(const std::vector<PartialRow> partials,
-                           store.ListPartials(round));
   SELVAGE_ASSIGN_OR_RETURN(aggregation::ExactSum sum,
                            aggregation::ExactSum::Create(definition.layout));
   RoundSums sums{std::move(sum),
-                 aggregation::MetricSums(definition.program.metrics.size())};
+                 aggregation::MetricSums(definition.program.metrics.size()),
+                 std::vector<int64_t>(definition.scalar_count)};
   uint64_t expected = 0;
   for (const PartialRow& partial : partials) {
     Result<Bytes> sealed = blobs.ReadSealed(partial.id);
@@ -34,6 +41,55 @@ Result<RoundSums> MergePartials(const TaskDefinition& definition,
                     " updates, their rows say " + std::to_string(expected));
   }
   return sums;
+}
+
+}  // namespace
+
+Result<RoundContent> RoundContent::Gather(
+    const TaskDefinition& definition, const RoundKey& round, Store& store,
+    BlobStore& blobs, const crypto::SecretBytes& round_key) {
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<PartialRow> partials,
+                           store.ListPartials(round));
+  RoundContent content;
+  if (plan::HoldsUpdates(definition.spec.strategy.name)) {
+    SELVAGE_ASSIGN_OR_RETURN(
+        content.held_,
+        HeldUpdates::Open(definition, round, partials, blobs, round_key));
+  } else {
+    SELVAGE_ASSIGN_OR_RETURN(
+        content.sums_,
+        MergePartials(definition, round, partials, blobs, round_key));
+  }
+  return content;
+}
+
+uint64_t RoundContent::update_count() const {
+  return held_ != nullptr ? held_->update_count() : sums_->sum.update_count();
+}
+
+const aggregation::MetricSums& RoundContent::metrics() const {
+  return held_ != nullptr ? held_->metrics() : sums_->metrics;
+}
+
+Result<RoundContent::Mean> RoundContent::Finish(
+    const TaskDefinition& definition, size_t threads) && {
+  const plan::StrategySpec& strategy = definition.spec.strategy;
+  Mean mean;
+  if (held_ != nullptr) {
+    const std::unique_ptr<HeldUpdates> held = std::move(held_);
+    SELVAGE_ASSIGN_OR_RETURN(mean.values,
+                             aggregation::AggregateRobustly(
+                                 strategy, *held, definition.buffers, threads));
+    return mean;
+  }
+  RoundSums sums = *std::exchange(sums_, std::nullopt);
+  if (strategy.name == plan::StrategyName::kNormBound) {
+    mean.figures["clip_fraction"] =
+        static_cast<double>(sums.scalars[0]) /
+        static_cast<double>(std::max<uint64_t>(1, sums.sum.update_count()));
+  }
+  SELVAGE_ASSIGN_OR_RETURN(mean.values, std::move(sums.sum).FinishMean());
+  return mean;
 }
 
 Status ApplyMean(const TaskDefinition& definition,
@@ -211,6 +267,37 @@ Result<plan::Checkpoint> LoadMaster(const plan::TensorTable& table,
       const Bytes bytes,
       blobs.Read(row.master_digest, std::numeric_limits<uint64_t>::max()));
   return plan::ReadSafetensors(table, bytes);
+}
+
+std::string FiguresText(const std::map<std::string, double>& figures) {
+  std::string text;
+  for (const auto& [name, value] : figures) {
+    char number[32];
+    std::snprintf(number, sizeof number, "%.17g", value);
+    text += name + "=" + number + "\n";
+  }
+  return text;
+}
+
+Result<std::map<std::string, double>> ParseFigures(const std::string& text) {
+  std::map<std::string, double> figures;
+  for (size_t at = 0; at < text.size();) {
+    const size_t equals = text.find('=', at);
+    const size_t end = text.find('\n', at);
+    if (end == std::string::npos || equals > end) {
+      return DataLoss("figures of a round end early");
+    }
+    double value = 0;
+    const std::string number = text.substr(equals + 1, end - equals - 1);
+    char* after = nullptr;
+    value = std::strtod(number.c_str(), &after);
+    if (number.empty() || *after != '\0' || !std::isfinite(value)) {
+      return DataLoss("a figure of a round is " + number);
+    }
+    figures[text.substr(at, equals - at)] = value;
+    at = end + 1;
+  }
+  return figures;
 }
 
 Bytes ReleasableMetrics(const aggregation::MetricSums& metrics,

@@ -160,6 +160,7 @@ struct RoundRow {
   Bytes metrics;  // MetricSums of a committed round; empty if suppressed
   RoundMode mode = RoundMode::kTrain;
   Bytes class_metrics;  // EvaluationSums of a committed evaluation round
+  std::string figures;  // of a committed round (FiguresText); empty: none
 };
 
 struct HistoryRow {
@@ -215,6 +216,7 @@ struct AssignmentRecord {
 struct CommittedRound {
   VersionRow version;  // .version must be the task's latest + 1
   Bytes metrics;       // empty: suppressed
+  std::string figures;
   // With the version: artefacts it needs and its population may fetch.
   std::vector<std::pair<crypto::Digest, uint64_t>> artefacts;  // digest, size
   std::vector<crypto::Digest> references;

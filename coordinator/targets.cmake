@@ -8,6 +8,7 @@ selvage_library(coordinator
     ${CMAKE_CURRENT_LIST_DIR}/coordinator_parts.cc
     ${CMAKE_CURRENT_LIST_DIR}/describe.cc
     ${CMAKE_CURRENT_LIST_DIR}/enrolment.cc
+    ${CMAKE_CURRENT_LIST_DIR}/held_updates.cc
     ${CMAKE_CURRENT_LIST_DIR}/partial.cc
     ${CMAKE_CURRENT_LIST_DIR}/evaluation_partial.cc
     ${CMAKE_CURRENT_LIST_DIR}/requests.cc

@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "coordinator/held_updates.h"
 #include "coordinator/requests.h"
 #include "coordinator/round_result.h"
 #include "coordinator/stopping.h"
@@ -164,6 +165,7 @@ Result<TaskAdmin::Created> TaskAdmin::CreateTask(
   SELVAGE_ASSIGN_OR_RETURN(
       TaskDefinition defined,
       DefineTask(std::move(spec), std::move(program), request.program_digest));
+  SELVAGE_RETURN_IF_ERROR(CheckHeldBytes(defined, held_bytes_max_));
   const auto definition =
       std::make_shared<const TaskDefinition>(std::move(defined));
   SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint initial,

@@ -23,9 +23,10 @@ class TaskAdmin {
   using CheckInCount = std::function<uint64_t(const RoundKey&)>;
 
   TaskAdmin(const CoordinatorDependencies& deps, Describer& describer,
-            CheckInCount check_in_count)
+            uint64_t held_bytes_max, CheckInCount check_in_count)
       : deps_(deps),
         describer_(describer),
+        held_bytes_max_(held_bytes_max),
         check_in_count_(std::move(check_in_count)) {}
 
   struct Created {
@@ -73,6 +74,7 @@ class TaskAdmin {
 
   const CoordinatorDependencies& deps_;
   Describer& describer_;
+  const uint64_t held_bytes_max_;
   const CheckInCount check_in_count_;
 };
 

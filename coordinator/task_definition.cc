@@ -67,6 +67,9 @@ Result<TaskDefinition> DefineTask(plan::TaskSpec spec, plan::Program program,
   definition.key_metric = plan.key_metric;
   definition.program_digest = program_digest;
   for (const auto& slice : program.table.aggregated()) {
+    (slice.role == plan::Role::kBufferFloat ? definition.buffers
+                                            : definition.shared)
+        .push_back({slice.update_offset, slice.count});
     definition.layout.ranges.push_back(
         {slice.count, slice.role == plan::Role::kBufferFloat
                           ? spec.update.max_abs_buffer_float
@@ -78,6 +81,8 @@ Result<TaskDefinition> DefineTask(plan::TaskSpec spec, plan::Program program,
   definition.update_counts = aggregation::UpdateCounts(program.table);
   definition.update_size_bytes =
       aggregation::EncodedSize(spec.update, definition.update_counts);
+  definition.scalar_count =
+      spec.strategy.name == plan::StrategyName::kNormBound ? 1 : 0;
   definition.spec = std::move(spec);
   definition.program = std::move(program);
   return definition;

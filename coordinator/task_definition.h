@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "aggregation/exact_sum.h"
+#include "aggregation/robust/update_blocks.h"
 #include "base/status.h"
 #include "coordinator/blob_store.h"
 #include "coordinator/round.h"
@@ -25,7 +26,12 @@ struct TaskDefinition {
   aggregation::SumLayout layout;
   std::vector<size_t> update_counts;
   uint64_t update_size_bytes = 0;  // encoded
-  std::string key_metric;          // explicit
+  // The parts of an update that are `shared` and `buffer_float`.
+  std::vector<aggregation::ElementRange> shared;
+  std::vector<aggregation::ElementRange> buffers;
+  // Sums besides that of the values: normbound counts the updates it scaled.
+  size_t scalar_count = 0;
+  std::string key_metric;  // explicit
 
   RoundConfig ConfigOf(uint64_t round, RoundMode mode) const;
 };

@@ -22,8 +22,11 @@ TaskDriver::TaskDriver(const Context& context, TaskRow row,
       task_id_(row.id),
       definition_(std::move(definition)),
       row_(std::move(row)),
-      batch_(
-          {context.options.batch_updates_max, context.options.batch_age_max}) {}
+      batch_({plan::HoldsUpdates(definition_->spec.strategy.name)
+                  ? std::min(context.options.batch_updates_max,
+                             HeldBatchMax(*definition_))
+                  : context.options.batch_updates_max,
+              context.options.batch_age_max}) {}
 
 // -------------------------------------------------------------- any thread
 
@@ -276,7 +279,7 @@ void TaskDriver::Lose(const Status& why, Time now) {
   SetRound(std::nullopt);
   actions_.clear();
   events_.clear();
-  sums_.reset();
+  content_.reset();
   // Nobody was told of an assignment that may not exist.
   for (WaitingCheckIn& waiting : check_ins_) {
     waiting.verdict = CheckInVerdict::kNothing;

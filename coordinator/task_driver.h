@@ -20,8 +20,8 @@
 #include "base/mutex.h"
 #include "coordinator/options.h"
 #include "coordinator/outcome_cache.h"
-#include "coordinator/partial.h"
 #include "coordinator/round.h"
+#include "coordinator/round_result.h"
 #include "coordinator/task_definition.h"
 #include "coordinator/tickets.h"
 #include "coordinator/upload_batch.h"
@@ -164,7 +164,7 @@ class TaskDriver {
   std::vector<std::string> partials_;  // sealed blobs of the current round
   // Classes of the devices of an evaluation round, by device id.
   std::map<std::string, std::string> classes_;
-  std::optional<RoundSums> sums_;  // between CLOSING and the commit
+  std::optional<RoundContent> content_;  // between CLOSING and the commit
   std::vector<RoundAction> actions_;
   std::vector<WaitingCheckIn> check_ins_;
   std::vector<WaitingEvent> events_;

@@ -46,7 +46,7 @@ Round::MemberState MemberStateOf(AssignmentState state) {
 
 Status TaskDriver::Recover(Time now) {
   Store& store = context_.deps.store;
-  sums_.reset();
+  content_.reset();
   actions_.clear();
   SELVAGE_ASSIGN_OR_RETURN(row_, store.GetTaskById(task_id_));
   changed_ = true;
@@ -173,13 +173,14 @@ Status TaskDriver::Finish(Time now) {
       return FinishEvaluation(now);
     }
     if (round()->state() == RoundState::kClosing ||
-        (round()->state() == RoundState::kApplying && !sums_.has_value())) {
+        (round()->state() == RoundState::kApplying && !content_.has_value())) {
       SELVAGE_ASSIGN_OR_RETURN(
-          sums_, MergePartials(*definition_, lease_.key, context_.deps.store,
+          content_,
+          RoundContent::Gather(*definition_, lease_.key, context_.deps.store,
                                context_.deps.blobs, round_key_));
-      if (round()->accepted() != sums_->sum.update_count()) {
-        return DataLoss("the sum holds " +
-                        std::to_string(sums_->sum.update_count()) +
+      if (round()->accepted() != content_->update_count()) {
+        return DataLoss("the partials hold " +
+                        std::to_string(content_->update_count()) +
                         " updates, acknowledged were " +
                         std::to_string(round()->accepted()));
       }
@@ -192,7 +193,7 @@ Status TaskDriver::Finish(Time now) {
   if (round()->state() == RoundState::kClosing ||
       round()->state() == RoundState::kApplying) {
     const Status status = advance();
-    sums_.reset();
+    content_.reset();
     if (!status.ok()) {
       if (!IsFinal(status)) return status;
       context_.deps.events.Write(LogLevel::kError, "round_failed",
@@ -210,21 +211,22 @@ Status TaskDriver::Commit(Time now) {
   const CoordinatorDependencies& deps = context_.deps;
   CommittedRound result;
   result.metrics = ReleasableMetrics(
-      sums_->metrics,
+      content_->metrics(),
       static_cast<uint64_t>(definition_->spec.privacy.min_cohort));
   // Evaluation rounds, where there are any, are the ones that count.
   if (definition_->spec.evaluate.every == 0 && !result.metrics.empty()) {
-    result.progress = ProgressAfter(sums_->metrics);
+    result.progress = ProgressAfter(content_->metrics());
   }
-  SELVAGE_ASSIGN_OR_RETURN(const std::vector<double> mean,
-                           std::move(sums_->sum).FinishMean());
-  sums_.reset();
+  SELVAGE_ASSIGN_OR_RETURN(
+      const RoundContent::Mean mean,
+      std::move(*content_).Finish(*definition_, context_.options.rule_threads));
+  content_.reset();
   SELVAGE_ASSIGN_OR_RETURN(
       plan::Checkpoint master,
       LoadMaster(definition_->program.table, base_, deps.blobs));
   SELVAGE_ASSIGN_OR_RETURN(aggregation::ServerState state,
                            LoadServerState(*definition_, base_, deps.blobs));
-  SELVAGE_RETURN_IF_ERROR(ApplyMean(*definition_, mean, master, state));
+  SELVAGE_RETURN_IF_ERROR(ApplyMean(*definition_, mean.values, master, state));
   const uint64_t version = base_.version + 1;
   SELVAGE_ASSIGN_OR_RETURN(
       VersionArtefacts artefacts,
@@ -241,6 +243,7 @@ Status TaskDriver::Commit(Time now) {
   result.version.server_state_digest = artefacts.server_state_digest;
   result.artefacts = std::move(artefacts.artefacts);
   result.references = std::move(artefacts.references);
+  result.figures = FiguresText(mean.figures);
   const uint64_t committed_rounds = row_.committed_rounds + 1;
   std::optional<std::string> end =
       EarlyEnd(*definition_, result.progress.value_or(row_.progress));

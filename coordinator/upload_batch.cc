@@ -5,7 +5,10 @@
 #include <set>
 #include <utility>
 
+#include "aggregation/codec/codec.h"
+#include "aggregation/robust/rules.h"
 #include "coordinator/evaluation_partial.h"
+#include "coordinator/held_updates.h"
 #include "coordinator/partial.h"
 
 namespace selvage::coordinator {
@@ -19,38 +22,89 @@ std::string NewPartialId(RandomSource& random) {
   return ToHex(raw);
 }
 
-Result<RoundSums> SumOf(const TaskDefinition& definition,
-                        const Uploads& uploads) {
-  SELVAGE_ASSIGN_OR_RETURN(aggregation::ExactSum sum,
-                           aggregation::ExactSum::Create(definition.layout));
+// Adds the updates, those of a larger norm scaled down to `bound`. Returns how
+// many were. A scaled value is no larger than it was, so it is in range.
+Result<int64_t> AddBounded(const TaskDefinition& definition,
+                           const Uploads& uploads, double bound,
+                           aggregation::ExactSum& sum) {
+  int64_t scaled = 0;
+  for (const VerifiedUpload& upload : uploads) {
+    SELVAGE_ASSIGN_OR_RETURN(
+        std::vector<float> values,
+        aggregation::Decode(definition.spec.update, definition.update_counts,
+                            upload.bytes));
+    if (aggregation::BoundNorm(definition.shared, bound, values)) ++scaled;
+    SELVAGE_RETURN_IF_ERROR(sum.Add({values, upload.weight}));
+  }
+  return scaled;
+}
+
+Status AddAsTheyAre(const TaskDefinition& definition, const Uploads& uploads,
+                    aggregation::ExactSum& sum) {
   std::vector<aggregation::EncodedUpdate> updates;
   updates.reserve(uploads.size());
   for (const VerifiedUpload& upload : uploads) {
     updates.push_back({definition.spec.update, upload.bytes, upload.weight});
   }
-  SELVAGE_RETURN_IF_ERROR(sum.AddAllEncoded(updates));
+  return sum.AddAllEncoded(updates);
+}
+
+Result<aggregation::MetricSums> MetricsOf(const TaskDefinition& definition,
+                                          const Uploads& uploads) {
   aggregation::MetricSums metrics(definition.program.metrics.size());
   for (const VerifiedUpload& upload : uploads) {
     if (upload.metrics.empty()) continue;
     SELVAGE_RETURN_IF_ERROR(metrics.Add(upload.metrics));
   }
-  return RoundSums{std::move(sum), std::move(metrics)};
+  return metrics;
 }
 
-Result<Bytes> SealedSumOf(const UploadBatch::Context& context,
-                          const std::string& id, const Uploads& uploads) {
+Result<RoundSums> SumOf(const TaskDefinition& definition,
+                        const Uploads& uploads) {
+  SELVAGE_ASSIGN_OR_RETURN(aggregation::ExactSum sum,
+                           aggregation::ExactSum::Create(definition.layout));
+  SELVAGE_ASSIGN_OR_RETURN(aggregation::MetricSums metrics,
+                           MetricsOf(definition, uploads));
+  RoundSums sums{std::move(sum), std::move(metrics),
+                 std::vector<int64_t>(definition.scalar_count)};
+  const plan::StrategySpec& strategy = definition.spec.strategy;
+  if (strategy.name == plan::StrategyName::kNormBound) {
+    SELVAGE_ASSIGN_OR_RETURN(
+        sums.scalars[0],
+        AddBounded(definition, uploads, strategy.clipping_norm, sums.sum));
+  } else {
+    SELVAGE_RETURN_IF_ERROR(AddAsTheyAre(definition, uploads, sums.sum));
+  }
+  return sums;
+}
+
+// What the store keeps of the batch: the sum of its evaluations or updates, or
+// its updates one by one if the strategy needs them.
+Result<Bytes> SealBatch(const UploadBatch::Context& context,
+                        const std::string& id, const Uploads& uploads) {
+  const TaskDefinition& definition = context.definition;
   if (context.mode == RoundMode::kEvaluate) {
-    aggregation::EvaluationSums sums(context.definition.program.metrics.size());
+    aggregation::EvaluationSums sums(definition.program.metrics.size());
     for (const VerifiedUpload& upload : uploads) {
       SELVAGE_RETURN_IF_ERROR(sums.Add(upload.device_class, upload.metrics));
     }
     return SealEvaluation(context.round_key, context.lease.key, id, sums,
                           context.random);
   }
-  SELVAGE_ASSIGN_OR_RETURN(const RoundSums sums,
-                           SumOf(context.definition, uploads));
-  return SealPartial(context.round_key, context.lease.key, id, sums,
-                     context.random);
+  if (!plan::HoldsUpdates(definition.spec.strategy.name)) {
+    SELVAGE_ASSIGN_OR_RETURN(const RoundSums sums, SumOf(definition, uploads));
+    return SealPartial(context.round_key, context.lease.key, id, sums,
+                       context.random);
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const aggregation::MetricSums metrics,
+                           MetricsOf(definition, uploads));
+  std::vector<UpdateToHold> updates;
+  updates.reserve(uploads.size());
+  for (const VerifiedUpload& upload : uploads) {
+    updates.push_back({upload.assignment_id, upload.bytes, upload.weight});
+  }
+  return SealUpdates(definition, context.round_key, context.lease.key, id,
+                     updates, metrics, context.random);
 }
 
 // Moves the uploads that `keep` refuses to the end of `dropped`.
@@ -167,7 +221,7 @@ UploadBatch::Flushed UploadBatch::Flush(const Context& context) {
       row.created = context.now;
     }
     SELVAGE_ASSIGN_OR_RETURN(const Bytes sealed,
-                             SealedSumOf(context, partial.id, uploads));
+                             SealBatch(context, partial.id, uploads));
     SELVAGE_RETURN_IF_ERROR(context.blobs.PutSealed(partial.id, sealed));
     Result<std::vector<std::string>> conflicts =
         context.store.CommitPartial(context.lease, partial, receipts);

@@ -23,21 +23,16 @@ constexpr size_t kTaskJsonSizeMax = 256 << 10;
 
 const std::vector<Choice>& Strategies() {
   // In the order of StrategyName, then those that are known but not built.
-  static const std::vector<Choice> kChoices = {{"fedavg"},
-                                               {"fedavgm"},
-                                               {"fedadam"},
-                                               {"fedadagrad"},
-                                               {"fedyogi"},
-                                               {"fedprox", false},
-                                               {"fednova", false},
-                                               {"scaffold", false},
-                                               {"feddyn", false},
-                                               {"qfedavg", false},
-                                               {"fedbuff", false},
-                                               {"fedmedian", false},
-                                               {"fedtrimmedavg", false},
-                                               {"krum", false},
-                                               {"multikrum", false}};
+  static const std::vector<Choice> kChoices = {
+      {"fedavg"},         {"fedavgm"},
+      {"fedadam"},        {"fedadagrad"},
+      {"fedyogi"},        {"fedmedian"},
+      {"fedtrimmedavg"},  {"krum"},
+      {"multikrum"},      {"rfa"},
+      {"normbound"},      {"fedprox", false},
+      {"fednova", false}, {"scaffold", false},
+      {"feddyn", false},  {"qfedavg", false},
+      {"fedbuff", false}};
   return kChoices;
 }
 
@@ -88,45 +83,167 @@ std::string KeyMetricProblem(std::string_view text) {
 constexpr internal::RealBound kServerRate = {0, 10, true, false};
 constexpr internal::RealBound kDecay = {0, 1, false, true};
 constexpr internal::RealBound kTau = {1e-12, 1};
+constexpr internal::RealBound kBeta = {0, 0.5, true, true};
+constexpr internal::RealBound kNorm = {0, 1e9, true, false};
+constexpr internal::IntBound kIterations = {1, 100};
+// An update is compared with every other one: at most (4 x 500)^2 distances.
+constexpr int kKrumSlotsMax = 500;
 
-bool IsAdaptive(StrategyName name) {
+// A key of `strategy:` that only some strategies have.
+struct Parameter {
+  std::string_view key;
+  std::string_view bounds;
+  std::string_view default_value;  // "": must be given
+  void (*visit)(Fields&, std::string_view key, StrategySpec&);
+  bool (*equal)(const StrategySpec&, const StrategySpec&);
+};
+
+template <double StrategySpec::*kField, const internal::RealBound& kBound>
+constexpr Parameter Real(std::string_view key, std::string_view bounds,
+                         std::string_view default_value) {
+  return {key, bounds, default_value,
+          [](Fields& f, std::string_view k, StrategySpec& s) {
+            f.Real(k, kBound, s.*kField);
+          },
+          [](const StrategySpec& a, const StrategySpec& b) {
+            return a.*kField == b.*kField;
+          }};
+}
+
+template <int StrategySpec::*kField, const internal::IntBound& kBound>
+constexpr Parameter Integer(std::string_view key, std::string_view bounds,
+                            std::string_view default_value) {
+  return {key, bounds, default_value,
+          [](Fields& f, std::string_view k, StrategySpec& s) {
+            f.Integer(k, kBound, s.*kField);
+          },
+          [](const StrategySpec& a, const StrategySpec& b) {
+            return a.*kField == b.*kField;
+          }};
+}
+
+constexpr internal::IntBound kNodes = {0, kCohortMax};
+
+constexpr Parameter kMomentum = Real<&StrategySpec::server_momentum, kDecay>(
+    "server_momentum", "[0, 1)", "0.9");
+constexpr Parameter kNesterov = {
+    "nesterov", "true or false", "false",
+    [](Fields& f, std::string_view key, StrategySpec& s) {
+      f.Bool(key, s.nesterov);
+    },
+    [](const StrategySpec& a, const StrategySpec& b) {
+      return a.nesterov == b.nesterov;
+    }};
+constexpr Parameter kBeta1 =
+    Real<&StrategySpec::beta_1, kDecay>("beta_1", "[0, 1)", "0.9");
+constexpr Parameter kBeta2 =
+    Real<&StrategySpec::beta_2, kDecay>("beta_2", "[0, 1)", "0.99");
+constexpr Parameter kTauParameter =
+    Real<&StrategySpec::tau, kTau>("tau", "[1e-12, 1]", "0.001");
+constexpr Parameter kTrim =
+    Real<&StrategySpec::beta, kBeta>("beta", "(0, 0.5)", "0.2");
+constexpr Parameter kMalicious =
+    Integer<&StrategySpec::num_malicious_nodes, kNodes>("num_malicious_nodes",
+                                                        "0..10000", "");
+constexpr Parameter kSelect =
+    Integer<&StrategySpec::num_nodes_to_select, kNodes>("num_nodes_to_select",
+                                                        "0..10000", "0");
+constexpr Parameter kIterationsParameter =
+    Integer<&StrategySpec::num_iterations, kIterations>("num_iterations",
+                                                        "1..100", "3");
+constexpr Parameter kNu =
+    Real<&StrategySpec::nu, kTau>("nu", "[1e-12, 1]", "1e-06");
+constexpr Parameter kClippingNorm =
+    Real<&StrategySpec::clipping_norm, kNorm>("clipping_norm", "(0, 1e9]", "");
+
+// In the order of their keys' appearance in documents.
+constexpr const Parameter* kParameters[] = {
+    &kMomentum,
+    &kNesterov,
+    &kBeta1,
+    &kTauParameter,
+    &kBeta2,
+    &kTrim,
+    &kMalicious,
+    &kSelect,
+    &kNu,
+    &kClippingNorm,
+    &kIterationsParameter,
+};
+
+// What there is to know of a strategy besides its formulas.
+struct StrategyTraits {
+  std::string_view summary;
+  std::vector<const Parameter*> parameters;
+  // Steps that do not scale with the deltas: no learning rate fits by default.
+  bool rate_must_be_given = false;
+  bool holds_updates = false;
+};
+
+// The one list of all strategies.
+StrategyTraits TraitsOf(StrategyName name) {
   switch (name) {
     case StrategyName::kFedAvg:
+      return {"weighted mean of the updates (McMahan et al., 2017)", {}};
     case StrategyName::kFedAvgM:
-      return false;
+      return {"the mean with server momentum (Hsu et al., 2019)",
+              {&kMomentum, &kNesterov}};
     case StrategyName::kFedAdam:
+      return {"Adam on the mean (Reddi et al., 2021)",
+              {&kBeta1, &kBeta2, &kTauParameter},
+              true};
     case StrategyName::kFedAdagrad:
+      return {"Adagrad on the mean (Reddi et al., 2021)",
+              {&kBeta1, &kTauParameter},
+              true};
     case StrategyName::kFedYogi:
-      return true;
+      return {"Yogi on the mean (Reddi et al., 2021)",
+              {&kBeta1, &kBeta2, &kTauParameter},
+              true};
+    case StrategyName::kFedMedian:
+      return {"median of every coordinate (Yin et al., 2018)", {}, false, true};
+    case StrategyName::kFedTrimmedAvg:
+      return {"mean of every coordinate without its ends (Yin et al., 2018)",
+              {&kTrim},
+              false,
+              true};
+    case StrategyName::kKrum:
+      return {"the update nearest to its neighbours (Blanchard et al., 2017)",
+              {&kMalicious},
+              false,
+              true};
+    case StrategyName::kMultiKrum:
+      return {"mean of the best by Krum's score (Blanchard et al., 2017)",
+              {&kMalicious, &kSelect},
+              false,
+              true};
+    case StrategyName::kRfa:
+      return {"weighted geometric median (Pillutla et al., 2022)",
+              {&kIterationsParameter, &kNu},
+              false,
+              true};
+    case StrategyName::kNormBound:
+      return {"weighted mean of updates bounded in norm (Sun et al., 2019)",
+              {&kClippingNorm}};
   }
-  return false;
+  return {};
 }
 
 // The keys that only some strategies have.
-void VisitServerOptimizer(Fields& f, StrategySpec& s) {
+void VisitParameters(Fields& f, StrategySpec& s) {
   static const StrategySpec kDefault;
+  const StrategyTraits traits = TraitsOf(s.name);
   const std::string why = std::string(StrategyNameText(s.name)) + " has none";
-  if (s.name == StrategyName::kFedAvgM) {
-    f.Real("server_momentum", kDecay, s.server_momentum);
-    f.Bool("nesterov", s.nesterov);
-  } else {
-    f.Inapplicable("server_momentum", why,
-                   s.server_momentum == kDefault.server_momentum);
-    f.Inapplicable("nesterov", why, s.nesterov == kDefault.nesterov);
+  for (const Parameter* parameter : kParameters) {
+    if (std::find(traits.parameters.begin(), traits.parameters.end(),
+                  parameter) == traits.parameters.end()) {
+      f.Inapplicable(parameter->key, why, parameter->equal(s, kDefault));
+      continue;
+    }
+    if (parameter->default_value.empty()) f.Require(parameter->key);
+    parameter->visit(f, parameter->key, s);
   }
-  if (IsAdaptive(s.name)) {
-    f.Require("server_learning_rate");
-    f.Real("beta_1", kDecay, s.beta_1);
-    f.Real("tau", kTau, s.tau);
-  } else {
-    f.Inapplicable("beta_1", why, s.beta_1 == kDefault.beta_1);
-    f.Inapplicable("tau", why, s.tau == kDefault.tau);
-  }
-  if (IsAdaptive(s.name) && s.name != StrategyName::kFedAdagrad) {
-    f.Real("beta_2", kDecay, s.beta_2);
-  } else {
-    f.Inapplicable("beta_2", why, s.beta_2 == kDefault.beta_2);
-  }
+  if (traits.rate_must_be_given) f.Require("server_learning_rate");
 }
 
 void VisitStrategy(Fields& f, StrategySpec& s) {
@@ -142,7 +259,7 @@ void VisitStrategy(Fields& f, StrategySpec& s) {
   f.Integer("min_available_nodes", {0, 1'000'000}, s.min_available_nodes);
   f.Span("selection_window", Duration{}, kRoundDeadlineMax, s.selection_window);
   f.Real("server_learning_rate", kServerRate, s.server_learning_rate);
-  VisitServerOptimizer(f, s);
+  VisitParameters(f, s);
   f.Unavailable("fraction_train");  // a pull fleet has no fraction to take
 }
 
@@ -194,6 +311,21 @@ void VisitEvaluate(Fields& f, EvaluateSpec& s) {
   }
 }
 
+// Why the server cannot do with a sum that it cannot look into; "": it can.
+std::string SecureSumProblem(const TaskSpec& s) {
+  const std::string name(StrategyNameText(s.strategy.name));
+  if (HoldsUpdates(s.strategy.name)) {
+    return name +
+           " compares individual updates, which secure aggregation hides";
+  }
+  if (s.strategy.name == StrategyName::kNormBound) {
+    return name +
+           " measures individual updates, which secure aggregation hides; "
+           "privacy.clip bounds them on the device";
+  }
+  return "";
+}
+
 void VisitTask(Fields& f, TaskSpec& s) {
   static const std::vector<Choice> kModes = {
       {"train"}, {"evaluate", false}, {"analyze", false}};
@@ -214,8 +346,9 @@ void VisitTask(Fields& f, TaskSpec& s) {
   });
   f.Section("evaluate", [&](Fields& c) { VisitEvaluate(c, s.evaluate); });
   f.Section("update", [&](Fields& c) { internal::VisitUpdate(c, s.update); });
-  f.Section("privacy",
-            [&](Fields& c) { internal::VisitPrivacy(c, s.privacy); });
+  f.Section("privacy", [&](Fields& c) {
+    internal::VisitPrivacy(c, s.privacy, SecureSumProblem(s));
+  });
   internal::VisitConditions(f, s.conditions);
   f.Section("data", [&](Fields& c) { internal::VisitData(c, s.data); });
 }
@@ -274,6 +407,65 @@ Status CheckEvaluate(const TaskSpec& s) {
   return OkStatus();
 }
 
+// What a strategy needs of the number of updates it will get at least.
+Status CheckStrategy(const TaskSpec& s) {
+  const StrategySpec& strategy = s.strategy;
+  const std::string name(StrategyNameText(strategy.name));
+  const int updates = s.MinUpdates();
+  const std::string have = strategy.min_updates == 0
+                               ? Setting("strategy.cohort", updates)
+                               : Setting("strategy.min_updates", updates);
+  const int f = strategy.num_malicious_nodes;
+  if (HoldsUpdates(strategy.name) && s.update.codec == CodecName::kTopK) {
+    return InvalidArgument(
+        "update.codec is top_k, and " + name +
+        " compares updates: elements that were not sent would count as zeros");
+  }
+  switch (strategy.name) {
+    case StrategyName::kFedMedian:
+    case StrategyName::kRfa:
+      if (updates >= 3) return OkStatus();
+      return InvalidArgument(have + " is less than 3: " + name +
+                             " of fewer updates is no safer than a mean");
+    case StrategyName::kFedTrimmedAvg:
+      if (strategy.beta * updates >= 1 - 1e-9) return OkStatus();
+      return InvalidArgument(
+          have + " is too small for strategy.beta (" +
+          internal::NumberText(strategy.beta) +
+          "): less than one update would be trimmed at each end");
+    case StrategyName::kKrum:
+    case StrategyName::kMultiKrum:
+      if (updates < 2 * f + 3) {
+        return InvalidArgument(have + " is less than 2 x " +
+                               Setting("strategy.num_malicious_nodes", f) +
+                               " + 3 = " + std::to_string(2 * f + 3) +
+                               ", which " + name + " needs");
+      }
+      if (strategy.num_nodes_to_select > updates - f) {
+        return InvalidArgument(Setting("strategy.num_nodes_to_select",
+                                       strategy.num_nodes_to_select) +
+                               " exceeds " + have + " less " +
+                               Setting("strategy.num_malicious_nodes", f) +
+                               ": attackers would be among the chosen");
+      }
+      if (s.SlotCount() > kKrumSlotsMax) {
+        return InvalidArgument(Setting("strategy.cohort", strategy.cohort) +
+                               " x over_selection exceeds " +
+                               std::to_string(kKrumSlotsMax) + ": " + name +
+                               " compares every update with every other one");
+      }
+      return OkStatus();
+    case StrategyName::kFedAvg:
+    case StrategyName::kFedAvgM:
+    case StrategyName::kFedAdam:
+    case StrategyName::kFedAdagrad:
+    case StrategyName::kFedYogi:
+    case StrategyName::kNormBound:
+      return OkStatus();
+  }
+  return OkStatus();
+}
+
 Status CheckAcrossFields(const TaskSpec& s) {
   if (s.strategy.min_updates > s.strategy.cohort) {
     return InvalidArgument(
@@ -294,6 +486,7 @@ Status CheckAcrossFields(const TaskSpec& s) {
   }
   SELVAGE_RETURN_IF_ERROR(CheckEvaluate(s));
   SELVAGE_RETURN_IF_ERROR(internal::CheckTrain(s.train));
+  SELVAGE_RETURN_IF_ERROR(CheckStrategy(s));
   return internal::CheckPersonalize(s.personalize);
 }
 
@@ -356,39 +549,22 @@ std::string_view StrategyNameText(StrategyName name) {
   return Strategies()[static_cast<size_t>(name)].name;
 }
 
+bool HoldsUpdates(StrategyName name) { return TraitsOf(name).holds_updates; }
+
 std::vector<StrategyDescription> DescribeStrategies() {
-  const StrategyParameter rate = {"server_learning_rate", "(0, 10]", "1"};
-  const StrategyParameter given_rate = {"server_learning_rate", "(0, 10]", ""};
-  const StrategyParameter beta_1 = {"beta_1", "[0, 1)", "0.9"};
-  const StrategyParameter beta_2 = {"beta_2", "[0, 1)", "0.99"};
-  const StrategyParameter tau = {"tau", "[1e-12, 1]", "0.001"};
   std::vector<StrategyDescription> all;
   for (const Choice& choice : Strategies()) {
     if (!choice.available) continue;
-    StrategyDescription one{std::string(choice.name), "", {}};
-    switch (static_cast<StrategyName>(all.size())) {
-      case StrategyName::kFedAvg:
-        one.summary = "weighted mean of the updates (McMahan et al., 2017)";
-        one.parameters = {rate};
-        break;
-      case StrategyName::kFedAvgM:
-        one.summary = "the mean with server momentum (Hsu et al., 2019)";
-        one.parameters = {rate,
-                          {"server_momentum", "[0, 1)", "0.9"},
-                          {"nesterov", "true or false", "false"}};
-        break;
-      case StrategyName::kFedAdam:
-        one.summary = "Adam on the mean (Reddi et al., 2021)";
-        one.parameters = {given_rate, beta_1, beta_2, tau};
-        break;
-      case StrategyName::kFedAdagrad:
-        one.summary = "Adagrad on the mean (Reddi et al., 2021)";
-        one.parameters = {given_rate, beta_1, tau};
-        break;
-      case StrategyName::kFedYogi:
-        one.summary = "Yogi on the mean (Reddi et al., 2021)";
-        one.parameters = {given_rate, beta_1, beta_2, tau};
-        break;
+    const StrategyTraits traits =
+        TraitsOf(static_cast<StrategyName>(all.size()));
+    StrategyDescription one{std::string(choice.name),
+                            std::string(traits.summary),
+                            {{"server_learning_rate", "(0, 10]",
+                              traits.rate_must_be_given ? "" : "1"}}};
+    for (const Parameter* parameter : traits.parameters) {
+      one.parameters.push_back({std::string(parameter->key),
+                                std::string(parameter->bounds),
+                                std::string(parameter->default_value)});
     }
     all.push_back(std::move(one));
   }

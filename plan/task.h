@@ -98,8 +98,17 @@ enum class StrategyName {
   kFedAdam,
   kFedAdagrad,
   kFedYogi,
+  kFedMedian,
+  kFedTrimmedAvg,
+  kKrum,
+  kMultiKrum,
+  kRfa,
+  kNormBound,
 };
 std::string_view StrategyNameText(StrategyName name);  // "fedavg", ...
+// Whether the server must see every update by itself (aggregation/robust): they
+// are kept, sealed, until the round ends. For the others a sum is enough.
+bool HoldsUpdates(StrategyName name);
 
 struct StrategySpec {
   StrategyName name = StrategyName::kFedAvg;
@@ -122,6 +131,12 @@ struct StrategySpec {
   double beta_1 = 0.9;           // fedadam, fedadagrad, fedyogi; [0, 1)
   double beta_2 = 0.99;          // fedadam, fedyogi; [0, 1)
   double tau = 1e-3;             // fedadam, fedadagrad, fedyogi; [1e-12, 1]
+  double beta = 0.2;             // fedtrimmedavg; (0, 0.5)
+  int num_malicious_nodes = 0;   // krum, multikrum: f; no default
+  int num_nodes_to_select = 0;   // multikrum: m; 0: all but f
+  int num_iterations = 3;        // rfa; 1..100
+  double nu = 1e-6;              // rfa; [1e-12, 1]
+  double clipping_norm = 0;      // normbound; (0, 1e9]; no default
   friend bool operator==(const StrategySpec&, const StrategySpec&) = default;
 };
 
@@ -266,8 +281,9 @@ struct TaskSpec {
   // Every range above, and what only holds across fields: min_updates <=
   // cohort, privacy.min_cohort <= min_updates, selection_window <=
   // round_deadline, local_steps_min <= local_steps, local_steps instead of
-  // local_epochs, nesterov only with momentum; likewise for evaluation rounds,
-  // which also need a hold-out. INVALID_ARGUMENT names key, value and bound.
+  // local_epochs, nesterov only with momentum, and what the strategy needs of
+  // min_updates (docs/strategies.md); likewise for evaluation rounds, which also
+  // need a hold-out. INVALID_ARGUMENT names key, value and bound.
   Status Validate() const;
 
   // Most updates one round can accept: ceil(cohort x over_selection). A slot

@@ -655,6 +655,9 @@ v1::Round ToProto(const RoundInfo& round) {
     out.set_device_class(one.device_class);
     AddMetrics(one.metrics, out.mutable_metrics());
   }
+  for (const auto& [name, value] : round.figures) {
+    (*proto.mutable_figures())[name] = value;
+  }
   return proto;
 }
 

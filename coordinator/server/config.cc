@@ -361,6 +361,11 @@ std::vector<Setting> Settings() {
                    "line",
                    uint64_t{1} << 20, uint64_t{1} << 40,
                    &Config::upload_bytes_max),
+      BytesSetting("limits.held_bytes",
+                   "disk for the updates of one round that a robust strategy "
+                   "compares",
+                   uint64_t{1} << 20, uint64_t{1} << 40,
+                   &Config::held_bytes_max),
       BytesSetting("limits.artefact_bytes",
                    "largest program or model that may be uploaded",
                    uint64_t{1} << 20, uint64_t{4} << 30,

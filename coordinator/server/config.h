@@ -34,6 +34,7 @@ struct Config {
   bool insecure = false;
   uint64_t connections_max = 10'000;
   uint64_t upload_bytes_max = uint64_t{256} << 20;
+  uint64_t held_bytes_max = uint64_t{8} << 30;
   uint64_t artefact_bytes_max = uint64_t{4} << 30;
   Duration retry_min = std::chrono::seconds(60);
   Duration retry_max = std::chrono::seconds(120);

@@ -170,6 +170,9 @@ Status Service::Open(Clock& clock, RandomSource& random) {
   options.insecure = config_.insecure;
   options.pace = {config_.retry_min, config_.retry_max};
   options.upload_bytes_max = config_.upload_bytes_max;
+  options.held_bytes_max = config_.held_bytes_max;
+  options.rule_threads =
+      std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 64);
   options.certificate_lifetime = config_.certificate_lifetime;
   options.identity_certificate_lifetime = config_.identity_certificate_lifetime;
   SELVAGE_ASSIGN_OR_RETURN(

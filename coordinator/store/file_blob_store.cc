@@ -317,6 +317,13 @@ Result<Bytes> FileBlobStore::ReadSealed(const std::string& name) {
   return ReadFile(files_, sealed_ / name, std::numeric_limits<uint64_t>::max());
 }
 
+Result<std::unique_ptr<ArtefactReader>> FileBlobStore::OpenSealed(
+    const std::string& name) {
+  SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> file,
+                           files_.Open(sealed_ / name));
+  return std::unique_ptr<ArtefactReader>(new FileReader(std::move(file)));
+}
+
 Status FileBlobStore::RemoveSealed(const std::string& name) {
   return RemoveIfThere(files_, sealed_ / name);
 }

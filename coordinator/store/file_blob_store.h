@@ -32,6 +32,8 @@ class FileBlobStore final : public BlobStore {
   Result<std::vector<crypto::Digest>> List() override;
   Status PutSealed(const std::string& name, ByteSpan bytes) override;
   Result<Bytes> ReadSealed(const std::string& name) override;
+  Result<std::unique_ptr<ArtefactReader>> OpenSealed(
+      const std::string& name) override;
   Status RemoveSealed(const std::string& name) override;
   Result<std::vector<std::string>> ListSealed() override;
   Result<uint64_t> FreeBytes() override;

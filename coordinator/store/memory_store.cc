@@ -498,6 +498,7 @@ Status MemoryStore::CommitRound(const RoundLease& lease,
   }
   round->result_version = result.version.version;
   round->metrics = result.metrics;
+  round->figures = result.figures;
   End(*round, RoundState::kCommitted, at, "");
   task->latest_version = result.version.version;
   ++task->committed_rounds;

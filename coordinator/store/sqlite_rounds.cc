@@ -12,12 +12,12 @@ namespace {
 const std::string kRound =
     "SELECT task_id, number, state, epoch, base_version, result_version, "
     "opened, ended, reason, wrapped_key, checked_in, bytes_up, metrics, mode, "
-    "class_metrics FROM round ";
+    "class_metrics, figures FROM round ";
 void ReadRow(Sql& sql, RoundRow& row) {
   sql.Columns(row.key.task_id, row.key.number, row.state, row.epoch,
               row.base_version, row.result_version, row.opened, row.ended,
               row.reason, row.wrapped_key, row.checked_in, row.bytes_up,
-              row.metrics, row.mode, row.class_metrics);
+              row.metrics, row.mode, row.class_metrics, row.figures);
 }
 
 // With its receipt, whose columns are NULL (read as zeros) if there is none.
@@ -127,13 +127,13 @@ Status SqliteStore::OpenRound(const RoundRow& row) {
         Sql(db,
             "INSERT INTO round (task_id, number, state, epoch, base_version, "
             "result_version, opened, ended, reason, wrapped_key, checked_in, "
-            "bytes_up, metrics, mode, class_metrics) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "bytes_up, metrics, mode, class_metrics, figures) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT DO NOTHING",
             row.key.task_id, row.key.number, row.state, row.epoch,
             row.base_version, row.result_version, row.opened, row.ended,
             row.reason, row.wrapped_key, row.checked_in, row.bytes_up,
-            row.metrics, row.mode, row.class_metrics)
+            row.metrics, row.mode, row.class_metrics, row.figures)
             .Run();
     if (inserted != 1) return AlreadyExists(Text(row.key) + " exists");
     InsertHistory(db, row.key, 0, row.state, row.epoch, row.opened, "");
@@ -252,9 +252,9 @@ Status SqliteStore::CommitRound(const RoundLease& lease,
     SELVAGE_RETURN_IF_ERROR(
         MoveRound(db, round, RoundState::kCommitted, at, ""));
     Sql(db,
-        "UPDATE round SET result_version = ?, metrics = ? "
+        "UPDATE round SET result_version = ?, metrics = ?, figures = ? "
         "WHERE task_id = ? AND number = ?",
-        version, result.metrics, key.task_id, key.number)
+        version, result.metrics, result.figures, key.task_id, key.number)
         .Run();
     Sql(db,
         "UPDATE task SET latest_version = ?, revision = revision + 1, "

@@ -224,6 +224,10 @@ CREATE TABLE evaluation_metric (
     {4, R"sql(
 ALTER TABLE device ADD COLUMN nonce_made INTEGER NOT NULL DEFAULT 0;
 )sql"},
+    // How a round's mean came about; '': nothing to say.
+    {5, R"sql(
+ALTER TABLE round ADD COLUMN figures TEXT NOT NULL DEFAULT '';
+)sql"},
 };
 
 }  // namespace

@@ -267,9 +267,13 @@ void VisitUpdate(Fields& f, UpdateSpec& s) {
   f.Integer("weight_cap", {1, kWeightCapMax}, s.weight_cap);
 }
 
-void VisitPrivacy(Fields& f, PrivacySpec& s) {
+void VisitPrivacy(Fields& f, PrivacySpec& s, const std::string& no_secure_sum) {
   f.Integer("min_cohort", {1, kCohortMax}, s.min_cohort);
-  f.Unavailable("secure_aggregation");
+  if (no_secure_sum.empty()) {
+    f.Unavailable("secure_aggregation");
+  } else {
+    f.Inapplicable("secure_aggregation", no_secure_sum, true);
+  }
   // Absent while it is off, so that plans without it keep their bytes.
   bool clips = s.clip_norm != 0;
   f.OptionalSection("clip", clips, [&](Fields& c) {

@@ -14,7 +14,9 @@ namespace selvage::plan::internal {
 void VisitTrain(Fields& f, TrainSpec& s);
 void VisitPersonalize(Fields& f, PersonalizeSpec& s);
 void VisitUpdate(Fields& f, UpdateSpec& s);
-void VisitPrivacy(Fields& f, PrivacySpec& s);
+// `no_secure_sum`: why this task cannot have secure aggregation; "": it may.
+void VisitPrivacy(Fields& f, PrivacySpec& s,
+                  const std::string& no_secure_sum = "");
 // The whole section `conditions`, which is not written while nothing is wanted.
 void VisitConditions(Fields& f, ConditionsSpec& s);
 void VisitData(Fields& f, DataSpec& s);

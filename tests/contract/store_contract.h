@@ -119,6 +119,7 @@ class StoreContract : public ::testing::TestWithParam<MakeStore> {
     result.version.master_digest = DigestOf("master " + n);
     result.version.created = At(9);
     result.metrics = {1, 2, 3};
+    result.figures = "clip_fraction=0.5\n";
     result.artefacts = {{result.version.checkpoint_digest, 10},
                         {result.version.master_digest, 20}};
     result.references = {result.version.checkpoint_digest};
@@ -414,6 +415,7 @@ TEST_P(StoreContract, CommitRound_OneTransaction_VersionTaskKeyHistory) {
   EXPECT_EQ(round->ended, At(9));
   EXPECT_EQ(round->wrapped_key, Bytes(60, 0));
   EXPECT_EQ(round->metrics, (Bytes{1, 2, 3}));
+  EXPECT_EQ(round->figures, "clip_fraction=0.5\n");
   EXPECT_EQ(round->checked_in, 9u);
   const auto task = store().GetTask("task");
   EXPECT_EQ(task->state, TaskState::kFinished);

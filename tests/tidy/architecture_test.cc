@@ -36,6 +36,7 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
 
     {"aggregation", {"aggregation/codec", "base", "crypto", "plan"}},
     {"aggregation/codec", {"aggregation", "base", "crypto", "plan"}},
+    {"aggregation/robust", {"base", "plan"}},
     {"aggregation/secure", {"base", "crypto", "plan"}},
 
     {"client/core",
@@ -59,7 +60,8 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"client/agent", {"base", "client/capi"}},
 
     {"coordinator",
-     {"aggregation", "aggregation/codec", "base", "crypto", "plan"}},
+     {"aggregation", "aggregation/codec", "aggregation/robust", "base",
+      "crypto", "plan"}},
     {"coordinator/store", {"base", "coordinator", "crypto", "plan"}},
     {"coordinator/rpc", {"base", "coordinator", "crypto", "plan", "proto"}},
     {"coordinator/server",

@@ -28,7 +28,7 @@ struct Acknowledged {
 
 class CrashRun {
  public:
-  explicit CrashRun(uint64_t seed) {
+  explicit CrashRun(uint64_t seed, bool held = false) {
     WorldOptions options;
     options.sqlite = true;
     options.devices = kDevices;
@@ -36,6 +36,11 @@ class CrashRun {
     options.strategy =
         "cohort: 3, min_updates: 3, over_selection: 1.3, round_deadline: 60s, "
         "selection_window: 2s";
+    if (held) {
+      // Keeps every update by itself, and of these takes the mean of all.
+      options.strategy_name = "multikrum";
+      options.strategy += ", num_malicious_nodes: 0";
+    }
     options.random_seed = seed;
     world_ = std::make_unique<World>(std::move(options));
     world_->SetUpTask();
@@ -155,9 +160,9 @@ enum class Victim { kFiles, kDatabase };
 
 // Runs until the k-th operation of the victim, cuts the power, goes on. False
 // if the whole run needs fewer operations.
-bool CrashAt(Victim victim, uint64_t k, bool torn) {
+bool CrashAt(Victim victim, uint64_t k, bool torn, bool held) {
   SCOPED_TRACE("k=" + std::to_string(k));
-  CrashRun run(1000 + k);
+  CrashRun run(1000 + k, held);
   World& world = run.world();
   const auto operations = [&] {
     return victim == Victim::kFiles ? world.files.operations()
@@ -185,9 +190,9 @@ bool CrashAt(Victim victim, uint64_t k, bool torn) {
 }
 
 // Every `stride`-th operation, until a run finishes before the cut.
-void Sweep(Victim victim, uint64_t stride, bool torn) {
+void Sweep(Victim victim, uint64_t stride, bool torn, bool held = false) {
   uint64_t cuts = 0;
-  for (uint64_t k = 0; CrashAt(victim, k, torn); k += stride) ++cuts;
+  for (uint64_t k = 0; CrashAt(victim, k, torn, held); k += stride) ++cuts;
   EXPECT_FALSE(::testing::Test::HasFatalFailure());
   EXPECT_GT(cuts, 20u);
   ::testing::Test::RecordProperty("cuts", static_cast<int>(cuts));
@@ -207,6 +212,14 @@ TEST(CrashTest, PowerCut_AtDatabaseOperations_CountsAcknowledgedOnce) {
 
 TEST(CrashTest, PowerCut_AtDatabaseOperations_Torn) {
   Sweep(Victim::kDatabase, 5, /*torn=*/true);
+}
+
+TEST(CrashTest, PowerCut_HeldUpdates_AtFileOperations) {
+  Sweep(Victim::kFiles, 1, /*torn=*/false, /*held=*/true);
+}
+
+TEST(CrashTest, PowerCut_HeldUpdates_AtDatabaseOperations_Torn) {
+  Sweep(Victim::kDatabase, 7, /*torn=*/true, /*held=*/true);
 }
 
 TEST(CrashTest, PowerCutsAgainAndAgain_StillFinishes) {

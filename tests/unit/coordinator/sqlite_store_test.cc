@@ -98,6 +98,7 @@ TEST_F(SqliteStoreTest, Open_FirstSchema_IsMigrated) {
       "ALTER TABLE round DROP COLUMN class_metrics;"
       "ALTER TABLE assignment DROP COLUMN device_class;"
       "ALTER TABLE device DROP COLUMN nonce_made;"
+      "ALTER TABLE round DROP COLUMN figures;"
       "PRAGMA user_version = 1");
 
   const auto store = Open();

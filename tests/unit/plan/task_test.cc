@@ -131,7 +131,7 @@ TEST(ParseTaskFile, EveryKey_IsRead) {
 // What `selvage strategies` prints is what a task file takes.
 TEST(DescribeStrategies, EveryNameParameterAndDefault_IsAccepted) {
   const std::vector<StrategyDescription> all = DescribeStrategies();
-  ASSERT_EQ(all.size(), 5u);
+  ASSERT_EQ(all.size(), 11u);
   for (size_t i = 0; i < all.size(); ++i) {
     const StrategyDescription& one = all[i];
     EXPECT_EQ(one.name, StrategyNameText(static_cast<StrategyName>(i)));
@@ -258,11 +258,57 @@ const Mistake kUnavailable[] = {
      "line 4: strategy.beta_1: fedavgm has none"},
     {"strategy: {server_momentum: 0.9}\n",
      "line 4: strategy.server_momentum: fedavg has none"},
+    {"strategy: {name: krum}\n",
+     "line 4: strategy.num_malicious_nodes is missing"},
+    {"strategy: {name: krum, num_malicious_nodes: 4, cohort: 10}\n",
+     "line 4: strategy.cohort (10) is less than 2 x "
+     "strategy.num_malicious_nodes (4) + 3 = 11, which krum needs"},
+    {"strategy:\n  name: multikrum\n  cohort: 20\n  min_updates: 10\n  "
+     "num_malicious_nodes: 3\n  num_nodes_to_select: 8\n",
+     "line 9: strategy.num_nodes_to_select (8) exceeds strategy.min_updates "
+     "(10) less strategy.num_malicious_nodes (3): attackers would be among "
+     "the chosen"},
+    {"strategy: {name: krum, num_malicious_nodes: 1, cohort: 400}\n",
+     "line 4: strategy.cohort (400) x over_selection exceeds 500: krum "
+     "compares every update with every other one"},
+    {"strategy: {name: krum, num_malicious_nodes: 1, "
+     "num_nodes_to_select: 2}\n",
+     "line 4: strategy.num_nodes_to_select: krum has none"},
+    {"strategy: {name: fedmedian, cohort: 2}\n",
+     "line 4: strategy.cohort (2) is less than 3: fedmedian of fewer updates "
+     "is "
+     "no safer than a mean"},
+    {"strategy: {name: rfa, cohort: 10, min_updates: 1}\n",
+     "line 4: strategy.min_updates (1) is less than 3: rfa of fewer updates is "
+     "no safer than a mean"},
+    {"strategy: {name: rfa, num_iterations: 0}\n",
+     "line 4: strategy.num_iterations is 0; must be in 1..100"},
+    {"strategy: {name: fedtrimmedavg, beta: 0.5}\n",
+     "line 4: strategy.beta is 0.5; must be in (0, 0.5)"},
+    {"strategy: {name: fedtrimmedavg, beta: 0.2, min_updates: 4}\n",
+     "line 4: strategy.min_updates (4) is too small for strategy.beta (0.2): "
+     "less than one update would be trimmed at each end"},
+    {"strategy: {name: rfa}\nupdate: {codec: top_k}\n",
+     "line 5: update.codec is top_k, and rfa compares updates: elements that "
+     "were not sent would count as zeros"},
+    {"strategy: {name: normbound}\n",
+     "line 4: strategy.clipping_norm is missing"},
+    {"strategy: {name: normbound, clipping_norm: 0}\n",
+     "line 4: strategy.clipping_norm is 0; must be in (0, 1e+09]"},
+    {"strategy: {name: fedmedian}\nprivacy: {secure_aggregation: true}\n",
+     "line 5: privacy.secure_aggregation: fedmedian compares individual "
+     "updates, which secure aggregation hides"},
+    {"strategy: {name: normbound, clipping_norm: 1}\n"
+     "privacy: {secure_aggregation: true}\n",
+     "line 5: privacy.secure_aggregation: normbound measures individual "
+     "updates, which secure aggregation hides; privacy.clip bounds them on the "
+     "device"},
     {"strategy: {name: fedagv}\n",
      "line 4: strategy.name is fedagv; did you mean fedavg?"},
     {"strategy: {name: best}\n",
      "line 4: strategy.name is best; must be one of fedavg, "
-     "fedavgm, fedadam, fedadagrad, fedyogi"},
+     "fedavgm, fedadam, fedadagrad, fedyogi, fedmedian, fedtrimmedavg, krum, "
+     "multikrum, rfa, normbound"},
     {"update: {codec: topk}\n",
      "line 4: update.codec is topk; did you mean top_k?"},
     {"update: {codec: int8, top_k: 0.1}\n",
