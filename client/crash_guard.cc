@@ -109,4 +109,10 @@ void CrashGuard::TrainingSurvived() {
   (void)Save();
 }
 
+void CrashGuard::TrainingProgressed() {
+  MutexLock lock(mu_);
+  ledger_.TrainingProgressed();
+  (void)Save();
+}
+
 }  // namespace selvage::client

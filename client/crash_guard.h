@@ -72,6 +72,8 @@ class CrashGuard {
   // OK if it is not.
   Status CheckNotPaused() SELVAGE_EXCLUDES(mu_);
   void TrainingSurvived() SELVAGE_EXCLUDES(mu_);
+  // A checkpoint that is further than the last one is durable.
+  void TrainingProgressed() SELVAGE_EXCLUDES(mu_);
 
  private:
   CrashGuard(ClientStore& store, Clock& clock, EventSink& events)

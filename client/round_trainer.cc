@@ -291,6 +291,7 @@ class RoundTraining {
          .steps = steps,
          .state = phases_.size() > 1 ? Encode(position) : position.engine});
     facts_.saved = facts_.saved || saved.ok();
+    if (saved.ok() && options_.progressed) options_.progressed();
   }
 
   Result<TrainingReport> From(PhasePosition at,

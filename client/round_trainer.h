@@ -35,6 +35,8 @@ struct RoundOptions {
   Duration checkpoint_every = std::chrono::minutes(1);
   // Before every step: how many were begun, of how many.
   std::function<void(uint64_t step, uint64_t steps)> progress = {};
+  // After each checkpoint that is durable, and further than the last one.
+  std::function<void()> progressed = {};
 };
 
 // What came of it besides the update; set as soon as it is known.

@@ -440,6 +440,14 @@ SessionEvent SessionDriver::Fetch() {
   return ArtefactsFetched{};
 }
 
+void SessionDriver::TrainingProgressed() {
+  parts_.guard.TrainingProgressed();
+  Session next = session_;
+  if (next.ForgiveDeaths() && Save(next, SessionAction{}).ok()) {
+    session_ = std::move(next);
+  }
+}
+
 SessionEvent SessionDriver::Train() {
   if (std::optional<WorkRefused> refused = RefusedByPause()) return *refused;
   if (std::optional<SessionEvent> ended = EnsureLoaded()) return *ended;
@@ -450,9 +458,10 @@ SessionEvent SessionDriver::Train() {
       .threads = parts_.options.threads_max,
       .memory_bytes_max = parts_.options.memory_bytes_max,
       .clock = parts_.deps.clock,
-      .progress = [this](uint64_t step, uint64_t steps) {
-        Tell(Phase::kTraining, step, steps);
-      }};
+      .progress = [this](
+                      uint64_t step,
+                      uint64_t steps) { Tell(Phase::kTraining, step, steps); },
+      .progressed = [this] { TrainingProgressed(); }};
   RoundFacts facts;
   has_training_ = true;
   policy_.CountProcess(parts_.options.threads_max != 1);

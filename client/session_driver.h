@@ -71,6 +71,8 @@ class SessionDriver {
   SessionEvent CheckIn();
   SessionEvent Fetch();
   SessionEvent Train();
+  // A checkpoint of the training is durable: its deaths so far are forgiven.
+  void TrainingProgressed();
   SessionEvent Upload();
   SessionEvent Abandon(const SessionAction& action);
   SessionEvent Personalize(const SessionAction& action);

@@ -7,11 +7,18 @@ namespace selvage::client {
 namespace {
 
 constexpr uint32_t kMagic = 0x434c5653;  // "SVLC"
-constexpr uint16_t kVersion = 1;
+constexpr uint16_t kVersion = 2;
 constexpr size_t kMarksMax = 8;
 constexpr size_t kSuspectsMax = 16;
-constexpr uint8_t kPausesMax = 3;  // 7, 14, 28 days
+constexpr uint8_t kPausesMax = 3;
 constexpr Time kTimeMax = FromMicros(int64_t{1} << 61);
+
+// The pause after `pauses` of them, which it counts.
+Duration NextPause(const Duration (&row)[kPausesMax], uint8_t& pauses) {
+  const Duration pause = row[std::min<int>(pauses, kPausesMax - 1)];
+  pauses = static_cast<uint8_t>(std::min<int>(pauses + 1, kPausesMax));
+  return pause;
+}
 
 Status Impossible(const std::string& what) {
   return DataLoss(what + " is impossible");
@@ -56,6 +63,7 @@ bool CrashLedger::CountDeath(bool session_died, Time now) {
     }
   }
   marks_.clear();
+  const bool loading = !suspected.empty();
   for (const crypto::Digest& what : suspected) {
     const auto it =
         std::find_if(suspects_.begin(), suspects_.end(),
@@ -68,15 +76,19 @@ bool CrashLedger::CountDeath(bool session_died, Time now) {
     if (suspects_.size() == kSuspectsMax) suspects_.erase(suspects_.begin());
     suspects_.push_back({.what = what, .deaths = 1});
   }
-  std::erase_if(deaths_, [&](Time death) {
-    return death > now || now - death > kDeathWindow;
+  std::erase_if(deaths_, [&](const Death& death) {
+    return death.at > now || now - death.at > kDeathWindow;
   });
-  deaths_.push_back(std::clamp(now, Time{}, kTimeMax));
+  deaths_.push_back(
+      {.at = std::clamp(now, Time{}, kTimeMax), .loading = loading});
   if (deaths_.size() >= static_cast<size_t>(kDeathsMax)) {
-    const Duration pause =
-        std::min(kTrainingPause * (1 << pauses_), kTrainingPauseMax);
-    pauses_ = static_cast<uint8_t>(std::min<int>(pauses_ + 1, kPausesMax));
-    paused_until_ = std::min(deaths_.back() + pause, kTimeMax);
+    const bool any_loading =
+        std::any_of(deaths_.begin(), deaths_.end(),
+                    [](const Death& death) { return death.loading; });
+    const Duration pause = any_loading
+                               ? NextPause(kLoadPauses, load_pauses_)
+                               : NextPause(kTrainingPauses, training_pauses_);
+    paused_until_ = std::min(deaths_.back().at + pause, kTimeMax);
     deaths_.clear();
   }
   return true;
@@ -90,7 +102,7 @@ int CrashLedger::DeathsOf(const crypto::Digest& what) const {
 }
 
 std::optional<Time> CrashLedger::PausedUntil(Time now) const {
-  if (now >= paused_until_ || paused_until_ - now > kTrainingPauseMax) {
+  if (now >= paused_until_ || paused_until_ - now > kPauseMax) {
     return std::nullopt;
   }
   return paused_until_;
@@ -98,13 +110,19 @@ std::optional<Time> CrashLedger::PausedUntil(Time now) const {
 
 bool CrashLedger::IsWary(Time now) const {
   return PausedUntil(now).has_value() ||
-         std::any_of(deaths_.begin(), deaths_.end(), [&](Time death) {
-           return death <= now && now - death <= kDeathWindow;
+         std::any_of(deaths_.begin(), deaths_.end(), [&](const Death& death) {
+           return death.at <= now && now - death.at <= kDeathWindow;
          });
 }
 
 void CrashLedger::TrainingSurvived(Time now) {
-  if (!PausedUntil(now).has_value()) pauses_ = 0;
+  if (PausedUntil(now).has_value()) return;
+  load_pauses_ = 0;
+  training_pauses_ = 0;
+}
+
+void CrashLedger::TrainingProgressed() {
+  std::erase_if(deaths_, [](const Death& death) { return !death.loading; });
 }
 
 Bytes CrashLedger::Save() const {
@@ -122,8 +140,12 @@ Bytes CrashLedger::Save() const {
     AppendLe(out, suspect.deaths);
   }
   AppendLe(out, static_cast<uint8_t>(deaths_.size()));
-  for (const Time death : deaths_) AppendLe(out, ToMicros(death));
-  AppendLe(out, pauses_);
+  for (const Death& death : deaths_) {
+    AppendLe(out, ToMicros(death.at));
+    AppendLe(out, static_cast<uint8_t>(death.loading));
+  }
+  AppendLe(out, load_pauses_);
+  AppendLe(out, training_pauses_);
   AppendLe(out, ToMicros(paused_until_));
   return out;
 }
@@ -170,11 +192,16 @@ Result<CrashLedger> CrashLedger::Read(ByteSpan bytes) {
   SELVAGE_ASSIGN_OR_RETURN(const auto deaths, reader.Read<uint8_t>("deaths"));
   if (deaths >= kDeathsMax) return Impossible("the number of deaths");
   for (int i = 0; i < deaths; ++i) {
-    SELVAGE_ASSIGN_OR_RETURN(const Time death, ReadTime(reader));
-    out.deaths_.push_back(death);
+    SELVAGE_ASSIGN_OR_RETURN(const Time at, ReadTime(reader));
+    SELVAGE_ASSIGN_OR_RETURN(const auto loading,
+                             reader.Read<uint8_t>("what died"));
+    if (loading > 1) return Impossible("what died");
+    out.deaths_.push_back({.at = at, .loading = loading == 1});
   }
-  SELVAGE_ASSIGN_OR_RETURN(out.pauses_, reader.Read<uint8_t>("pauses"));
-  if (out.pauses_ > kPausesMax) return Impossible("the number of pauses");
+  for (uint8_t* pauses : {&out.load_pauses_, &out.training_pauses_}) {
+    SELVAGE_ASSIGN_OR_RETURN(*pauses, reader.Read<uint8_t>("pauses"));
+    if (*pauses > kPausesMax) return Impossible("the number of pauses");
+  }
   SELVAGE_ASSIGN_OR_RETURN(out.paused_until_, ReadTime(reader));
   if (reader.remaining() != 0) return Impossible("what follows the end");
   return out;

@@ -5,11 +5,17 @@
 //
 //   three deaths under the same values      those values are put aside: what
 //                                           served before them serves again
-//   three deaths within 24 hours, whatever  no training for 7 days, then 14,
-//   they were busy with                     then 28; a training that survives
-//                                           after a pause starts again at 7
+//   three deaths within 24 hours, one of    no training for 7 days, then 14,
+//   them at least while values were         then 28
+//   loaded or tried
+//   three deaths within 24 hours, all in    no training for an hour, then a
+//   training, none of which got further     day, then 7 days
 //
-// A process that was killed from outside looks the same and counts the same.
+// A training that survives after a pause starts both rows again. A process that
+// was killed from outside looks the same, and phones do that to whoever works
+// in the background: so what dies in training, but leaves a checkpoint that is
+// further than the last one, is no sign of anything, and what leaves none is
+// tried again soon.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +37,14 @@ enum class RiskyWork : uint8_t {
 
 inline constexpr int kDeathsMax = 3;
 inline constexpr Duration kDeathWindow = std::chrono::hours(24);
-inline constexpr Duration kTrainingPause = std::chrono::hours(24 * 7);
-inline constexpr Duration kTrainingPauseMax = std::chrono::hours(24 * 28);
+// After deaths some of which were at loading, and after deaths in training
+// alone: the first pause, the second, all later ones.
+inline constexpr Duration kLoadPauses[] = {std::chrono::hours(24 * 7),
+                                           std::chrono::hours(24 * 14),
+                                           std::chrono::hours(24 * 28)};
+inline constexpr Duration kTrainingPauses[] = {
+    std::chrono::hours(1), std::chrono::hours(24), std::chrono::hours(24 * 7)};
+inline constexpr Duration kPauseMax = std::chrono::hours(24 * 28);
 
 // A value: the owner makes Save() durable before the work begins.
 // Thread-compatible.
@@ -62,6 +74,9 @@ class CrashLedger {
   // otherwise is written down now.
   bool IsWary(Time now) const;
   void TrainingSurvived(Time now);
+  // A checkpoint that is further than the last one is durable: the deaths in
+  // training so far are forgiven.
+  void TrainingProgressed();
 
   // Canonical: what Save() could not have written is DATA_LOSS.
   Bytes Save() const;
@@ -81,13 +96,21 @@ class CrashLedger {
     friend bool operator==(const Suspect&, const Suspect&) = default;
   };
 
+  struct Death {
+    Time at{};
+    bool loading = false;
+    friend bool operator==(const Death&, const Death&) = default;
+  };
+
   static Result<CrashLedger> Read(ByteSpan bytes);
 
   std::vector<Mark> marks_;        // oldest first, at most 8
   std::vector<Suspect> suspects_;  // oldest first, at most 16
-  std::vector<Time> deaths_;       // oldest first, fewer than three
-  uint8_t pauses_ = 0;             // since training last survived one
-  Time paused_until_{};            // the epoch: never paused
+  std::vector<Death> deaths_;      // oldest first, fewer than three
+  // Since training last survived one, at most three each.
+  uint8_t load_pauses_ = 0;
+  uint8_t training_pauses_ = 0;
+  Time paused_until_{};  // the epoch: never paused
 };
 
 }  // namespace selvage::client

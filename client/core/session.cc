@@ -283,6 +283,12 @@ bool Session::ClaimDeath() {
   return true;
 }
 
+bool Session::ForgiveDeaths() {
+  if (crashes_ == 0) return false;
+  crashes_ = 0;
+  return true;
+}
+
 void Session::Postpone(Time until) {
   SELVAGE_CHECK(state_ == SessionState::kIdle);
   next_run_ = std::max(next_run_, until);

@@ -158,8 +158,8 @@ struct SessionAction {
 
 // Assignments whose outcome is remembered as unknown; the wire's bound.
 inline constexpr size_t kUnsettledMax = 16;
-// The same work is given up after so many deaths of the process, or so many
-// interruptions by the host.
+// The same work is given up after so many deaths of the process without a
+// checkpoint between them, or so many interruptions by the host.
 inline constexpr uint8_t kCrashesMax = 3;
 inline constexpr uint8_t kInterruptionsMax = 10;
 // No window of the coordinator keeps a device away for longer.
@@ -183,6 +183,9 @@ class Session {
   // After Restore(): counts the death of the process that saved this while it
   // trained or personalised. False if it did not, or was counted already.
   bool ClaimDeath();
+  // Training got further than the process that died last: the work's deaths do
+  // not count any more. False if there were none.
+  bool ForgiveDeaths();
   // The owner takes back everything: an open assignment is given back at the
   // next contact. The outbox is the caller's to drop.
   void Withdraw();

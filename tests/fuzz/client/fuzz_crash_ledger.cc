@@ -28,12 +28,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const selvage::crypto::Digest what =
         selvage::crypto::Sha256(ByteSpan(data, random.Next() % size));
     const auto work = static_cast<RiskyWork>(1 + random.Next() % 3);
-    switch (random.Next() % 4) {
+    switch (random.Next() % 5) {
       case 0:
         ledger->Begin(work, what);
         break;
       case 1:
         ledger->End(work, what);
+        break;
+      case 3:
+        ledger->TrainingProgressed();
         break;
       case 2:
         ledger->CountDeath(random.Next() % 2 == 0, now);

@@ -77,25 +77,67 @@ TEST(CrashLedgerTest, CountDeath_SessionAndMarksTogether_AreOneDeath) {
   EXPECT_TRUE(ledger.PausedUntil(kStart).has_value());
 }
 
-TEST(CrashLedgerTest, CountDeath_ThriceWithinADay_PausesLongerEachTime) {
-  CrashLedger ledger;
-  Time now = kStart;
-  for (const int days : {7, 14, 28, 28}) {
-    for (int i = 0; i < kDeathsMax; ++i) {
-      EXPECT_FALSE(ledger.PausedUntil(now).has_value());
-      now += hours(8);
-      EXPECT_TRUE(ledger.CountDeath(true, now));
-    }
-    ASSERT_TRUE(ledger.PausedUntil(now).has_value());
-    EXPECT_EQ(*ledger.PausedUntil(now) - now, hours(24 * days));
-    EXPECT_TRUE(ledger.IsWary(now + hours(48)));
-    ledger.TrainingSurvived(now);  // what was under way; no proof yet
-    now += hours(24 * days);
+// Three deaths within a day, of which `loading` while something was loaded.
+Time DieThrice(CrashLedger& ledger, int loading, Time now) {
+  for (int i = 0; i < kDeathsMax; ++i) {
     EXPECT_FALSE(ledger.PausedUntil(now).has_value());
+    now += hours(8);
+    if (i < loading) {
+      DieLoading(ledger, Values(static_cast<uint8_t>(i)), now);
+    } else {
+      EXPECT_TRUE(ledger.CountDeath(/*session_died=*/true, now));
+    }
   }
-  ledger.TrainingSurvived(now);
-  for (int i = 0; i < kDeathsMax; ++i) ledger.CountDeath(true, now);
-  EXPECT_EQ(*ledger.PausedUntil(now) - now, hours(24 * 7));
+  return now;
+}
+
+TEST(CrashLedgerTest, CountDeath_ThriceWithinADay_PausesLongerEachTime) {
+  const struct {
+    int loading;
+    std::vector<int> pauses;  // in hours
+  } rows[] = {{0, {1, 24, 24 * 7, 24 * 7}},
+              {1, {24 * 7, 24 * 14, 24 * 28, 24 * 28}},
+              {3, {24 * 7, 24 * 14, 24 * 28, 24 * 28}}};
+  for (const auto& row : rows) {
+    CrashLedger ledger;
+    Time now = kStart;
+    for (const int pause : row.pauses) {
+      now = DieThrice(ledger, row.loading, now);
+      ASSERT_TRUE(ledger.PausedUntil(now).has_value());
+      EXPECT_EQ(*ledger.PausedUntil(now) - now, hours(pause));
+      EXPECT_TRUE(ledger.IsWary(now));
+      ledger.TrainingSurvived(now);  // what was under way; no proof yet
+      now += hours(pause);
+      EXPECT_FALSE(ledger.PausedUntil(now).has_value());
+    }
+    ledger.TrainingSurvived(now);
+    now = DieThrice(ledger, row.loading, now);
+    EXPECT_EQ(*ledger.PausedUntil(now) - now, hours(row.pauses[0]));
+  }
+}
+
+TEST(CrashLedgerTest, TrainingProgressed_BetweenDeaths_NeverPauses) {
+  CrashLedger ledger;
+  for (int i = 0; i < 20; ++i) {
+    ledger.Begin(RiskyWork::kTraining, Values(1));
+    EXPECT_TRUE(ledger.CountDeath(true, kStart + std::chrono::minutes(i)));
+    EXPECT_FALSE(ledger.PausedUntil(kStart + hours(1)).has_value()) << i;
+    if (i % 2 == 1) ledger.TrainingProgressed();
+  }
+  EXPECT_FALSE(ledger.IsWary(kStart + hours(1)));
+}
+
+TEST(CrashLedgerTest, TrainingProgressed_ForgivesNoDeathAtLoading) {
+  CrashLedger ledger;
+  for (int i = 0; i < kDeathsMax; ++i) {
+    EXPECT_FALSE(ledger.PausedUntil(kStart).has_value());
+    DieLoading(ledger, Values(static_cast<uint8_t>(i)), kStart);
+    ledger.TrainingProgressed();
+  }
+  ASSERT_TRUE(ledger.PausedUntil(kStart).has_value());
+  EXPECT_EQ(*ledger.PausedUntil(kStart) - kStart, hours(24 * 7));
+  ledger.TrainingProgressed();
+  EXPECT_TRUE(ledger.PausedUntil(kStart).has_value());
 }
 
 TEST(CrashLedgerTest, CountDeath_MoreThanADayApart_NeverPauses) {
@@ -134,7 +176,10 @@ CrashLedger ArbitraryLedger() {
     const auto work = static_cast<RiskyWork>(*rc::gen::inRange(1, 4));
     const crypto::Digest what = Values(*rc::gen::inRange<uint8_t>(0, 20));
     now += hours(*rc::gen::inRange(-2, 20));
-    switch (*rc::gen::inRange(0, 4)) {
+    switch (*rc::gen::inRange(0, 5)) {
+      case 4:
+        ledger.TrainingProgressed();
+        break;
       case 0:
       case 1:
         ledger.Begin(work, what);

@@ -347,11 +347,32 @@ TEST_F(LifeTest, Predict_DamagedValues_FallBack) {
   EXPECT_EQ(*PredictOne(), 20);
 }
 
-TEST_F(LifeTest, RunOnce_DiesThriceInTraining_PausesForAWeek) {
+TEST_F(LifeTest, RunOnce_DiesThriceInTraining_PausesForAnHour) {
   Open();
   AddExamples(24);
   server_->Give(server_->NewAssignment());
   for (int i = 0; i < 3; ++i) {
+    DieAt("step", [&] { Run(); });
+  }
+  EXPECT_EQ(RunUntil(RunResult::kNothingToDo).result, RunResult::kNothingToDo);
+  WaitForTurn();
+  server_->Give(server_->NewAssignment());
+  EXPECT_THAT(Run().reason, HasSubstr("training is paused until 20"));
+  EXPECT_EQ(server_->updates.size(), 0U);
+  clock_.Advance(hours(1));
+  server_->Give(server_->NewAssignment());
+  EXPECT_EQ(RunUntil(RunResult::kContributed).result, RunResult::kContributed);
+}
+
+// The first of the deaths is while the model that serves is loaded.
+TEST_F(LifeTest, RunOnce_DiesThriceAlsoLoading_PausesForAWeek) {
+  Open();
+  AddExamples(24);
+  Install(1, 10);
+  Open();
+  DieAt("load", [&] { (void)PredictOne(); });
+  server_->Give(server_->NewAssignment());
+  for (int i = 0; i < 2; ++i) {
     // Opened twice: still one death.
     Open();
     DieAt("step", [&] { Run(); });
@@ -368,13 +389,13 @@ TEST_F(LifeTest, RunOnce_DiesThriceInTraining_PausesForAWeek) {
   const RunOutcome outcome = Run();
   EXPECT_EQ(outcome.result, RunResult::kNothingToDo);
   EXPECT_THAT(outcome.reason, HasSubstr("training is paused until 20"));
-  EXPECT_GE(outcome.next_run, clock_.Now() + hours(23));
   EXPECT_EQ(server_->abandoned.back(), AbandonReason::kTrainingFailed);
   EXPECT_EQ(server_->updates.size(), 0U);
 
   // Global models are still installed, as they are; and what happened is told,
   // in numbers.
   WaitForTurn();
+  clock_.Advance(hours(24));  // a report is due
   const int trainings = trainer_.state.trainings;
   Offer(7, 5);
   EXPECT_EQ(RunUntil(RunResult::kInstalled).result, RunResult::kInstalled);
@@ -395,6 +416,49 @@ TEST_F(LifeTest, RunOnce_DiesThriceInTraining_PausesForAWeek) {
   EXPECT_THAT(Train(), IsOk());
   server_->Give(server_->NewAssignment());
   EXPECT_EQ(RunUntil(RunResult::kContributed).result, RunResult::kContributed);
+}
+
+// A phone that kills its background work every other minute: each life gets one
+// checkpoint further.
+TEST_F(LifeTest, RunOnce_KilledAgainAndAgainWithProgress_Contributes) {
+  trainer_.state.can_checkpoint = true;
+  PublishPlan([](plan::Plan& plan) {
+    plan.train.local_epochs = 12;
+    plan.personalize = {};
+  });
+  Open();
+  AddExamples(24);
+  client::Assignment assignment = server_->NewAssignment();
+  assignment.compute_deadline = hours(3);
+  assignment.upload_deadline = hours(4);
+  server_->Give(assignment);
+  int lives = 0;
+  for (; lives < 20 && server_->updates.empty(); ++lives) {
+    const Path copy =
+        directory_.path() / ("background" + std::to_string(lives));
+    bool dead = false;
+    trainer_.state.before = [&, step = 0](const std::string& call) mutable {
+      if (dead) return Unavailable("dead");
+      if (call != "step") return OkStatus();
+      clock_.Advance(std::chrono::seconds(40));
+      if (++step < 4) return OkStatus();
+      dead = true;
+      server_->hook = [](const std::string&) { return Unavailable("dead"); };
+      std::filesystem::copy(state_dir_, copy,
+                            std::filesystem::copy_options::recursive);
+      return Unavailable("dead");
+    };
+    Run();
+    if (!dead) break;
+    server_->hook = [](const std::string&) { return OkStatus(); };
+    client_.reset();
+    state_dir_ = copy;
+    next_run_ = Time{};
+    Open();
+  }
+  EXPECT_GT(lives, 3);
+  EXPECT_EQ(server_->updates.size(), 1U);
+  EXPECT_THAT(server_->abandoned, ::testing::IsEmpty());
 }
 
 TEST_F(LifeTest, TrainLocally_DiesThrice_IsRefusedUntil) {

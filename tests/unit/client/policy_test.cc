@@ -1,6 +1,10 @@
 // What a host may demand of a session: floor, conditions, budgets, consent.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <map>
 #include <set>
 
@@ -482,7 +486,66 @@ TEST_F(PolicyTest, Checkpoint_ExamplesChanged_BeginsAgain) {
   EXPECT_EQ(trainer_.state.steps, 3 + 6);
 }
 
-TEST_F(PolicyTest, Checkpoint_EveryMinute_SurvivesADeath) {
+// A process that really dies, in the middle of a step; the next one opens what
+// it left and sends the bytes of a training that nothing interrupted.
+TEST_F(PolicyTest, Training_KilledWithSigkill_GoesOnFromItsCheckpoint) {
+  trainer_.state.can_checkpoint = true;
+  ChangePlan([](plan::Plan& plan) {
+    plan.train.local_epochs = 10;
+    plan.personalize = {};
+  });
+  // In peace first.
+  const Path killed = state_dir_;
+  state_dir_ = directory_.path() / "in_peace";
+  Open();
+  AddExamples(24);
+  Assignment assignment = server_->NewAssignment();
+  assignment.compute_deadline = 1h;
+  assignment.upload_deadline = 2h;
+  server_->Give(assignment);
+  EXPECT_EQ(RunWith({.time = 20min}).result, RunResult::kContributed);
+  const crypto::Digest expected = server_->updates.at(assignment.id);
+  const int steps = trainer_.state.steps;
+  EXPECT_EQ(steps, 10);
+  client_.reset();
+
+  server_->updates.clear();
+  state_dir_ = killed;
+  Open();
+  AddExamples(24);
+  client_.reset();  // nothing is open when the process forks
+  next_run_ = Time{};
+  server_->Give(assignment);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    trainer_.state.before = [&, step = 0](const std::string& call) mutable {
+      if (call == "step") {
+        clock_.Advance(25s);
+        if (++step == 9) raise(SIGKILL);
+      }
+      return OkStatus();
+    };
+    Open();
+    if (client_ != nullptr) (void)client_->RunOnce({}, cancel_);
+    _exit(1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status)) << status;
+  EXPECT_EQ(WTERMSIG(status), SIGKILL);
+  EXPECT_TRUE(server_->updates.empty());
+
+  trainer_.state.steps = 0;
+  Open();
+  EXPECT_EQ(RunWith({.time = 20min}).result, RunResult::kContributed);
+  // The last whole minute before the ninth step was between the fifth and the
+  // sixth: five steps were kept.
+  EXPECT_EQ(trainer_.state.steps, 5);
+  EXPECT_EQ(server_->updates.at(assignment.id), expected);
+}
+
+TEST_F(PolicyTest, Checkpoint_EveryMinute_IsSaved) {
   trainer_.state.can_checkpoint = true;
   ChangePlan([](plan::Plan& plan) {
     plan.train.local_epochs = 10;
