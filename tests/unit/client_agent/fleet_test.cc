@@ -85,13 +85,13 @@ TEST_F(FleetTest, Stop_FromAnotherPlace_EndsRun) {
 
 TEST_F(FleetTest, Run_Misuse_EndsWithItsName) {
   const auto first = OpenDevice("dev-1");
-  // Another call is under way for all the fleet can see.
-  first->handle()->busy = true;
+  // The fleet's thread is another one, and finds this call under way.
+  capi::CallGate::Call call;
+  ASSERT_THAT(call.EnterAlone(first->handle()->gate), IsOk());
   Fleet fleet({.threads = 1}, {{"dev-1", first.get()}}, clock_, random_,
               [](const FleetDevice&, const RunResult&) {});
   EXPECT_THAT(fleet.Run(), test::StatusIs(StatusCode::kFailedPrecondition,
                                           ::testing::HasSubstr("dev-1")));
-  first->handle()->busy = false;
 }
 
 }  // namespace
