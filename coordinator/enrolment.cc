@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "coordinator/device_keys.h"
 #include "coordinator/requests.h"
-#include "coordinator/store/row_text.h"
 #include "crypto/identity_key.h"
 
 namespace selvage::coordinator {

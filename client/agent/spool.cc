@@ -74,16 +74,16 @@ Result<SpoolPass> Spool::Import(host::Client& client,
     if (verdict.status.ok()) {
       ++pass.imported;
       pass.examples += verdict.examples;
-      events_.Write(LogLevel::kInfo, "spool_imported",
-                    {{"unit", unit.name}, {"examples", verdict.examples}});
       moved =
           options_.keep_done ? folder_.MoveToDone(unit) : folder_.Delete(unit);
+      events_.Write(LogLevel::kInfo, "spool_imported",
+                    {{"unit", unit.name}, {"examples", verdict.examples}});
     } else if (verdict.fault_of_unit) {
       ++pass.failed;
+      moved = folder_.MoveToFailed(unit, verdict.status.ToString());
       events_.Write(
           LogLevel::kWarning, "spool_failed",
           {{"unit", unit.name}, {"reason", verdict.status.ToString()}});
-      moved = folder_.MoveToFailed(unit, verdict.status.ToString());
     } else {
       return verdict.status.WithContext("spool, " + Quoted(unit.name));
     }

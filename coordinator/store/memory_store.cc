@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "coordinator/device_keys.h"
 #include "coordinator/store/row_text.h"
 
 namespace selvage::coordinator {

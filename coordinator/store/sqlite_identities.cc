@@ -1,6 +1,7 @@
 // Requests, populations, tokens, devices, artefacts and reports of SqliteStore.
 #include <SQLiteCpp/SQLiteCpp.h>
 
+#include "coordinator/device_keys.h"
 #include "coordinator/store/row_text.h"
 #include "coordinator/store/sqlite_rows.h"
 #include "coordinator/store/sqlite_sql.h"

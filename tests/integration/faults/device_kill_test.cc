@@ -69,7 +69,7 @@ TEST(DeviceKillTest, EveryDurableOperation_ContributesExactlyOnce) {
     }
 
     v1::Assignment assignment;
-    for (int pass = 0; pass < 1000 && assignment.id().empty(); ++pass) {
+    for (int pass = 0; pass < 10'000 && assignment.id().empty(); ++pass) {
       assignment = Take(other.CheckIn()).assignment();
     }
     const Bytes update = OneHotUpdate(2, 0);

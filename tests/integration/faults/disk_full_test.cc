@@ -51,7 +51,7 @@ class DiskFullTest : public ::testing::Test {
     Take(server->CreateTask(kTaskFile, OneHotProgram(kElements)));
     Connect();
     assignments.assign(kDevices, {});
-    for (int pass = 0; pass < 1000; ++pass) {
+    for (int pass = 0; pass < 10'000; ++pass) {
       bool all = true;
       for (size_t i = 0; i < kDevices; ++i) {
         assignments[i] = Take(devices[i]->CheckIn()).assignment();

@@ -60,7 +60,7 @@ class WireFaultsTest : public ::testing::Test {
   // Every device holds an assignment of the open round.
   void AssignEverybody() {
     assignments.assign(kDevices, {});
-    for (int pass = 0; pass < 1000; ++pass) {
+    for (int pass = 0; pass < 10'000; ++pass) {
       bool all = true;
       for (size_t i = 0; i < kDevices; ++i) {
         assignments[i] = Take(devices[i]->CheckIn()).assignment();
