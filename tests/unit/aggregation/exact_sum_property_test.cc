@@ -245,7 +245,7 @@ TEST(ExactSumProperty, LongTensors_ThreadsAndSplitsGiveTheSameBits) {
     const std::vector<float> decoded = *Decode(codec, counts, buffers.back());
     ASSERT_TRUE(expected.Add({.values = decoded, .weight = u + 1}).ok());
   }
-  for (const size_t threads : {1, 2, 3, 7}) {
+  for (const size_t threads : {1U, 2U, 3U, 7U}) {
     ThreadExecutor executor(threads);
     ExactSum sum = *ExactSum::Create(layout);
     ASSERT_TRUE(sum.AddAllEncoded(updates, &executor).ok());
@@ -265,7 +265,7 @@ TEST(ExactSumProperty, TenThousandUpdates_AnyShardsGiveTheSameBits) {
   SeededRandom random(9);
   const Cohort cohort = AnyCohort(10'000, random);
   const Bytes expected = SumInOrder(cohort).Serialize();
-  for (const size_t shard_count : {1, 2, 5, 16}) {
+  for (const size_t shard_count : {1U, 2U, 5U, 16U}) {
     std::vector<std::vector<WeightedUpdate>> parts(shard_count);
     for (size_t u = 0; u < cohort.size(); ++u) {
       parts[UniformBelow(random, shard_count)].push_back(cohort.update(u));
