@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -141,28 +140,10 @@ Status Run(Report& report) {
                     "resident, shared pages included; before any session");
 }
 
-int Main(int argc, char** argv) {
-  std::vector<std::string> rest;
-  auto report = Report::FromArgs(argc, argv, &rest);
-  SELVAGE_CHECK(report.ok());
-  constexpr char kOnly[] = "--only=";
-  if (rest.size() == 1 && rest[0].starts_with(kOnly)) {
-    return Only(rest[0].substr(std::strlen(kOnly)));
-  }
-  if (!rest.empty()) {
-    std::fprintf(stderr, "unknown argument %s; there is --out=FILE\n",
-                 rest[0].c_str());
-    return 2;
-  }
-  const Status status = Run(*report);
-  if (!status.ok()) {
-    std::fprintf(stderr, "%s\n", status.ToString().c_str());
-    return 1;
-  }
-  return 0;
-}
-
 }  // namespace
 }  // namespace selvage::bench
 
-int main(int argc, char** argv) { return selvage::bench::Main(argc, argv); }
+int main(int argc, char** argv) {
+  return selvage::bench::RunBench(argc, argv, selvage::bench::Run,
+                                  selvage::bench::Only);
+}

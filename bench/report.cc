@@ -113,6 +113,26 @@ Status Report::Add(const Row& row, const std::string& note) {
   return OkStatus();
 }
 
+int RunBench(int argc, char** argv, const std::function<Status(Report&)>& run,
+             const std::function<int(const std::string& what)>& only) {
+  constexpr std::string_view kOnly = "--only=";
+  std::vector<std::string> rest;
+  Result<Report> report = Report::FromArgs(argc, argv, &rest);
+  SELVAGE_CHECK(report.ok());
+  if (rest.size() == 1 && rest[0].starts_with(kOnly)) {
+    return only(rest[0].substr(kOnly.size()));
+  }
+  if (!rest.empty()) {
+    std::fprintf(stderr, "unknown argument %s; there is --out=FILE\n",
+                 rest[0].c_str());
+    return 2;
+  }
+  const Status status = run(*report);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  return 1;
+}
+
 double Median(std::span<const double> values) {
   SELVAGE_CHECK(!values.empty());
   std::vector<double> sorted(values.begin(), values.end());

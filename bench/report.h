@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -47,6 +48,11 @@ class Report {
 
   std::filesystem::path out_;
 };
+
+// What main() of a benchmark does that starts itself anew, as --only=WHAT, to
+// measure one thing alone: `only(WHAT)` is that, `run` all the rest.
+int RunBench(int argc, char** argv, const std::function<Status(Report&)>& run,
+             const std::function<int(const std::string& what)>& only);
 
 // Of an odd number of values, or the mean of the middle two. Not empty.
 double Median(std::span<const double> values);

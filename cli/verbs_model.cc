@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/evaluate.h"
+#include "cli/package_options.h"
 #include "cli/pull.h"
 #include "cli/render.h"
 #include "cli/task_bundle.h"
@@ -36,12 +37,6 @@ Result<ExitCode> ShowVersion(Context& context, const VersionOptions& options) {
   return ExitCode::kOk;
 }
 
-struct PackageOptions {
-  std::string model;
-  std::string out;
-  std::vector<std::string> roles;
-};
-
 // All of it is selvage-torch's work: it compiles the program, checks it
 // against the operator allow-list and makes the initial values.
 Result<ExitCode> Package(Context& context, const PackageOptions& options) {
@@ -57,21 +52,8 @@ Result<ExitCode> Package(Context& context, const PackageOptions& options) {
 }
 
 void AddPackage(CLI::App& model, Verb& chosen) {
-  auto* verb = model.add_subcommand(
-      "package", "make a program document and an initial checkpoint");
   const auto options = std::make_shared<PackageOptions>();
-  verb->add_option("model", options->model, "model.yaml or model.pt")
-      ->type_name("FILE")
-      ->required();
-  verb->add_option("--out", options->out, "directory to write")
-      ->type_name("DIR")
-      ->required();
-  verb->add_option("--role", options->roles,
-                   "for model.pt: give tensors that match a role; repeatable, "
-                   "the first match counts")
-      ->type_name("REGEX=ROLE")
-      ->expected(1)
-      ->take_all();
+  auto* verb = AddPackageVerb(model, *options);
   verb->footer(
       R"(Compiles the program, checks it against the operators that devices permit, and
 writes program.json and model.safetensors. Done by selvage-torch, which must be

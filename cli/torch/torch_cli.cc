@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/version.h"
+#include "cli/package_options.h"
 #include "cli/torch/data_set.h"
 #include "cli/torch/model_file.h"
 #include "client/training/torch/lenet5.h"
@@ -69,14 +70,11 @@ std::string DescribeText(const plan::Program& program) {
 
 // ---- package ----
 
-struct PackageOptions {
-  std::string model;
-  std::string out;
-  std::vector<std::string> roles;
+struct TorchPackageOptions : PackageOptions {
   uint64_t seed = 0;
 };
 
-Result<Answer> Package(FileSystem& files, const PackageOptions& options) {
+Result<Answer> Package(FileSystem& files, const TorchPackageOptions& options) {
   std::vector<RoleOption> roles;
   for (const std::string& text : options.roles) {
     SELVAGE_ASSIGN_OR_RETURN(RoleOption role, ParseRoleOption(text));
@@ -116,21 +114,8 @@ Result<Answer> Package(FileSystem& files, const PackageOptions& options) {
 }
 
 void AddPackage(CLI::App& app, Verb& chosen) {
-  auto* verb = app.add_subcommand(
-      "package", "make a program document and an initial checkpoint");
-  const auto options = std::make_shared<PackageOptions>();
-  verb->add_option("model", options->model, "model.yaml or model.pt")
-      ->type_name("FILE")
-      ->required();
-  verb->add_option("--out", options->out, "directory to write")
-      ->type_name("DIR")
-      ->required();
-  verb->add_option("--role", options->roles,
-                   "for model.pt: give tensors that match a role; repeatable, "
-                   "the first match counts")
-      ->type_name("REGEX=ROLE")
-      ->expected(1)
-      ->take_all();
+  const auto options = std::make_shared<TorchPackageOptions>();
+  auto* verb = AddPackageVerb(app, *options);
   verb->add_option("--seed", options->seed,
                    "of the initial values; an archive brings its own")
       ->type_name("N")

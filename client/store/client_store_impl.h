@@ -78,6 +78,15 @@ struct OutboxAbout {
 Bytes EncodeAbout(const OutboxAbout& about);
 Result<OutboxAbout> DecodeAbout(ByteSpan bytes);
 
+// client_store_outbox.cc: within the caller's transaction. Puts an update into
+// the outbox in the place of what is there, with an entry in the audit.
+Status PutOutbox(ClientStore::Impl& impl, SQLite::Database& db,
+                 const OutboxEntry& entry);
+// Empties the outbox, with an entry in the audit; one that was not accepted
+// takes its residual along. A row that is damaged goes without an entry.
+Status DropOutbox(ClientStore::Impl& impl, SQLite::Database& db,
+                  AuditResult result);
+
 // client_store_residual.cc: within the caller's transaction.
 Status StageResidual(ClientStore::Impl& impl, SQLite::Database& db,
                      const std::string& assignment,
