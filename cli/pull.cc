@@ -15,6 +15,7 @@ constexpr uint64_t kProgramJsonMax = 8 << 20;
 
 struct PulledFiles {
   Path safetensors;
+  Path plan;
   ProgramFiles program;
   Path rounds;
   std::optional<Path> torchscript;
@@ -112,6 +113,11 @@ Result<ExitCode> Pull(Context& context, const PullOptions& options) {
                                    pulled.safetensors));
   SELVAGE_ASSIGN_OR_RETURN(
       pulled.program, DownloadProgram(*admin, files, version, options.out));
+  // The three that a device takes as its first model (selvage-device --model).
+  SELVAGE_ASSIGN_OR_RETURN(const v1::Task task, admin->GetTask(options.task));
+  pulled.plan = options.out / "plan.json";
+  SELVAGE_RETURN_IF_ERROR(
+      Download(*admin, files, task.plan_digest(), pulled.plan));
   pulled.rounds = options.out / "rounds.jsonl";
   SELVAGE_RETURN_IF_ERROR(
       WriteRounds(*admin, files, options.task, pulled.rounds));
@@ -120,6 +126,7 @@ Result<ExitCode> Pull(Context& context, const PullOptions& options) {
   Json data = ToJson(version);
   Json& names = data["files"] = Json::object();
   names["safetensors"] = pulled.safetensors.string();
+  names["plan"] = pulled.plan.string();
   names["program"] = pulled.program.program.string();
   if (pulled.program.archive)
     names["archive"] = pulled.program.archive->string();

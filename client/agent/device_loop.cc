@@ -30,6 +30,7 @@ Result<bool> DeviceLoop::TakeSpool() {
                   {{"reason", pass.status().ToString()}});
     return false;
   }
+  if (pass->examples > 0) trained_.clear();
   return pass->more;
 }
 
@@ -45,11 +46,13 @@ Result<Time> DeviceLoop::RunSession() {
 Result<Time> DeviceLoop::TrainHere() {
   for (const std::string& task : client_.Tasks()) {
     if (stopping_.load()) break;
+    if (trained_.contains(task)) continue;
     try {
       const uint64_t steps = client_.TrainLocally(task, {}, &cancel_);
       events_.Write(LogLevel::kInfo, "trained_locally",
                     {{"task", task}, {"steps", steps}});
       if (steps == 0) continue;  // no examples yet
+      if (!stopping_.load()) trained_.insert(task);
       host::RunResult result;
       result.outcome = SELVAGE_INSTALLED;
       result.task = task;

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,8 @@ struct DeviceLoopOptions {
   ScheduleOptions schedule = {};
   // The spool is looked at this often, whatever its folder's hints say.
   Duration scan_every = std::chrono::seconds(30);
-  // Trains every installed model on what is here, and never uses the network.
+  // Trains every installed model on what is here, at the start and whenever
+  // examples have come since, and never uses the network.
   bool offline = false;
   std::string until_task = {};  // done once it is installed; empty: never
   bool once = false;            // one look at the spool, one session, done
@@ -74,6 +76,9 @@ class DeviceLoop {
   std::atomic<bool> stopping_{false};
   std::atomic<bool> hurry_{false};
   bool finished_ = false;
+  // Offline: tasks whose last training saw all examples. These come by the
+  // spool alone: the store is open in one process.
+  std::set<std::string> trained_;
 };
 
 }  // namespace selvage::agent

@@ -58,6 +58,20 @@ Status Spool::Declare(host::Client& client) const {
 
 Result<SpoolPass> Spool::Import(host::Client& client,
                                 const std::atomic<bool>& stop) {
+  Result<SpoolPass> pass = ImportUnits(client, stop);
+  const Result<size_t> removed = folder_.TrimKept(options_.kept_max);
+  if (!removed.ok()) {
+    events_.Write(LogLevel::kWarning, "spool_not_trimmed",
+                  {{"reason", removed.status().ToString()}});
+  } else if (*removed > 0) {
+    events_.Write(LogLevel::kInfo, "spool_trimmed",
+                  {{"removed", *removed}, {"kept", options_.kept_max}});
+  }
+  return pass;
+}
+
+Result<SpoolPass> Spool::ImportUnits(host::Client& client,
+                                     const std::atomic<bool>& stop) {
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<SpoolUnit> units, folder_.List());
   SpoolPass pass;
   for (const SpoolUnit& unit : units) {

@@ -27,6 +27,7 @@ struct SpoolOptions {
   std::string collection = "default";
   std::vector<std::string> inputs = {"x", "y"};
   bool keep_done = false;  // else what was imported is deleted
+  size_t kept_max = SpoolFolder::kKeptMax;
   uint64_t file_size_max = 256 << 20;
   size_t units_per_pass = 64;
 };
@@ -50,9 +51,10 @@ class Spool {
 
   // Imports what is there, oldest first, until `stop`. Every example has a key
   // of its own (file and row), so that a file which was imported before a
-  // crash, but not moved, adds nothing. Bad units go to failed/. An error of
-  // the store that is not the unit's fault leaves it in the spool and ends the
-  // pass with it.
+  // crash, but not moved, adds nothing. Bad units go to failed/. Of what lies
+  // in done/ and in failed/ the oldest above `kept_max` are deleted. An error
+  // of the store that is not the unit's fault leaves it in the spool and ends
+  // the pass with it.
   Result<SpoolPass> Import(host::Client& client, const std::atomic<bool>& stop);
 
   const Path& path() const { return folder_.path(); }
@@ -69,6 +71,8 @@ class Spool {
         options_(std::move(options)),
         events_(events) {}
 
+  Result<SpoolPass> ImportUnits(host::Client& client,
+                                const std::atomic<bool>& stop);
   Verdict ImportUnit(const SpoolUnit& unit, host::Client& client,
                      const std::atomic<bool>& stop);
   Verdict ImportTensors(const SpoolUnit& unit, host::Client& client,

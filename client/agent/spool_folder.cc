@@ -71,6 +71,46 @@ int64_t Nanoseconds(const timespec& time) {
   return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
+// The regular files and folders in a folder below `fd`, by `time_of` their
+// stat, then by name.
+template <typename TimeOf>
+Result<std::vector<SpoolUnit>> ListFolder(int fd, const char* folder,
+                                          TimeOf time_of) {
+  // Of its own: reading moves a position that duplicates share.
+  const int at =
+      openat(fd, folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (at < 0) return StatusOfErrno(errno, Quoted(folder));
+  const std::unique_ptr<DIR, int (*)(DIR*)> directory(fdopendir(at), closedir);
+  if (directory == nullptr) {
+    const int error = errno;
+    close(at);
+    return StatusOfErrno(error, Quoted(folder));
+  }
+  std::vector<SpoolUnit> units;
+  while (units.size() < kUnitsMax) {
+    const dirent* entry = readdir(directory.get());
+    if (entry == nullptr) break;
+    const std::string name = entry->d_name;
+    struct stat info {};
+    if (name == "." || name == ".." ||
+        fstatat(at, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+      continue;
+    }
+    const bool is_folder = S_ISDIR(info.st_mode);
+    if (!is_folder && !S_ISREG(info.st_mode)) continue;
+    units.push_back({.name = name,
+                     .folder = is_folder,
+                     .modified_ns = Nanoseconds(time_of(info)),
+                     .inode = info.st_ino});
+  }
+  std::sort(
+      units.begin(), units.end(), [](const SpoolUnit& a, const SpoolUnit& b) {
+        return a.modified_ns != b.modified_ns ? a.modified_ns < b.modified_ns
+                                              : a.name < b.name;
+      });
+  return units;
+}
+
 }  // namespace
 
 Result<SpoolFolder> SpoolFolder::Open(const Path& path) {
@@ -101,34 +141,12 @@ SpoolFolder::SpoolFolder(SpoolFolder&& other) noexcept
     : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
 
 Result<std::vector<SpoolUnit>> SpoolFolder::List() const {
-  // Of its own: reading moves a position that duplicates share.
-  const int fd = openat(fd_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return StatusOfErrno(errno, path_.string());
-  const std::unique_ptr<DIR, int (*)(DIR*)> directory(fdopendir(fd), closedir);
-  if (directory == nullptr) {
-    close(fd);
-    return StatusOfErrno(errno, path_.string());
-  }
-  std::vector<SpoolUnit> units;
-  while (units.size() < kUnitsMax) {
-    const dirent* entry = readdir(directory.get());
-    if (entry == nullptr) break;
-    const std::string name = entry->d_name;
-    if (IsPassedOver(name)) continue;
-    struct stat info {};
-    if (fstatat(fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) continue;
-    const bool folder = S_ISDIR(info.st_mode);
-    if (!folder && !S_ISREG(info.st_mode)) continue;
-    units.push_back({.name = name,
-                     .folder = folder,
-                     .modified_ns = Nanoseconds(info.st_mtim),
-                     .inode = info.st_ino});
-  }
-  std::sort(
-      units.begin(), units.end(), [](const SpoolUnit& a, const SpoolUnit& b) {
-        return a.modified_ns != b.modified_ns ? a.modified_ns < b.modified_ns
-                                              : a.name < b.name;
-      });
+  SELVAGE_ASSIGN_OR_RETURN(std::vector<SpoolUnit> units,
+                           ListFolder(fd_, ".", [](const struct stat& info) {
+                             return info.st_mtim;
+                           }));
+  std::erase_if(units,
+                [](const SpoolUnit& unit) { return IsPassedOver(unit.name); });
   return units;
 }
 
@@ -184,6 +202,27 @@ Result<SpoolFile> SpoolFolder::Read(const std::string& relative,
   file.identity = std::to_string(info.st_ino) + "." + std::to_string(size) +
                   "." + std::to_string(Nanoseconds(info.st_mtim));
   return file;
+}
+
+Result<size_t> SpoolFolder::TrimKept(size_t kept_max) {
+  size_t removed = 0;
+  for (const char* folder : {kDone, kFailed}) {
+    // Being moved changes a file's status, so this is when it came here.
+    SELVAGE_ASSIGN_OR_RETURN(
+        const std::vector<SpoolUnit> units,
+        ListFolder(fd_, folder,
+                   [](const struct stat& info) { return info.st_ctim; }));
+    for (size_t i = 0; i + kept_max < units.size(); ++i) {
+      std::error_code error;
+      std::filesystem::remove_all(path_ / folder / units[i].name, error);
+      if (error) {
+        return StatusOfErrno(error.value(),
+                             std::string(folder) + "/" + Quoted(units[i].name));
+      }
+      ++removed;
+    }
+  }
+  return removed;
 }
 
 Result<std::string> SpoolFolder::Move(const SpoolUnit& unit,

@@ -52,6 +52,12 @@ class SpoolFolder {
   // RESOURCE_EXHAUSTED (more than `size_max` bytes), PERMISSION_DENIED.
   Result<SpoolFile> Read(const std::string& relative, uint64_t size_max) const;
 
+  // A disk must not fill because nobody tidies done/ and failed/.
+  static constexpr size_t kKeptMax = 1000;
+  // Deletes what lies in each of them above `kept_max` entries (an .error is
+  // one), what came first before the rest. Returns how many it deleted.
+  Result<size_t> TrimKept(size_t kept_max);
+
   // After these the unit is not in the spool any more.
   Status Delete(const SpoolUnit& unit);
   Status MoveToDone(const SpoolUnit& unit);

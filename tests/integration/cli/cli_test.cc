@@ -110,6 +110,10 @@ class CliTest : public test::CliFixture {
     version.set_safetensors_digest(admin_.AddArtefact(
         ToString(plan::WriteSafetensors(program.table, values, {}))));
     admin_.versions["fashion"].push_back(version);
+    v1::Task task;
+    task.set_name("fashion");
+    task.set_plan_digest(admin_.AddArtefact(R"({"a": "plan"})"));
+    admin_.tasks.emplace("fashion", task);
     admin_.rounds["fashion"] = {MakeRound(1, v1::Round::COMMITTED),
                                 MakeRound(2, v1::Round::ABANDONED),
                                 MakeRound(3, v1::Round::COMMITTED)};
@@ -323,6 +327,7 @@ TEST_F(CliTest, Pull_Version_WritesVerifiedFiles) {
   EXPECT_EQ(crypto::Sha256(AsBytes(values)).ToHex(),
             Data()["safetensors_digest"].get<std::string>());
   EXPECT_TRUE(plan::ParseProgram(Read(directory_ / "m" / "program.json")).ok());
+  EXPECT_EQ(Read(directory_ / "m" / "plan.json"), R"({"a": "plan"})");
   std::istringstream lines(Read(directory_ / "m" / "rounds.jsonl"));
   int count = 0;
   for (std::string line; std::getline(lines, line);) {

@@ -114,6 +114,25 @@ TEST_F(SpoolTest, Import_Folder_TakesTableAndImages) {
   EXPECT_EQ(Count(), 3U);
 }
 
+TEST_F(SpoolTest, Import_MoreThanAreKept_TheOldestGo) {
+  for (const char* name : {"a", "b", "c"}) {
+    Write(std::string(name) + ".safetensors", Tensors(3));
+    Write(std::string(name) + ".txt", "neither");
+    Spool spool = Make({.keep_done = true, .kept_max = 4});
+    EXPECT_EQ(Import(spool).imported, 1U);
+  }
+  EXPECT_THAT(Names("done"),
+              ElementsAre("a.safetensors", "b.safetensors", "c.safetensors"));
+  EXPECT_THAT(Names("failed"),
+              ElementsAre("b.txt", "b.txt.error", "c.txt", "c.txt.error"));
+  // A folder goes with what is in it.
+  fs::create_directories(folder_ / "failed" / "d" / "images");
+  Spool spool = Make({.kept_max = 1});
+  Import(spool);
+  EXPECT_THAT(Names("done"), ElementsAre("c.safetensors"));
+  EXPECT_THAT(Names("failed"), ElementsAre("d"));
+}
+
 TEST_F(SpoolTest, Import_Twice_CountsOnce) {
   Write("a.safetensors", Tensors(300));
   fs::create_hard_link(folder_ / "a.safetensors", directory_.path() / "kept");
@@ -324,13 +343,19 @@ TEST_F(DeviceLoopTest, Run_Offline_TrainsAndNeverCalls) {
     return OkStatus();
   };
   outcomes_.clear();
+  const Time began = clock_.Now();
   DeviceLoop loop = Loop(
       {.schedule = {.every = std::chrono::hours(1)}, .offline = true}, &spool);
+  // Trained once on what is here, and again when there is more.
+  int waits = 0;
   waiter_.on_wait = [&] {
-    if (outcomes_.size() >= 3) loop.Stop();
+    ++waits;
+    if (waits == 400) Write("b.safetensors", Tensors(24));
+    if (waits == 800) loop.Stop();
   };
   EXPECT_THAT(loop.Run(), IsOk());
-  EXPECT_EQ(outcomes_.size(), 3U);
+  EXPECT_EQ(outcomes_.size(), 2U);
+  EXPECT_GE(clock_.Now() - began, std::chrono::hours(6));
   EXPECT_EQ(calls, 0);
 }
 
