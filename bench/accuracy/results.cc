@@ -64,7 +64,7 @@ The same with 50 rounds of 10 epochs (`--nightly`). References: Flower's baselin
 constexpr char kRobustText[] = R"(
 ## Devices that lie
 
-20 devices x 300 images of Fashion-MNIST, IID, all in every round; 15 rounds of
+20 devices x 300 images of Fashion-MNIST, IID, all in every round; 10 rounds of
 2 epochs; the last round, and its distance to the same rule without attackers.
 *sign-flip*: -5 times the update. *scaled*: a million times the update, cut to
 what `update.max_abs` lets through. *out of range*: the same uncut, which the
