@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/file_lock.h"
 #include "client/crash_guard.h"
 #include "client/device_identity.h"
 #include "client/local_data.h"
@@ -13,7 +14,6 @@
 #include "client/store/blob_cache.h"
 #include "client/store/client_store.h"
 #include "client/store/quarantine.h"
-#include "client/store/state_lock.h"
 
 namespace selvage::client {
 namespace {
@@ -143,7 +143,8 @@ class Client::Impl {
   Status Open() {
     SELVAGE_RETURN_IF_ERROR(CheckOptions(options_));
     SELVAGE_RETURN_IF_ERROR(deps_.files.CreateDirectories(options_.state_dir));
-    SELVAGE_ASSIGN_OR_RETURN(lock_, StateLock::Acquire(options_.state_dir));
+    SELVAGE_ASSIGN_OR_RETURN(
+        lock_, FileLock::Acquire(options_.state_dir / "lock", "client"));
     StorageKeys keys(deps_.files, options_.state_dir / "storage.key",
                      deps_.storage_key);
     SELVAGE_RETURN_IF_ERROR(OpenStore(keys));
@@ -478,7 +479,7 @@ class Client::Impl {
 
   const ClientOptions options_;
   const ClientDependencies deps_;
-  std::unique_ptr<StateLock> lock_;
+  std::unique_ptr<FileLock> lock_;
   std::unique_ptr<ClientStore> store_;
   uint64_t holdout_salt_ = 0;
   std::unique_ptr<DeviceIdentity> identity_;

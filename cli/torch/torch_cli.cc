@@ -132,30 +132,63 @@ Examples:
   });
 }
 
-// ---- export ----
+// ---- what export and evaluate read ----
 
-struct ExportOptions {
+// A model as `selvage pull` writes it.
+struct ModelOptions {
   std::string program;
   std::string model;
-  std::string out;
   std::optional<std::string> archive;
 };
 
-Result<Answer> Export(FileSystem& files, const ExportOptions& options) {
+struct ModelWithValues {
+  ModelFile model;
+  plan::Checkpoint values;
+};
+
+Result<ModelWithValues> ReadModel(FileSystem& files,
+                                  const ModelOptions& options) {
+  ModelWithValues out;
   SELVAGE_ASSIGN_OR_RETURN(
-      const ModelFile model,
-      ReadModelFile(files, options.program,
-                    options.archive.has_value()
-                        ? std::optional<Path>(*options.archive)
-                        : std::nullopt,
-                    {}));
+      out.model, ReadModelFile(files, options.program,
+                               options.archive.has_value()
+                                   ? std::optional<Path>(*options.archive)
+                                   : std::nullopt,
+                               {}));
   SELVAGE_ASSIGN_OR_RETURN(const Bytes safetensors,
                            ReadFile(files, options.model, kSafetensorsSizeMax));
-  auto values = plan::ReadSafetensors(model.program.table, safetensors);
+  auto values = plan::ReadSafetensors(out.model.program.table, safetensors);
   if (!values.ok()) return values.status().WithContext(options.model);
+  out.values = *std::move(values);
+  return out;
+}
+
+void AddModelOptions(CLI::App& verb, ModelOptions& options) {
+  verb.add_option("--program", options.program, "program.json or model.yaml")
+      ->type_name("FILE")
+      ->required();
+  verb.add_option("--model", options.model, "the values, as safetensors")
+      ->type_name("FILE")
+      ->required();
+  verb.add_option("--archive", options.archive,
+                  "the archive, if the program is one")
+      ->type_name("FILE");
+}
+
+// ---- export ----
+
+struct ExportOptions {
+  ModelOptions model;
+  std::string out;
+};
+
+Result<Answer> Export(FileSystem& files, const ExportOptions& options) {
+  SELVAGE_ASSIGN_OR_RETURN(const ModelWithValues read,
+                           ReadModel(files, options.model));
+  const ModelFile& model = read.model;
   SELVAGE_ASSIGN_OR_RETURN(
       const Bytes exported,
-      client::ExportTorchScript(model.program, *values, model.archive));
+      client::ExportTorchScript(model.program, read.values, model.archive));
   SELVAGE_RETURN_IF_ERROR(WriteFileDurably(files, options.out, exported, 0644));
   return Answer{.data = {{"model", options.out}, {"bytes", exported.size()}},
                 .text = "wrote    " + options.out + "\n"};
@@ -165,18 +198,10 @@ void AddExport(CLI::App& app, Verb& chosen) {
   auto* verb = app.add_subcommand(
       "export", "write a model as a file that torch.jit.load opens");
   const auto options = std::make_shared<ExportOptions>();
-  verb->add_option("--program", options->program, "program.json or model.yaml")
-      ->type_name("FILE")
-      ->required();
-  verb->add_option("--model", options->model, "the values, as safetensors")
-      ->type_name("FILE")
-      ->required();
+  AddModelOptions(*verb, options->model);
   verb->add_option("--out", options->out, "the file to write")
       ->type_name("FILE")
       ->required();
-  verb->add_option("--archive", options->archive,
-                   "the archive, if the program is one")
-      ->type_name("FILE");
   verb->footer(R"(
 Examples:
   selvage-torch export --program program.json --model model.safetensors \
@@ -189,24 +214,14 @@ Examples:
 // ---- evaluate ----
 
 struct EvaluateOptions {
-  std::string program;
-  std::string model;
-  std::optional<std::string> archive;
+  ModelOptions model;
   std::vector<std::string> data;
 };
 
 Result<Answer> Evaluate(FileSystem& files, const EvaluateOptions& options) {
-  SELVAGE_ASSIGN_OR_RETURN(
-      const ModelFile model,
-      ReadModelFile(files, options.program,
-                    options.archive.has_value()
-                        ? std::optional<Path>(*options.archive)
-                        : std::nullopt,
-                    {}));
-  SELVAGE_ASSIGN_OR_RETURN(const Bytes safetensors,
-                           ReadFile(files, options.model, kSafetensorsSizeMax));
-  auto values = plan::ReadSafetensors(model.program.table, safetensors);
-  if (!values.ok()) return values.status().WithContext(options.model);
+  SELVAGE_ASSIGN_OR_RETURN(const ModelWithValues read,
+                           ReadModel(files, options.model));
+  const ModelFile& model = read.model;
   SELVAGE_ASSIGN_OR_RETURN(
       const DataSet data,
       ReadDataSet(files, {options.data.begin(), options.data.end()},
@@ -214,7 +229,7 @@ Result<Answer> Evaluate(FileSystem& files, const EvaluateOptions& options) {
   client::TorchTrainer trainer = MakeTrainer();
   SELVAGE_ASSIGN_OR_RETURN(const std::unique_ptr<client::TrainableModel> loaded,
                            trainer.Load(model.program, model.archive));
-  SELVAGE_RETURN_IF_ERROR(loaded->SetValues(*values));
+  SELVAGE_RETURN_IF_ERROR(loaded->SetValues(read.values));
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<float> scores,
                            loaded->Score(data.examples));
   const std::vector<std::string>& names = model.program.metrics;
@@ -239,12 +254,7 @@ void AddEvaluate(CLI::App& app, Verb& chosen) {
   auto* verb = app.add_subcommand(
       "evaluate", "score a model on a data set with the program's metrics");
   const auto options = std::make_shared<EvaluateOptions>();
-  verb->add_option("--program", options->program, "program.json or model.yaml")
-      ->type_name("FILE")
-      ->required();
-  verb->add_option("--model", options->model, "the values, as safetensors")
-      ->type_name("FILE")
-      ->required();
+  AddModelOptions(*verb, options->model);
   verb->add_option("--data", options->data,
                    "one IDX file for each of the program's inputs, in their "
                    "order, or one safetensors file with the inputs' names")
@@ -252,9 +262,6 @@ void AddEvaluate(CLI::App& app, Verb& chosen) {
       ->required()
       ->expected(1)
       ->take_all();
-  verb->add_option("--archive", options->archive,
-                   "the archive, if the program is one")
-      ->type_name("FILE");
   verb->footer(R"(
 `selvage evaluate` calls it and attaches the scores to the version.
 

@@ -116,7 +116,8 @@ Status Service::Open(Clock& clock, RandomSource& random) {
   const std::string host_name = HostName();
   Status created = files_.CreateDirectories(data_dir);
   if (!created.ok()) return created.WithContext(data_dir.string());
-  SELVAGE_ASSIGN_OR_RETURN(lock_, DirectoryLock::Acquire(data_dir));
+  SELVAGE_ASSIGN_OR_RETURN(
+      lock_, FileLock::Acquire(data_dir / kLockFile, "coordinator"));
 
   std::error_code error;
   const bool first_start =

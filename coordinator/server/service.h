@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "base/file_lock.h"
 #include "base/file_system.h"
 #include "base/log.h"
 #include "base/random.h"
@@ -14,7 +15,6 @@
 #include "coordinator/rpc/server.h"
 #include "coordinator/server/config.h"
 #include "coordinator/server/key_files.h"
-#include "coordinator/store/directory_lock.h"
 
 namespace selvage::coordinator {
 
@@ -47,7 +47,7 @@ class Service {
   FileSystem& files_;
   EventSink& log_;
   // In the order in which they need each other.
-  std::unique_ptr<DirectoryLock> lock_;
+  std::unique_ptr<FileLock> lock_;
   std::unique_ptr<const CoordinatorKeys> keys_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<BlobStore> blobs_;

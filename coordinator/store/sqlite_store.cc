@@ -78,12 +78,14 @@ void Migrate(SQLite::Database& db, int64_t version) {
 
 Result<std::unique_ptr<SqliteStore>> SqliteStore::Open(
     const SqliteStoreOptions& options, Clock& clock, RandomSource& random) {
-  std::unique_ptr<DirectoryLock> lock;
+  std::unique_ptr<FileLock> lock;
   if (options.lock_directory) {
     SELVAGE_ASSIGN_OR_RETURN(
-        lock, DirectoryLock::Acquire(options.path.has_parent_path()
-                                         ? options.path.parent_path()
-                                         : Path(".")));
+        lock, FileLock::Acquire(
+                  (options.path.has_parent_path() ? options.path.parent_path()
+                                                  : Path(".")) /
+                      kLockFile,
+                  "coordinator"));
   }
   try {
     const auto busy_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -125,7 +127,7 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::Open(
   }
 }
 
-SqliteStore::SqliteStore(std::unique_ptr<DirectoryLock> lock,
+SqliteStore::SqliteStore(std::unique_ptr<FileLock> lock,
                          std::unique_ptr<SQLite::Database> db, Clock& clock,
                          Time floor, std::string instance_id,
                          uint32_t schema_version)

@@ -7,10 +7,10 @@
 #include <memory>
 #include <string>
 
+#include "base/file_lock.h"
 #include "base/mutex.h"
 #include "base/random.h"
 #include "coordinator/store.h"
-#include "coordinator/store/directory_lock.h"
 #include "coordinator/store/monotone_clock.h"
 
 namespace SQLite {
@@ -18,6 +18,9 @@ class Database;
 }
 
 namespace selvage::coordinator {
+
+// In a coordinator's data directory: held while a process works in it.
+inline constexpr char kLockFile[] = "LOCK";
 
 struct SqliteStoreOptions {
   Path path;  // of the database file; its directory must exist
@@ -126,7 +129,7 @@ class SqliteStore final : public Store {
  private:
   using Body = std::function<Status(SQLite::Database& db)>;
 
-  SqliteStore(std::unique_ptr<DirectoryLock> lock,
+  SqliteStore(std::unique_ptr<FileLock> lock,
               std::unique_ptr<SQLite::Database> db, Clock& clock, Time floor,
               std::string instance_id, uint32_t schema_version);
 
@@ -138,7 +141,7 @@ class SqliteStore final : public Store {
   // After a key was overwritten: no copy of it stays in the log.
   void TruncateLog() SELVAGE_EXCLUDES(mu_);
 
-  const std::unique_ptr<DirectoryLock> lock_;
+  const std::unique_ptr<FileLock> lock_;
   const std::unique_ptr<SQLite::Database> db_;
   MonotoneClock clock_;
   const std::string instance_id_;

@@ -146,36 +146,56 @@ TEST(TrainingTest, Train_SgdMomentumAndDecay_FollowsTheReference) {
   ExpectNear(TrainLinear(options), wanted);
 }
 
-TEST(TrainingTest, Train_Adam_FollowsTheReference) {
+// Kingma and Ba (2015), the decay part of the gradient; AdamW's (Loshchilov and
+// Hutter, 2019) is none.
+LocalTraining AdamTraining(plan::OptimizerName name, double decay) {
   LocalTraining options;
   options.epochs = 5;
   options.batch_size = 2;
   options.seed = 12;
-  options.optimizer = {.name = plan::OptimizerName::kAdam,
+  options.optimizer = {.name = name,
                        .lr = 0.02,
                        .beta1 = 0.8,
                        .beta2 = 0.95,
                        .eps = 1e-6,
-                       .weight_decay = 0.05};
+                       .weight_decay = decay};
   options.trainable = {0, 1};
+  return options;
+}
+
+Linear AdamReference(const LocalTraining& options, double coupled,
+                     double decoupled) {
   Linear mean;
   Linear square;
   int steps = 0;
-  const Linear wanted =
-      Reference({0.5, -0.25}, options, [&](Linear& values, Linear gradient) {
-        ++steps;
-        const auto move = [&](double& value, double g, double& m, double& v) {
-          g += 0.05 * value;
-          m = 0.8 * m + 0.2 * g;
-          v = 0.95 * v + 0.05 * g * g;
-          const double m_hat = m / (1 - std::pow(0.8, steps));
-          const double v_hat = v / (1 - std::pow(0.95, steps));
-          value -= 0.02 * m_hat / (std::sqrt(v_hat) + 1e-6);
-        };
-        move(values.w, gradient.w, mean.w, square.w);
-        move(values.b, gradient.b, mean.b, square.b);
-      });
-  ExpectNear(TrainLinear(options), wanted);
+  return Reference({0.5, -0.25}, options, [&](Linear& values, Linear gradient) {
+    ++steps;
+    const auto move = [&](double& value, double g, double& m, double& v) {
+      value *= 1 - 0.02 * decoupled;
+      g += coupled * value;
+      m = 0.8 * m + 0.2 * g;
+      v = 0.95 * v + 0.05 * g * g;
+      const double m_hat = m / (1 - std::pow(0.8, steps));
+      const double v_hat = v / (1 - std::pow(0.95, steps));
+      value -= 0.02 * m_hat / (std::sqrt(v_hat) + 1e-6);
+    };
+    move(values.w, gradient.w, mean.w, square.w);
+    move(values.b, gradient.b, mean.b, square.b);
+  });
+}
+
+TEST(TrainingTest, Train_Adam_FollowsTheReference) {
+  const LocalTraining options =
+      AdamTraining(plan::OptimizerName::kAdam, /*decay=*/0.05);
+  ExpectNear(TrainLinear(options),
+             AdamReference(options, /*coupled=*/0.05, /*decoupled=*/0));
+}
+
+TEST(TrainingTest, Train_AdamW_FollowsTheReference) {
+  const LocalTraining options =
+      AdamTraining(plan::OptimizerName::kAdamW, /*decay=*/0.5);
+  ExpectNear(TrainLinear(options),
+             AdamReference(options, /*coupled=*/0, /*decoupled=*/0.5));
 }
 
 // Ditto's and FedProx's term: mu (w - w_0) joins the gradient first.
@@ -220,39 +240,6 @@ TEST(TrainingTest, Train_Nesterov_FollowsTheReference) {
                     0.9 * velocity.b + gradient.b};
         values.w -= 0.01 * (gradient.w + 0.9 * velocity.w);
         values.b -= 0.01 * (gradient.b + 0.9 * velocity.b);
-      });
-  ExpectNear(TrainLinear(options), wanted);
-}
-
-// Loshchilov and Hutter (2019): the decay is no part of the gradient.
-TEST(TrainingTest, Train_AdamW_FollowsTheReference) {
-  LocalTraining options;
-  options.epochs = 5;
-  options.batch_size = 2;
-  options.seed = 12;
-  options.optimizer = {.name = plan::OptimizerName::kAdamW,
-                       .lr = 0.02,
-                       .beta1 = 0.8,
-                       .beta2 = 0.95,
-                       .eps = 1e-6,
-                       .weight_decay = 0.5};
-  options.trainable = {0, 1};
-  Linear mean;
-  Linear square;
-  int steps = 0;
-  const Linear wanted =
-      Reference({0.5, -0.25}, options, [&](Linear& values, Linear gradient) {
-        ++steps;
-        const auto move = [&](double& value, double g, double& m, double& v) {
-          value *= 1 - 0.02 * 0.5;
-          m = 0.8 * m + 0.2 * g;
-          v = 0.95 * v + 0.05 * g * g;
-          const double m_hat = m / (1 - std::pow(0.8, steps));
-          const double v_hat = v / (1 - std::pow(0.95, steps));
-          value -= 0.02 * m_hat / (std::sqrt(v_hat) + 1e-6);
-        };
-        move(values.w, gradient.w, mean.w, square.w);
-        move(values.b, gradient.b, mean.b, square.b);
       });
   ExpectNear(TrainLinear(options), wanted);
 }

@@ -1,4 +1,4 @@
-#include "client/store/state_lock.h"
+#include "base/file_lock.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -7,10 +7,10 @@
 #include <cerrno>
 #include <system_error>
 
-namespace selvage::client {
+namespace selvage {
 
-Result<std::unique_ptr<StateLock>> StateLock::Acquire(const Path& directory) {
-  const Path path = directory / "lock";
+Result<std::unique_ptr<FileLock>> FileLock::Acquire(const Path& path,
+                                                    std::string_view owner) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) {
     return Internal("cannot open " + path.string() + ": " +
@@ -20,22 +20,22 @@ Result<std::unique_ptr<StateLock>> StateLock::Acquire(const Path& directory) {
     const int error = errno;
     ::close(fd);
     if (error == EWOULDBLOCK) {
-      return FailedPrecondition("state directory " + directory.string() +
-                                " is in use by another client");
+      return FailedPrecondition("directory " + path.parent_path().string() +
+                                " is in use by another " + std::string(owner));
     }
     return Internal("cannot lock " + path.string() + ": " +
                     std::generic_category().message(error));
   }
-  return std::unique_ptr<StateLock>(new StateLock(fd));
+  return std::unique_ptr<FileLock>(new FileLock(fd));
 }
 
-StateLock::StateLock(int fd) : fd_(fd), process_(::getpid()) {}
+FileLock::FileLock(int fd) : fd_(fd), process_(::getpid()) {}
 
-StateLock::~StateLock() {
+FileLock::~FileLock() {
   // A forked child has the same open file: closing ours would leave the lock
   // with it. The other way round, it must not take our lock away.
   if (::getpid() == process_) ::flock(fd_, LOCK_UN);
   ::close(fd_);
 }
 
-}  // namespace selvage::client
+}  // namespace selvage
