@@ -459,6 +459,34 @@ Status SumLayout::Validate() const {
   return OkStatus();
 }
 
+std::vector<SumStretch> CutLayout(const SumLayout& layout, size_t size) {
+  SELVAGE_CHECK(size > 0);
+  std::vector<SumStretch> stretches;
+  const auto begin = [&](size_t first) {
+    SumStretch& stretch = stretches.emplace_back();
+    stretch.first = first;
+    stretch.layout.weight_max = layout.weight_max;
+    stretch.layout.update_count_max = layout.update_count_max;
+  };
+  begin(0);
+  size_t room = size;
+  size_t first = 0;
+  for (const SumRange& range : layout.ranges) {
+    for (size_t left = range.count; left > 0;) {
+      if (room == 0) {
+        begin(first);
+        room = size;
+      }
+      const size_t count = std::min(left, room);
+      stretches.back().layout.ranges.push_back({count, range.max_abs});
+      first += count;
+      left -= count;
+      room -= count;
+    }
+  }
+  return stretches;
+}
+
 ExactSum::ExactSum(SumLayout layout)
     : layout_(std::move(layout)), sums_(layout_.element_count()) {}
 

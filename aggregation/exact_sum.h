@@ -47,6 +47,16 @@ struct SumLayout {
   friend bool operator==(const SumLayout&, const SumLayout&) = default;
 };
 
+// Consecutive elements of a layout, across its ranges, as a layout of their
+// own: they can be summed apart, with the same sums.
+struct SumStretch {
+  size_t first = 0;
+  SumLayout layout;
+};
+// Of `size` elements each (the last one: the rest), at least one. REQUIRES:
+// size > 0.
+std::vector<SumStretch> CutLayout(const SumLayout& layout, size_t size);
+
 // The largest power of two S <= 2^180 with S * max_abs <= 2^31. max_abs > 0.
 double ScaleFor(double max_abs);
 

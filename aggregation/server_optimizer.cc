@@ -73,64 +73,20 @@ Doubles Step(const plan::StrategySpec& s, const Doubles& d, Doubles& momentum,
 
 }  // namespace
 
-ServerState InitialServerState(const plan::StrategySpec& strategy,
-                               size_t shared_count) {
-  ServerState state;
-  if (HasMomentum(strategy.name)) state.momentum.assign(shared_count, 0);
-  if (IsAdaptive(strategy.name)) {
-    state.second_moment.assign(shared_count,
-                               static_cast<float>(strategy.tau * strategy.tau));
+ServerStateForm FormOf(const plan::StrategySpec& strategy,
+                       size_t shared_count) {
+  ServerStateForm form;
+  AppendLe(form.head, kMagic);
+  AppendLe(form.head, kVersion);
+  AppendLe(form.head, static_cast<uint16_t>(strategy.name));
+  AppendLe(form.head, static_cast<uint64_t>(shared_count));
+  form.has_momentum = HasMomentum(strategy.name);
+  form.has_second_moment = IsAdaptive(strategy.name);
+  if (form.has_second_moment) {
+    form.initial_second_moment =
+        static_cast<float>(strategy.tau * strategy.tau);
   }
-  return state;
-}
-
-Bytes SerializeServerState(const plan::StrategySpec& strategy,
-                           const ServerState& state) {
-  Bytes out;
-  out.reserve(16 + sizeof(float) *
-                       (state.momentum.size() + state.second_moment.size()));
-  AppendLe(out, kMagic);
-  AppendLe(out, kVersion);
-  AppendLe(out, static_cast<uint16_t>(strategy.name));
-  AppendLe(out, static_cast<uint64_t>(state.momentum.size()));
-  for (const std::vector<float>* values :
-       {&state.momentum, &state.second_moment}) {
-    AppendBytes(out, ByteSpan(reinterpret_cast<const uint8_t*>(values->data()),
-                              values->size() * sizeof(float)));
-  }
-  return out;
-}
-
-Result<ServerState> ParseServerState(const plan::StrategySpec& strategy,
-                                     size_t shared_count, ByteSpan bytes) {
-  ByteReader in(bytes);
-  ServerState state = InitialServerState(strategy, shared_count);
-  const auto read = [&]() -> Status {
-    SELVAGE_ASSIGN_OR_RETURN(const auto magic, in.Read<uint32_t>("magic"));
-    SELVAGE_ASSIGN_OR_RETURN(const auto version, in.Read<uint16_t>("version"));
-    SELVAGE_ASSIGN_OR_RETURN(const auto name, in.Read<uint16_t>("strategy"));
-    SELVAGE_ASSIGN_OR_RETURN(const auto count, in.Read<uint64_t>("count"));
-    if (magic != kMagic || version != kVersion ||
-        name != static_cast<uint16_t>(strategy.name) ||
-        count != state.momentum.size()) {
-      return DataLoss("it is another strategy's or model's");
-    }
-    for (std::vector<float>* values : {&state.momentum, &state.second_moment}) {
-      for (float& value : *values) {
-        SELVAGE_ASSIGN_OR_RETURN(value, in.Read<float>("value"));
-        if (!std::isfinite(value) ||
-            (values == &state.second_moment && value < 0)) {
-          return DataLoss("a value is impossible");
-        }
-      }
-    }
-    if (in.remaining() != 0) return DataLoss("something follows the end");
-    return OkStatus();
-  };
-  if (const Status status = read(); !status.ok()) {
-    return DataLoss("server state: " + std::string(status.message()));
-  }
-  return state;
+  return form;
 }
 
 Status ApplyServerStep(const plan::StrategySpec& strategy,

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <span>
-#include <vector>
 
 #include "base/bytes.h"
 #include "base/status.h"
@@ -11,27 +10,19 @@
 
 namespace selvage::aggregation {
 
-// What a strategy remembers from one committed round to the next, one value for
-// each element of the `shared` tensors, in table order. Empty: it needs none.
-struct ServerState {
-  std::vector<float> momentum;       // fedavgm: v; the adaptive ones: m
-  std::vector<float> second_moment;  // the adaptive ones: v
-
-  friend bool operator==(const ServerState&, const ServerState&) = default;
+// What a strategy remembers from one committed round to the next: float32
+// values, one of each kind for each element of the `shared` tensors, in table
+// order. As bytes: the head, all momenta, all second moments, little-endian.
+struct ServerStateForm {
+  Bytes head;                      // magic, version, strategy, count
+  bool has_momentum = false;       // fedavgm: v; the adaptive ones: m
+  bool has_second_moment = false;  // the adaptive ones: v
+  // Before the first round (a momentum is 0): tau^2, the smallest start that
+  // Reddi et al. allow, so that early steps are not divided by nothing.
+  float initial_second_moment = 0;
 };
-
-// Before the first round: momentum 0, second moment tau^2 (the smallest start
-// that Reddi et al. allow, so that early steps are not divided by nothing).
-ServerState InitialServerState(const plan::StrategySpec& strategy,
-                               size_t shared_count);
-
-// Magic, version, strategy, count and the values, little-endian.
-Bytes SerializeServerState(const plan::StrategySpec& strategy,
-                           const ServerState& state);
-// DATA_LOSS unless it is a state of that strategy and size, with finite values
-// and no negative second moment.
-Result<ServerState> ParseServerState(const plan::StrategySpec& strategy,
-                                     size_t shared_count, ByteSpan bytes);
+// Second moments are never negative; there are none without momenta.
+ServerStateForm FormOf(const plan::StrategySpec& strategy, size_t shared_count);
 
 // One step over a tensor of role `shared`; d is the mean delta, x the master,
 // eta the server's learning rate. Computed in double without contraction and

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
@@ -26,6 +27,19 @@ class BlobWriter {
   // DATA_LOSS, and nothing stored, unless the bytes have this digest. Durable
   // once this returns OK.
   virtual Status Commit(const crypto::Digest& digest) = 0;
+  // Commit() under whatever digest the bytes have.
+  virtual Result<crypto::Digest> Finish() = 0;
+};
+
+// A sealed blob being written. Thread-compatible. Destroyed without Commit(),
+// it leaves nothing behind.
+class SealedWriter {
+ public:
+  virtual ~SealedWriter() = default;
+  // RESOURCE_EXHAUSTED if the disk is full.
+  virtual Status Append(ByteSpan chunk) = 0;
+  // Durable under its name once this returns OK.
+  virtual Status Commit() = 0;
 };
 
 // Thread-safe. Errors besides those named: RESOURCE_EXHAUSTED (disk full),
@@ -60,6 +74,8 @@ class BlobStore {
   // Sealed blobs: ciphertext under a caller's name ([a-z0-9-]{1,64}); whoever
   // holds the key authenticates them. Durable once this returns.
   virtual Status PutSealed(const std::string& name, ByteSpan bytes) = 0;
+  virtual Result<std::unique_ptr<SealedWriter>> NewSealed(
+      const std::string& name) = 0;
   virtual Result<Bytes> ReadSealed(const std::string& name) = 0;
   // For parts of it; as Open(), but nothing is verified. NOT_FOUND.
   virtual Result<std::unique_ptr<ArtefactReader>> OpenSealed(
@@ -70,5 +86,10 @@ class BlobStore {
   // Of the disk that holds the blobs.
   virtual Result<uint64_t> FreeBytes() = 0;
 };
+
+// Fills `out` with what is at `offset`. DATA_LOSS, naming `what`, if the blob
+// ends before.
+Status ReadExactly(ArtefactReader& reader, uint64_t offset,
+                   std::span<uint8_t> out, std::string_view what);
 
 }  // namespace selvage::coordinator

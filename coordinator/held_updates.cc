@@ -51,20 +51,15 @@ Bytes BlockContext(const RoundKey& round, const std::string& id, size_t place,
                  std::to_string(place) + "\n" + std::to_string(index));
 }
 
-Result<Bytes> ReadExactly(ArtefactReader& reader, uint64_t offset,
-                          uint64_t size, const std::string& id) {
+Result<Bytes> ReadPiece(ArtefactReader& reader, uint64_t offset, uint64_t size,
+                        const std::string& id) {
   if (offset > reader.size() || size > reader.size() - offset) {
     return DataLoss("held updates " + id + " end before byte " +
                     std::to_string(offset + size));
   }
   Bytes bytes(static_cast<size_t>(size));
-  for (size_t done = 0; done < bytes.size();) {
-    SELVAGE_ASSIGN_OR_RETURN(
-        const size_t read,
-        reader.ReadAt(offset + done, std::span(bytes).subspan(done)));
-    if (read == 0) return DataLoss("held updates " + id + " cannot be read");
-    done += read;
-  }
+  SELVAGE_RETURN_IF_ERROR(
+      ReadExactly(reader, offset, bytes, "held updates " + id));
   return bytes;
 }
 
@@ -175,15 +170,14 @@ Result<std::unique_ptr<HeldUpdates>> HeldUpdates::Open(
 Status HeldUpdates::OpenBlob(const PartialRow& partial) {
   SELVAGE_ASSIGN_OR_RETURN(const std::unique_ptr<ArtefactReader> reader,
                            store_.OpenSealed(partial.id));
-  SELVAGE_ASSIGN_OR_RETURN(
-      const Bytes prefix,
-      ReadExactly(*reader, 0, sizeof(uint64_t), partial.id));
+  SELVAGE_ASSIGN_OR_RETURN(const Bytes prefix,
+                           ReadPiece(*reader, 0, sizeof(uint64_t), partial.id));
   uint64_t sealed_size = 0;
   std::memcpy(&sealed_size, prefix.data(), sizeof sealed_size);
   if (sealed_size > kHeaderSizeMax) return DataLoss("the header is too long");
   SELVAGE_ASSIGN_OR_RETURN(
       const Bytes sealed,
-      ReadExactly(*reader, sizeof sealed_size, sealed_size, partial.id));
+      ReadPiece(*reader, sizeof sealed_size, sealed_size, partial.id));
   SELVAGE_ASSIGN_OR_RETURN(
       const Bytes header,
       crypto::Open(round_key_, sealed, HeaderContext(round_, partial.id)));
@@ -238,8 +232,8 @@ Status HeldUpdates::Read(size_t update, size_t index,
                            store_.OpenSealed(blob.id));
   SELVAGE_ASSIGN_OR_RETURN(
       const Bytes sealed,
-      ReadExactly(*reader, offset,
-                  out.size() * sizeof(float) + crypto::kAeadOverhead, blob.id));
+      ReadPiece(*reader, offset,
+                out.size() * sizeof(float) + crypto::kAeadOverhead, blob.id));
   Result<Bytes> plain = crypto::Open(
       round_key_, sealed, BlockContext(round_, blob.id, held.place, index));
   if (!plain.ok()) {

@@ -3,12 +3,15 @@ selvage_library(coordinator
   SRCS
     ${CMAKE_CURRENT_LIST_DIR}/api.cc
     ${CMAKE_CURRENT_LIST_DIR}/artefact_uploads.cc
+    ${CMAKE_CURRENT_LIST_DIR}/blob_store.cc
     ${CMAKE_CURRENT_LIST_DIR}/delta_cache.cc
     ${CMAKE_CURRENT_LIST_DIR}/coordinator.cc
     ${CMAKE_CURRENT_LIST_DIR}/coordinator_parts.cc
     ${CMAKE_CURRENT_LIST_DIR}/describe.cc
     ${CMAKE_CURRENT_LIST_DIR}/enrolment.cc
     ${CMAKE_CURRENT_LIST_DIR}/held_updates.cc
+    ${CMAKE_CURRENT_LIST_DIR}/model_store.cc
+    ${CMAKE_CURRENT_LIST_DIR}/next_model.cc
     ${CMAKE_CURRENT_LIST_DIR}/partial.cc
     ${CMAKE_CURRENT_LIST_DIR}/evaluation_partial.cc
     ${CMAKE_CURRENT_LIST_DIR}/requests.cc

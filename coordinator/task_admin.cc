@@ -7,10 +7,9 @@
 #include <utility>
 
 #include "coordinator/held_updates.h"
+#include "coordinator/model_store.h"
 #include "coordinator/requests.h"
-#include "coordinator/round_result.h"
 #include "coordinator/stopping.h"
-#include "plan/checkpoint.h"
 #include "plan/plan.h"
 
 namespace selvage::coordinator {
@@ -86,9 +85,9 @@ Result<plan::Program> TaskAdmin::ReadProgram(const crypto::Digest& digest) {
   return program;
 }
 
-Result<plan::Checkpoint> TaskAdmin::WarmStart(const TaskDefinition& definition,
-                                              const std::string& task,
-                                              const std::string& version) {
+Result<crypto::Digest> TaskAdmin::WarmStart(const TaskDefinition& definition,
+                                            const std::string& task,
+                                            const std::string& version) {
   Result<TaskRow> source = deps_.store.GetTask(task);
   if (!source.ok() || source->population != definition.spec.population) {
     return NotFound("initial: no task " + task + " in population " +
@@ -108,12 +107,14 @@ Result<plan::Checkpoint> TaskAdmin::WarmStart(const TaskDefinition& definition,
     return FailedPrecondition("initial: the tensors of task " + task +
                               " are not those of this program");
   }
-  return LoadMaster(definition.program.table, *row, deps_.blobs);
+  return row->master_digest;
 }
 
-Result<plan::Checkpoint> TaskAdmin::InitialModel(
+Result<std::unique_ptr<ModelSource>> TaskAdmin::OpenInitial(
     const TaskDefinition& definition, const crypto::Digest& initial_digest) {
+  using Source = std::unique_ptr<ModelSource>;
   const std::string& initial = definition.spec.initial;
+  const plan::TensorTable& table = definition.program.table;
   const size_t at = initial.find('@');
   const bool is_file = initial != "random" && at == std::string::npos;
   if (is_file == initial_digest.empty()) {
@@ -122,19 +123,27 @@ Result<plan::Checkpoint> TaskAdmin::InitialModel(
                 : "initial is " + initial + ", which takes no initial_digest");
   }
   if (initial == "random") {
-    return plan::InitializeCheckpoint(definition.program.table,
-                                      definition.spec.seed);
+    return Source(std::make_unique<InitialModel>(table, definition.spec.seed));
   }
   if (!is_file) {
-    return WarmStart(definition, initial.substr(0, at), initial.substr(at + 1));
+    SELVAGE_ASSIGN_OR_RETURN(
+        const crypto::Digest master,
+        WarmStart(definition, initial.substr(0, at), initial.substr(at + 1)));
+    SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<MasterReader> model,
+                             MasterReader::Open(table, master, deps_.blobs));
+    return Source(std::move(model));
   }
-  const Result<Bytes> bytes =
-      deps_.blobs.Read(initial_digest, std::numeric_limits<uint64_t>::max());
-  if (!bytes.ok()) return Missing(bytes.status(), "initial", initial_digest);
-  Result<plan::Checkpoint> model =
-      plan::ReadSafetensors(definition.program.table, *bytes);
+  if (const auto blob = deps_.blobs.Open(initial_digest); !blob.ok()) {
+    return Missing(blob.status(), "initial", initial_digest);
+  }
+  Result<std::unique_ptr<MasterReader>> model =
+      MasterReader::Open(table, initial_digest, deps_.blobs);
   if (!model.ok()) return model.status().WithContext("initial");
-  return model;
+  // Before anything is written.
+  if (const Status checked = CheckModel(table, **model); !checked.ok()) {
+    return checked.WithContext("initial");
+  }
+  return Source(*std::move(model));
 }
 
 Result<TaskAdmin::Created> TaskAdmin::CreateTask(
@@ -168,8 +177,8 @@ Result<TaskAdmin::Created> TaskAdmin::CreateTask(
   SELVAGE_RETURN_IF_ERROR(CheckHeldBytes(defined, held_bytes_max_));
   const auto definition =
       std::make_shared<const TaskDefinition>(std::move(defined));
-  SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint initial,
-                           InitialModel(*definition, request.initial_digest));
+  SELVAGE_ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> initial,
+                           OpenInitial(*definition, request.initial_digest));
   SELVAGE_ASSIGN_OR_RETURN(
       const plan::Plan plan,
       plan::MakePlan(definition->spec, request.program_digest,
@@ -206,7 +215,7 @@ Result<TaskAdmin::Created> TaskAdmin::CreateTask(
   SELVAGE_RETURN_IF_ERROR(deps_.blobs.Put(AsBytes(json)).status());
   SELVAGE_ASSIGN_OR_RETURN(
       VersionArtefacts version,
-      StoreVersion(*definition, 0, 0, initial, {}, deps_.blobs));
+      StoreVersion(*definition, 0, 0, *initial, deps_.blobs));
   task.initial.checkpoint_digest = version.checkpoint_digest;
   task.initial.checkpoint_codec =
       plan::CheckpointCodec(definition->spec.update);

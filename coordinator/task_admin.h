@@ -10,9 +10,9 @@
 
 #include "coordinator/api.h"
 #include "coordinator/describe.h"
+#include "coordinator/model_store.h"
 #include "coordinator/options.h"
 #include "coordinator/task_definition.h"
-#include "plan/checkpoint.h"
 
 namespace selvage::coordinator {
 
@@ -66,11 +66,12 @@ class TaskAdmin {
   // The program and, for an archive, its code, as uploaded.
   Result<plan::Program> ReadProgram(const crypto::Digest& digest);
   // Version 0, as the task file's `initial` says.
-  Result<plan::Checkpoint> InitialModel(const TaskDefinition& definition,
-                                        const crypto::Digest& initial_digest);
-  Result<plan::Checkpoint> WarmStart(const TaskDefinition& definition,
-                                     const std::string& task,
-                                     const std::string& version);
+  Result<std::unique_ptr<ModelSource>> OpenInitial(
+      const TaskDefinition& definition, const crypto::Digest& initial_digest);
+  // The digest of another task's master.
+  Result<crypto::Digest> WarmStart(const TaskDefinition& definition,
+                                   const std::string& task,
+                                   const std::string& version);
 
   const CoordinatorDependencies& deps_;
   Describer& describer_;

@@ -78,6 +78,8 @@ Result<TaskDefinition> DefineTask(plan::TaskSpec spec, plan::Program program,
   definition.layout.weight_max = static_cast<uint32_t>(spec.update.weight_cap);
   definition.layout.update_count_max = UpdateMax(spec);
   SELVAGE_RETURN_IF_ERROR(definition.layout.Validate());
+  definition.stretches =
+      aggregation::CutLayout(definition.layout, kStretchElements);
   definition.update_counts = aggregation::UpdateCounts(program.table);
   definition.update_size_bytes =
       aggregation::EncodedSize(spec.update, definition.update_counts);

@@ -18,6 +18,9 @@
 
 namespace selvage::coordinator {
 
+// Elements that a coordinator works on at a time: 32 MiB of sums.
+inline constexpr size_t kStretchElements = size_t{4} << 20;
+
 struct TaskDefinition {
   plan::TaskSpec spec;
   plan::Program program;
@@ -25,6 +28,9 @@ struct TaskDefinition {
   // One range per aggregated tensor, in table order: the blocks of an update.
   aggregation::SumLayout layout;
   std::vector<size_t> update_counts;
+  // The layout in stretches of kStretchElements: what is summed, sealed and
+  // applied at a time, so that memory does not grow with the model.
+  std::vector<aggregation::SumStretch> stretches;
   uint64_t update_size_bytes = 0;  // encoded
   // The parts of an update that are `shared` and `buffer_float`.
   std::vector<aggregation::ElementRange> shared;

@@ -3,6 +3,8 @@
 
 #include "base/check.h"
 #include "coordinator/evaluation_partial.h"
+#include "coordinator/model_store.h"
+#include "coordinator/next_model.h"
 #include "coordinator/round_result.h"
 #include "coordinator/stopping.h"
 #include "coordinator/task_driver.h"
@@ -217,21 +219,19 @@ Status TaskDriver::Commit(Time now) {
   if (definition_->spec.evaluate.every == 0 && !result.metrics.empty()) {
     result.progress = ProgressAfter(content_->metrics());
   }
+  result.figures = FiguresText(content_->Figures());
   SELVAGE_ASSIGN_OR_RETURN(
-      const RoundContent::Mean mean,
-      std::move(*content_).Finish(*definition_, context_.options.rule_threads));
-  content_.reset();
-  SELVAGE_ASSIGN_OR_RETURN(
-      plan::Checkpoint master,
-      LoadMaster(definition_->program.table, base_, deps.blobs));
-  SELVAGE_ASSIGN_OR_RETURN(aggregation::ServerState state,
-                           LoadServerState(*definition_, base_, deps.blobs));
-  SELVAGE_RETURN_IF_ERROR(ApplyMean(*definition_, mean.values, master, state));
+      const std::unique_ptr<NextModel> next,
+      NextModel::Create(
+          *definition_, base_,
+          [this] { return content_->NextMean(context_.options.rule_threads); },
+          deps.blobs));
   const uint64_t version = base_.version + 1;
-  SELVAGE_ASSIGN_OR_RETURN(
-      VersionArtefacts artefacts,
-      StoreVersion(*definition_, version, lease_.key.number, master, state,
-                   deps.blobs));
+  SELVAGE_ASSIGN_OR_RETURN(VersionArtefacts artefacts,
+                           StoreVersion(*definition_, version,
+                                        lease_.key.number, *next, deps.blobs));
+  SELVAGE_RETURN_IF_ERROR(next->StoreState(artefacts));
+  content_.reset();
   result.version.task_id = task_id_;
   result.version.version = version;
   result.version.round = lease_.key.number;
@@ -243,7 +243,6 @@ Status TaskDriver::Commit(Time now) {
   result.version.server_state_digest = artefacts.server_state_digest;
   result.artefacts = std::move(artefacts.artefacts);
   result.references = std::move(artefacts.references);
-  result.figures = FiguresText(mean.figures);
   const uint64_t committed_rounds = row_.committed_rounds + 1;
   std::optional<std::string> end =
       EarlyEnd(*definition_, result.progress.value_or(row_.progress));

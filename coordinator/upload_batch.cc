@@ -1,11 +1,12 @@
 #include "coordinator/upload_batch.h"
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 #include <set>
 #include <utility>
 
-#include "aggregation/codec/codec.h"
+#include "aggregation/codec/pieces.h"
 #include "aggregation/robust/rules.h"
 #include "coordinator/evaluation_partial.h"
 #include "coordinator/held_updates.h"
@@ -22,31 +23,72 @@ std::string NewPartialId(RandomSource& random) {
   return ToHex(raw);
 }
 
-// Adds the updates, those of a larger norm scaled down to `bound`. Returns how
-// many were. A scaled value is no larger than it was, so it is in range.
-Result<int64_t> AddBounded(const TaskDefinition& definition,
-                           const Uploads& uploads, double bound,
-                           aggregation::ExactSum& sum) {
-  int64_t scaled = 0;
-  for (const VerifiedUpload& upload : uploads) {
-    SELVAGE_ASSIGN_OR_RETURN(
-        std::vector<float> values,
-        aggregation::Decode(definition.spec.update, definition.update_counts,
-                            upload.bytes));
-    if (aggregation::BoundNorm(definition.shared, bound, values)) ++scaled;
-    SELVAGE_RETURN_IF_ERROR(sum.Add({values, upload.weight}));
+// Calls `sink` with the decoded values of a stretch, the elements from `first`
+// on, of every stretch of an update.
+using StretchSink =
+    std::function<Status(size_t first, std::span<const float> values)>;
+Status ForEachStretch(const TaskDefinition& definition, ByteSpan encoded,
+                      const StretchSink& sink) {
+  std::vector<float> values;
+  for (const aggregation::SumStretch& stretch : definition.stretches) {
+    values.resize(stretch.layout.element_count());
+    aggregation::DecodeSlice(definition.spec.update, definition.update_counts,
+                             encoded, stretch.first, values);
+    SELVAGE_RETURN_IF_ERROR(sink(stretch.first, values));
   }
-  return scaled;
+  return OkStatus();
 }
 
-Status AddAsTheyAre(const TaskDefinition& definition, const Uploads& uploads,
-                    aggregation::ExactSum& sum) {
-  std::vector<aggregation::EncodedUpdate> updates;
-  updates.reserve(uploads.size());
-  for (const VerifiedUpload& upload : uploads) {
-    updates.push_back({definition.spec.update, upload.bytes, upload.weight});
+// What each update is multiplied with (normbound). A scaled value is no larger
+// than it was, so it is in range.
+Result<std::vector<double>> FactorsOf(const TaskDefinition& definition,
+                                      const Uploads& uploads) {
+  std::vector<double> factors(uploads.size(), 1);
+  const plan::StrategySpec& strategy = definition.spec.strategy;
+  if (strategy.name != plan::StrategyName::kNormBound) return factors;
+  for (size_t u = 0; u < uploads.size(); ++u) {
+    double squares = 0;
+    SELVAGE_RETURN_IF_ERROR(
+        ForEachStretch(definition, uploads[u].bytes,
+                       [&](size_t first, std::span<const float> values) {
+                         squares = aggregation::AddSquares(
+                             definition.shared, first, values, squares);
+                         return OkStatus();
+                       }));
+    factors[u] = aggregation::BoundFactor(squares, strategy.clipping_norm);
   }
-  return sum.AddAllEncoded(updates);
+  return factors;
+}
+
+// The sum of one stretch of the updates.
+Result<aggregation::ExactSum> SumOf(const TaskDefinition& definition,
+                                    const Uploads& uploads,
+                                    const std::vector<double>& factors,
+                                    const aggregation::SumStretch& stretch) {
+  SELVAGE_ASSIGN_OR_RETURN(aggregation::ExactSum sum,
+                           aggregation::ExactSum::Create(stretch.layout));
+  const bool as_they_are =
+      std::all_of(factors.begin(), factors.end(),
+                  [](double factor) { return factor == 1; });
+  if (as_they_are && definition.stretches.size() == 1) {
+    // Decoded while they are folded, several at a time.
+    std::vector<aggregation::EncodedUpdate> updates;
+    updates.reserve(uploads.size());
+    for (const VerifiedUpload& upload : uploads) {
+      updates.push_back({definition.spec.update, upload.bytes, upload.weight});
+    }
+    SELVAGE_RETURN_IF_ERROR(sum.AddAllEncoded(updates));
+    return sum;
+  }
+  std::vector<float> values(stretch.layout.element_count());
+  for (size_t u = 0; u < uploads.size(); ++u) {
+    aggregation::DecodeSlice(definition.spec.update, definition.update_counts,
+                             uploads[u].bytes, stretch.first, values);
+    aggregation::ScaleElements(definition.shared, stretch.first, factors[u],
+                               values);
+    SELVAGE_RETURN_IF_ERROR(sum.Add({values, uploads[u].weight}));
+  }
+  return sum;
 }
 
 Result<aggregation::MetricSums> MetricsOf(const TaskDefinition& definition,
@@ -59,42 +101,47 @@ Result<aggregation::MetricSums> MetricsOf(const TaskDefinition& definition,
   return metrics;
 }
 
-Result<RoundSums> SumOf(const TaskDefinition& definition,
-                        const Uploads& uploads) {
-  SELVAGE_ASSIGN_OR_RETURN(aggregation::ExactSum sum,
-                           aggregation::ExactSum::Create(definition.layout));
+// Stores the sum of the updates.
+Status StoreSum(const UploadBatch::Context& context, const std::string& id,
+                const Uploads& uploads) {
+  const TaskDefinition& definition = context.definition;
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<double> factors,
+                           FactorsOf(definition, uploads));
   SELVAGE_ASSIGN_OR_RETURN(aggregation::MetricSums metrics,
                            MetricsOf(definition, uploads));
-  RoundSums sums{std::move(sum), std::move(metrics),
-                 std::vector<int64_t>(definition.scalar_count)};
-  const plan::StrategySpec& strategy = definition.spec.strategy;
-  if (strategy.name == plan::StrategyName::kNormBound) {
-    SELVAGE_ASSIGN_OR_RETURN(
-        sums.scalars[0],
-        AddBounded(definition, uploads, strategy.clipping_norm, sums.sum));
-  } else {
-    SELVAGE_RETURN_IF_ERROR(AddAsTheyAre(definition, uploads, sums.sum));
+  PartialHead head{uploads.size(), std::move(metrics),
+                   std::vector<int64_t>(definition.scalar_count)};
+  if (definition.spec.strategy.name == plan::StrategyName::kNormBound) {
+    head.scalars[0] = std::count_if(factors.begin(), factors.end(),
+                                    [](double factor) { return factor < 1; });
   }
-  return sums;
+  return WritePartial(
+      {context.round_key, context.lease.key, id}, head,
+      definition.stretches.size(),
+      [&](size_t index) {
+        return SumOf(definition, uploads, factors, definition.stretches[index]);
+      },
+      context.blobs, context.random);
 }
 
-// What the store keeps of the batch: the sum of its evaluations or updates, or
-// its updates one by one if the strategy needs them.
-Result<Bytes> SealBatch(const UploadBatch::Context& context,
-                        const std::string& id, const Uploads& uploads) {
+// Makes durable what the store keeps of the batch, under this name: the sum of
+// its evaluations or updates, or its updates one by one if the strategy needs
+// them.
+Status StoreBatch(const UploadBatch::Context& context, const std::string& id,
+                  const Uploads& uploads) {
   const TaskDefinition& definition = context.definition;
   if (context.mode == RoundMode::kEvaluate) {
     aggregation::EvaluationSums sums(definition.program.metrics.size());
     for (const VerifiedUpload& upload : uploads) {
       SELVAGE_RETURN_IF_ERROR(sums.Add(upload.device_class, upload.metrics));
     }
-    return SealEvaluation(context.round_key, context.lease.key, id, sums,
-                          context.random);
+    SELVAGE_ASSIGN_OR_RETURN(
+        const Bytes sealed, SealEvaluation(context.round_key, context.lease.key,
+                                           id, sums, context.random));
+    return context.blobs.PutSealed(id, sealed);
   }
   if (!plan::HoldsUpdates(definition.spec.strategy.name)) {
-    SELVAGE_ASSIGN_OR_RETURN(const RoundSums sums, SumOf(definition, uploads));
-    return SealPartial(context.round_key, context.lease.key, id, sums,
-                       context.random);
+    return StoreSum(context, id, uploads);
   }
   SELVAGE_ASSIGN_OR_RETURN(const aggregation::MetricSums metrics,
                            MetricsOf(definition, uploads));
@@ -103,8 +150,11 @@ Result<Bytes> SealBatch(const UploadBatch::Context& context,
   for (const VerifiedUpload& upload : uploads) {
     updates.push_back({upload.assignment_id, upload.bytes, upload.weight});
   }
-  return SealUpdates(definition, context.round_key, context.lease.key, id,
-                     updates, metrics, context.random);
+  SELVAGE_ASSIGN_OR_RETURN(
+      const Bytes sealed,
+      SealUpdates(definition, context.round_key, context.lease.key, id, updates,
+                  metrics, context.random));
+  return context.blobs.PutSealed(id, sealed);
 }
 
 // Moves the uploads that `keep` refuses to the end of `dropped`.
@@ -220,9 +270,7 @@ UploadBatch::Flushed UploadBatch::Flush(const Context& context) {
       row.partial_id = partial.id;
       row.created = context.now;
     }
-    SELVAGE_ASSIGN_OR_RETURN(const Bytes sealed,
-                             SealBatch(context, partial.id, uploads));
-    SELVAGE_RETURN_IF_ERROR(context.blobs.PutSealed(partial.id, sealed));
+    SELVAGE_RETURN_IF_ERROR(StoreBatch(context, partial.id, uploads));
     Result<std::vector<std::string>> conflicts =
         context.store.CommitPartial(context.lease, partial, receipts);
     // Only where the store surely has no row for it. After an I/O error it may

@@ -1,5 +1,6 @@
 #include "plan/checkpoint.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -94,15 +95,23 @@ Status ValidateCheckpoint(const TensorTable& table, const Checkpoint& values) {
   return OkStatus();
 }
 
+void InitialValues::Read(size_t entry, size_t begin, std::span<float> out) {
+  const TensorSpec& spec = table_.entries()[entry].spec;
+  if (begin == 0) random_.emplace(DeriveSeed(seed_, spec.name, 0));
+  std::fill(out.begin(), out.end(), 0.0f);
+  Fill(spec, out, *random_);
+}
+
 Checkpoint InitializeCheckpoint(const TensorTable& table, uint64_t seed) {
   Checkpoint values;
   values.floats.resize(table.float_count());
   values.ints.resize(table.int_count());
-  for (const TensorTable::Entry& entry : table.entries()) {
+  InitialValues initial(table, seed);
+  for (size_t i = 0; i < table.entries().size(); ++i) {
+    const TensorTable::Entry& entry = table.entries()[i];
     if (entry.spec.dtype != DType::kFloat32) continue;
-    SeededRandom random(DeriveSeed(seed, entry.spec.name, 0));
-    Fill(entry.spec,
-         std::span(values.floats).subspan(entry.offset, entry.count), random);
+    initial.Read(i, 0,
+                 std::span(values.floats).subspan(entry.offset, entry.count));
   }
   return values;
 }

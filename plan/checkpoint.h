@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/random.h"
 #include "base/status.h"
 #include "plan/tensor_table.h"
 
@@ -31,6 +33,21 @@ Status ValidateCheckpoint(const TensorTable& table, const Checkpoint& values);
 // a vector's is its length, a scalar's 1.
 Checkpoint InitializeCheckpoint(const TensorTable& table, uint64_t seed);
 
+// The same a piece at a time. Thread-compatible; `table` must outlive it.
+class InitialValues {
+ public:
+  InitialValues(const TensorTable& table, uint64_t seed)
+      : table_(table), seed_(seed) {}
+  // Elements [begin, begin + out.size()) of the f32 tensor `entry`. REQUIRES:
+  // `begin` is where the call before ended in this tensor, or 0.
+  void Read(size_t entry, size_t begin, std::span<float> out);
+
+ private:
+  const TensorTable& table_;
+  const uint64_t seed_;
+  std::optional<SeededRandom> random_;  // of the tensor that was read last
+};
+
 // The exact master copy as bytes: floats then ints, little-endian.
 Bytes SerializeMaster(const Checkpoint& values);
 // INVALID_ARGUMENT if the size is not the table's or a value is not finite.
@@ -51,10 +68,20 @@ Bytes SafetensorsHead(
     const TensorTable& table, std::span<const int64_t> ints,
     std::span<const size_t> order,
     const std::vector<std::pair<std::string, std::string>>& metadata);
-// INVALID_ARGUMENT names what is wrong: truncated, header over 16 MiB,
-// overlapping or out-of-range offsets, holes, a value that is not finite, a
+// Where every tensor of the table begins, in bytes from the beginning of a file
+// of `file_size` bytes, which begins with `head`: at least
+// SafetensorsHeadSize() of them. INVALID_ARGUMENT names what is wrong:
+// truncated, header over 16 MiB, overlapping or out-of-range offsets, holes, a
 // tensor of the table missing or of another shape or dtype, a tensor that the
 // table does not have.
+Result<std::vector<uint64_t>> FindSafetensors(const TensorTable& table,
+                                              ByteSpan head,
+                                              uint64_t file_size);
+// Bytes before the tensors, according to the first kSafetensorsPrefix.
+inline constexpr size_t kSafetensorsPrefix = 8;
+Result<size_t> SafetensorsHeadSize(ByteSpan prefix, uint64_t file_size);
+// The whole file. INVALID_ARGUMENT as FindSafetensors(), or if a value is not
+// finite.
 Result<Checkpoint> ReadSafetensors(const TensorTable& table, ByteSpan bytes);
 
 }  // namespace selvage::plan

@@ -119,7 +119,7 @@ Status CheckMetadata(const Node& node) {
 }
 
 // The tensors' extents must tile the data exactly.
-Status CheckTiling(std::vector<Extent> extents, size_t data_size) {
+Status CheckTiling(std::vector<Extent> extents, uint64_t data_size) {
   std::sort(extents.begin(), extents.end(),
             [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
   uint64_t at = 0;
@@ -201,12 +201,13 @@ Bytes WriteSafetensors(
   return out;
 }
 
-Result<Checkpoint> ReadSafetensors(const TensorTable& table, ByteSpan bytes) {
-  ByteReader reader(bytes);
+Result<size_t> SafetensorsHeadSize(ByteSpan prefix, uint64_t file_size) {
+  ByteReader reader(prefix);
   const Result<uint64_t> header_size =
       reader.Read<uint64_t>("safetensors header size");
-  if (!header_size.ok() || *header_size > reader.remaining()) {
-    return InvalidArgument("truncated: " + std::to_string(bytes.size()) +
+  if (!header_size.ok() || file_size < kSafetensorsPrefix ||
+      *header_size > file_size - kSafetensorsPrefix) {
+    return InvalidArgument("truncated: " + std::to_string(file_size) +
                            " bytes do not hold a safetensors header");
   }
   if (*header_size > kHeaderSizeMax) {
@@ -214,11 +215,20 @@ Result<Checkpoint> ReadSafetensors(const TensorTable& table, ByteSpan bytes) {
                            " bytes; at most " + std::to_string(kHeaderSizeMax) +
                            " are read");
   }
-  SELVAGE_ASSIGN_OR_RETURN(
-      const ByteSpan header_bytes,
-      reader.ReadBytes(static_cast<size_t>(*header_size), "header"));
-  const ByteSpan data = bytes.subspan(bytes.size() - reader.remaining());
+  return kSafetensorsPrefix + static_cast<size_t>(*header_size);
+}
 
+Result<std::vector<uint64_t>> FindSafetensors(const TensorTable& table,
+                                              ByteSpan head,
+                                              uint64_t file_size) {
+  SELVAGE_ASSIGN_OR_RETURN(const size_t head_size,
+                           SafetensorsHeadSize(head, file_size));
+  if (head.size() < head_size) {
+    return InvalidArgument("truncated: the header has " +
+                           std::to_string(head_size) + " bytes");
+  }
+  const ByteSpan header_bytes =
+      head.subspan(kSafetensorsPrefix, head_size - kSafetensorsPrefix);
   const Result<Node> header =
       internal::ParseJson(AsText(header_bytes), kHeaderSizeMax);
   if (!header.ok()) {
@@ -243,18 +253,28 @@ Result<Checkpoint> ReadSafetensors(const TensorTable& table, ByteSpan bytes) {
       }
     }
   }
-  SELVAGE_RETURN_IF_ERROR(CheckTiling(extents, data.size()));
+  SELVAGE_RETURN_IF_ERROR(CheckTiling(extents, file_size - head_size));
+  std::vector<uint64_t> begins(table.entries().size());
+  for (const Extent& extent : extents) {
+    begins[static_cast<size_t>(extent.entry - table.entries().data())] =
+        head_size + extent.begin;
+  }
+  return begins;
+}
 
+Result<Checkpoint> ReadSafetensors(const TensorTable& table, ByteSpan bytes) {
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<uint64_t> begins,
+                           FindSafetensors(table, bytes, bytes.size()));
   Checkpoint values;
   values.floats.resize(table.float_count());
   values.ints.resize(table.int_count());
-  for (const Extent& extent : extents) {
-    const TensorTable::Entry& entry = *extent.entry;
+  for (size_t i = 0; i < begins.size(); ++i) {
+    const TensorTable::Entry& entry = table.entries()[i];
     void* const to = entry.spec.dtype == DType::kFloat32
                          ? static_cast<void*>(&values.floats[entry.offset])
                          : static_cast<void*>(&values.ints[entry.offset]);
-    std::memcpy(to, data.data() + extent.begin,
-                static_cast<size_t>(extent.end - extent.begin));
+    std::memcpy(to, bytes.data() + begins[i],
+                entry.count * SizeOf(entry.spec.dtype));
   }
   SELVAGE_RETURN_IF_ERROR(ValidateCheckpoint(table, values));
   return values;

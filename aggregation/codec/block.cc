@@ -218,6 +218,17 @@ void BytesToFloats(const EncodedBlock& block, size_t begin, size_t size,
 
 }  // namespace
 
+int32_t Float16Exponent(float max_abs) {
+  if (max_abs == 0) return 0;
+  int exponent = 0;  // max_abs = fraction * 2^exponent, fraction in [0.5, 1)
+  const double fraction = std::frexp(double{max_abs}, &exponent);
+  // max_abs * 2^(16 - exponent) lies in [32768, 65536); up to 32784, the middle
+  // between 32768 and the next binary16, it rounds to 32768.
+  const int canonical =
+      fraction * 65536 <= 32784 ? exponent - 16 : exponent - 15;
+  return std::min(std::max(canonical, kExponentMin), kExponentMax);
+}
+
 size_t ElementSize(CodecName codec) {
   switch (codec) {
     case CodecName::kFloat32:

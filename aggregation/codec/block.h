@@ -40,6 +40,10 @@ class BlockReader {
   uint64_t tensor_ = 0;
 };
 
+// The exponent that Encode() chooses for a float16 tensor whose largest
+// magnitude this is; see codec.h.
+int32_t Float16Exponent(float max_abs);
+
 // Bytes of an element of `data`; 0 for kTopK.
 size_t ElementSize(plan::CodecName codec);
 

@@ -17,22 +17,8 @@ namespace {
 
 using plan::CodecName;
 
-constexpr int kExponentMin = -125;
-constexpr int kExponentMax = 112;
 constexpr float kInt8MagnitudeMax = 0x1p100f;
 constexpr uint32_t kBFloatMaxBits = 0x7f7f;
-
-// The exponent of a tensor whose largest magnitude this is; see codec.h.
-int ExponentFor(float max_abs) {
-  if (max_abs == 0) return 0;
-  int exponent = 0;  // max_abs = fraction * 2^exponent, fraction in [0.5, 1)
-  const double fraction = std::frexp(double{max_abs}, &exponent);
-  // max_abs * 2^(16 - exponent) lies in [32768, 65536); up to 32784, the middle
-  // between 32768 and the next binary16, it rounds to 32768.
-  const int canonical =
-      fraction * 65536 <= 32784 ? exponent - 16 : exponent - 15;
-  return std::min(std::max(canonical, kExponentMin), kExponentMax);
-}
 
 std::string ElementName(size_t tensor, size_t element) {
   return "tensor " + std::to_string(tensor) + ", element " +
@@ -229,7 +215,8 @@ Result<Bytes> Encode(const CodecSpec& codec, std::span<const size_t> counts,
       case CodecName::kFloat16: {
         const uint32_t max_bits =
             MaxAbsBits(BestSimdLevel(), AsBytes(block).data(), block.size());
-        const int32_t exponent = ExponentFor(std::bit_cast<float>(max_bits));
+        const int32_t exponent =
+            Float16Exponent(std::bit_cast<float>(max_bits));
         std::memcpy(next, &exponent, sizeof exponent);
         FloatsToHalves(BestSimdLevel(), block.data(), PowerOfTwo(-exponent),
                        data, block.size());

@@ -220,6 +220,16 @@ Result<std::vector<double>> DistancesTo(const UpdateBlocks& updates,
   return squares;
 }
 
+// Those of the elements from `first` on that are in the range.
+template <typename Float>
+std::span<Float> Within(const ElementRange& range, size_t first,
+                        std::span<Float> values) {
+  const size_t begin = std::max(range.begin, first);
+  const size_t end = std::min(range.begin + range.count, first + values.size());
+  if (begin >= end) return {};
+  return values.subspan(begin - first, end - begin);
+}
+
 }  // namespace
 
 Result<std::vector<double>> CoordinateMedian(const UpdateBlocks& updates,
@@ -380,23 +390,29 @@ Result<std::vector<double>> AggregateRobustly(
   return out;
 }
 
-bool BoundNorm(std::span<const ElementRange> shared, double bound,
-               std::span<float> values) {
-  double sum = 0;
+double AddSquares(std::span<const ElementRange> shared, size_t first,
+                  std::span<const float> values, double sum) {
   for (const ElementRange& range : shared) {
-    for (const float value : values.subspan(range.begin, range.count)) {
+    for (const float value : Within(range, first, values)) {
       sum += double{value} * double{value};
     }
   }
-  const double norm = std::sqrt(sum);
-  if (norm <= bound) return false;
-  const double factor = bound / norm;
+  return sum;
+}
+
+double BoundFactor(double sum_of_squares, double bound) {
+  const double norm = std::sqrt(sum_of_squares);
+  return norm <= bound ? 1 : bound / norm;
+}
+
+void ScaleElements(std::span<const ElementRange> shared, size_t first,
+                   double factor, std::span<float> values) {
+  if (factor == 1) return;
   for (const ElementRange& range : shared) {
-    for (float& value : values.subspan(range.begin, range.count)) {
+    for (float& value : Within(range, first, values)) {
       value = static_cast<float>(double{value} * factor);
     }
   }
-  return true;
 }
 
 }  // namespace selvage::aggregation

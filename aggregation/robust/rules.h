@@ -86,11 +86,19 @@ Result<std::vector<double>> AggregateRobustly(
     std::span<const ElementRange> buffers, size_t threads);
 
 // Server-side norm bounding (Sun et al., "Can You Really Backdoor Federated
-// Learning?", 2019): scales the elements in `shared` so that their L2 norm is
-// at most `bound`, but for the rounding of each to float. The norm is the root
-// of the sum of squares in double, element after element. Returns whether it
-// was larger before.
-bool BoundNorm(std::span<const ElementRange> shared, double bound,
-               std::span<float> values);
+// Learning?", 2019) of an update that is seen a stretch at a time: the elements
+// in `shared` are scaled so that their L2 norm is at most a bound, but for the
+// rounding of each to float. The norm is the root of the sum of squares in
+// double, element after element.
+//
+// `sum`, which begins as 0, and the squares of those of the elements
+// [first, first + values.size()) that are in `shared`, added in order.
+double AddSquares(std::span<const ElementRange> shared, size_t first,
+                  std::span<const float> values, double sum);
+// What to multiply with, given the sum over all: 1 if the norm is within.
+double BoundFactor(double sum_of_squares, double bound);
+// Multiplies those of these elements that are in `shared`.
+void ScaleElements(std::span<const ElementRange> shared, size_t first,
+                   double factor, std::span<float> values);
 
 }  // namespace selvage::aggregation

@@ -98,6 +98,19 @@ class FileBlobWriter final : public BlobWriter {
       return DataLoss("the bytes have digest " + actual.ToHex() +
                       ", announced was " + digest.ToHex());
     }
+    return Install(actual);
+  }
+
+  Result<crypto::Digest> Finish() override {
+    const crypto::Digest digest = std::move(hasher_).Finish();
+    // As Put(): known to be there, durable and whole.
+    if (store_.IsVerified(digest)) return digest;
+    SELVAGE_RETURN_IF_ERROR(Install(digest));
+    return digest;
+  }
+
+ private:
+  Status Install(const crypto::Digest& digest) {
     SELVAGE_RETURN_IF_ERROR(file_->Sync());
     SELVAGE_RETURN_IF_ERROR(file_->Close());
     SELVAGE_RETURN_IF_ERROR(store_.Install(path_, store_.PathOf(digest)));
@@ -106,11 +119,40 @@ class FileBlobWriter final : public BlobWriter {
     return OkStatus();
   }
 
- private:
   FileBlobStore& store_;
   const Path path_;
   const std::unique_ptr<WritableFile> file_;
   crypto::Sha256Hasher hasher_;
+  bool installed_ = false;
+};
+
+class FileSealedWriter final : public SealedWriter {
+ public:
+  FileSealedWriter(FileBlobStore& store, Path path, Path name,
+                   std::unique_ptr<WritableFile> file)
+      : store_(store),
+        path_(std::move(path)),
+        name_(std::move(name)),
+        file_(std::move(file)) {}
+  ~FileSealedWriter() override {
+    if (!installed_) Discard(store_.files_, path_);
+  }
+
+  Status Append(ByteSpan chunk) override { return file_->Append(chunk); }
+
+  Status Commit() override {
+    SELVAGE_RETURN_IF_ERROR(file_->Sync());
+    SELVAGE_RETURN_IF_ERROR(file_->Close());
+    SELVAGE_RETURN_IF_ERROR(store_.Install(path_, name_));
+    installed_ = true;
+    return OkStatus();
+  }
+
+ private:
+  FileBlobStore& store_;
+  const Path path_;
+  const Path name_;
+  const std::unique_ptr<WritableFile> file_;
   bool installed_ = false;
 };
 
@@ -311,6 +353,15 @@ Result<std::vector<crypto::Digest>> FileBlobStore::List() {
 
 Status FileBlobStore::PutSealed(const std::string& name, ByteSpan bytes) {
   return WriteThrough(sealed_ / name, bytes);
+}
+
+Result<std::unique_ptr<SealedWriter>> FileBlobStore::NewSealed(
+    const std::string& name) {
+  Path path = NextIncoming();
+  SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file,
+                           files_.Create(path, 0600));
+  return std::unique_ptr<SealedWriter>(new FileSealedWriter(
+      *this, std::move(path), sealed_ / name, std::move(file)));
 }
 
 Result<Bytes> FileBlobStore::ReadSealed(const std::string& name) {

@@ -31,6 +31,8 @@ class FileBlobStore final : public BlobStore {
   Status Remove(const crypto::Digest& digest) override;
   Result<std::vector<crypto::Digest>> List() override;
   Status PutSealed(const std::string& name, ByteSpan bytes) override;
+  Result<std::unique_ptr<SealedWriter>> NewSealed(
+      const std::string& name) override;
   Result<Bytes> ReadSealed(const std::string& name) override;
   Result<std::unique_ptr<ArtefactReader>> OpenSealed(
       const std::string& name) override;
@@ -40,6 +42,7 @@ class FileBlobStore final : public BlobStore {
 
  private:
   friend class FileBlobWriter;
+  friend class FileSealedWriter;
 
   FileBlobStore(FileSystem& files, const Path& directory)
       : files_(files),

@@ -86,7 +86,10 @@ double Federate(const StrategySpec& strategy, size_t attackers, Attack attack) {
       const std::vector<ElementRange> shared = {{0, kSize}};
       for (std::vector<float>& update : updates) {
         if (strategy.name == StrategyName::kNormBound) {
-          BoundNorm(shared, strategy.clipping_norm, update);
+          ScaleElements(shared, 0,
+                        BoundFactor(AddSquares(shared, 0, update, 0),
+                                    strategy.clipping_norm),
+                        update);
         }
         for (size_t i = 0; i < kSize; ++i) {
           direction[i] += double{update[i]} / kDevices;

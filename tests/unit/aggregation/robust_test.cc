@@ -499,17 +499,25 @@ TEST(RobustRules, AValueThatIsNotFinite_IsRefused) {
   }
 }
 
-TEST(BoundNorm, ScalesTheSharedElementsAlone) {
+TEST(NormBound, InStretches_ScalesTheSharedElementsAlone) {
   const std::vector<ElementRange> shared = {{0, 1}, {2, 1}};
-  Update values = {3, 100, 4};
-  EXPECT_TRUE(BoundNorm(shared, 1, values));
-  EXPECT_FLOAT_EQ(values[0], 0.6f);
-  EXPECT_EQ(values[1], 100);
-  EXPECT_FLOAT_EQ(values[2], 0.8f);
-  values = {3, 100, 4};
-  EXPECT_FALSE(BoundNorm(shared, 5, values));
-  EXPECT_THAT(values, ElementsAre(3, 100, 4));
-  EXPECT_FALSE(BoundNorm({}, 1e-9, values));
+  for (const size_t cut : {size_t{0}, size_t{1}, size_t{2}, size_t{3}}) {
+    Update values = {3, 100, 4};
+    const std::span<float> head = std::span(values).first(cut);
+    const std::span<float> tail = std::span(values).subspan(cut);
+    const double squares =
+        AddSquares(shared, cut, tail, AddSquares(shared, 0, head, 0));
+    EXPECT_EQ(squares, 25);
+    EXPECT_EQ(BoundFactor(squares, 5), 1);
+    const double factor = BoundFactor(squares, 1);
+    EXPECT_DOUBLE_EQ(factor, 0.2);
+    ScaleElements(shared, 0, factor, head);
+    ScaleElements(shared, cut, factor, tail);
+    EXPECT_FLOAT_EQ(values[0], 0.6f);
+    EXPECT_EQ(values[1], 100);
+    EXPECT_FLOAT_EQ(values[2], 0.8f);
+  }
+  EXPECT_EQ(BoundFactor(0, 1e-9), 1);
 }
 
 }  // namespace

@@ -1,10 +1,16 @@
 // The small parts: tickets, budget, partials, results.
 #include <algorithm>
+#include <cstring>
+#include <limits>
+#include <memory>
 #include <set>
 
 #include <gmock/gmock.h>
 
+#include "aggregation/codec/checkpoint_parts.h"
 #include "coordinator/byte_budget.h"
+#include "coordinator/model_store.h"
+#include "coordinator/next_model.h"
 #include "coordinator/outcome_cache.h"
 #include "coordinator/partial.h"
 #include "coordinator/round_result.h"
@@ -79,50 +85,124 @@ TEST(OutcomeCacheTest, Put_ManyRounds_ForgetsTheOldest) {
 
 class PartialTest : public ::testing::Test {
  protected:
-  RoundSums Sums(float value) {
-    RoundSums sums{*aggregation::ExactSum::Create(layout_),
-                   aggregation::MetricSums(1)};
-    const std::vector<float> values = {value, 2 * value};
-    EXPECT_THAT(sums.sum.Add({values, 3}), IsOk());
-    const std::vector<aggregation::MetricValue> metrics = {{1 << 20, 2}};
-    EXPECT_THAT(sums.metrics.Add(metrics), IsOk());
+  // The sums of one update in two stretches.
+  std::vector<aggregation::ExactSum> Sums(float value) {
+    std::vector<aggregation::ExactSum> sums;
+    for (const auto& stretch : stretches_) {
+      sums.push_back(*aggregation::ExactSum::Create(stretch.layout));
+      std::vector<float> values(stretch.layout.element_count(), value);
+      if (stretch.first > 0) values[0] = 2 * value;
+      EXPECT_THAT(sums.back().Add({values, 3}), IsOk());
+    }
     return sums;
   }
-  const aggregation::SumLayout layout_{{{2, 8.0}}, 100, 1000};
+  PartialHead Head() {
+    PartialHead head{1, aggregation::MetricSums(1), {7, -8}};
+    const std::vector<aggregation::MetricValue> metrics = {{1 << 20, 2}};
+    EXPECT_THAT(head.metrics.Add(metrics), IsOk());
+    return head;
+  }
+  Status Write(const PartialName& name, float value) {
+    const auto sums = Sums(value);
+    return WritePartial(
+        name, Head(), sums.size(),
+        [&](size_t i) { return Result<aggregation::ExactSum>(sums[i]); },
+        *blobs_, random_);
+  }
+  // All of it.
+  Status Read(const PartialName& name,
+              std::vector<aggregation::ExactSum>& into) {
+    SELVAGE_ASSIGN_OR_RETURN(PartialReader reader,
+                             PartialReader::Open(name, into.size(), *blobs_));
+    EXPECT_EQ(reader.head().scalars, Head().scalars);
+    EXPECT_EQ(reader.head().metrics.sums(), Head().metrics.sums());
+    for (aggregation::ExactSum& sum : into) {
+      SELVAGE_RETURN_IF_ERROR(reader.MergeNext(sum));
+    }
+    return OkStatus();
+  }
+
+  const std::vector<aggregation::SumStretch> stretches_ =
+      aggregation::CutLayout({{{2, 8.0}, {3, 4.0}}, 100, 1000}, 3);
   SeededRandom random_{1};
   const crypto::SecretBytes key_ = crypto::NewAeadKey(random_);
   const crypto::SecretBytes wrapping_ = crypto::NewAeadKey(random_);
+  selvage::test::FaultFileSystem files_;
+  const std::unique_ptr<FileBlobStore> blobs_ =
+      *FileBlobStore::Open(files_, "/blobs");
 };
 
-TEST_F(PartialTest, SealThenMerge_AddsExactly) {
-  const auto sealed = SealPartial(key_, {1, 2}, "p", Sums(1.5f), random_);
-  ASSERT_THAT(sealed, IsOk());
-  RoundSums into = Sums(0.25f);
+TEST_F(PartialTest, WriteThenRead_AddsExactly) {
+  ASSERT_THAT(Write({key_, {1, 2}, "p"}, 1.5f), IsOk());
+  std::vector<aggregation::ExactSum> into = Sums(0.25f);
+  ASSERT_EQ(into.size(), 2u);
 
-  ASSERT_THAT(MergePartial(key_, {1, 2}, "p", *sealed, into), IsOk());
+  ASSERT_THAT(Read({key_, {1, 2}, "p"}, into), IsOk());
 
-  EXPECT_EQ(into.sum.update_count(), 2u);
-  EXPECT_EQ(into.metrics.sums()[0].device_count, 2);
-  const auto mean = std::move(into.sum).FinishMean();
-  EXPECT_DOUBLE_EQ((*mean)[0], 0.875);
-  EXPECT_DOUBLE_EQ((*mean)[1], 1.75);
+  for (aggregation::ExactSum& sum : into) EXPECT_EQ(sum.update_count(), 2u);
+  EXPECT_THAT(*std::move(into[0]).FinishMean(),
+              ::testing::ElementsAre(0.875, 0.875, 0.875));
+  EXPECT_THAT(*std::move(into[1]).FinishMean(),
+              ::testing::ElementsAre(1.75, 0.875));
 }
 
-TEST_F(PartialTest, Merge_AnotherPlaceOrDamaged_IsDataLoss) {
-  const auto sealed = SealPartial(key_, {1, 2}, "p", Sums(1.5f), random_);
-  RoundSums into = Sums(0);
-  Bytes damaged = *sealed;
-  damaged[damaged.size() / 2] ^= 1;
+TEST_F(PartialTest, Read_AnotherPlaceOrDamaged_IsDataLoss) {
+  ASSERT_THAT(Write({key_, {1, 2}, "p"}, 1.5f), IsOk());
+  ASSERT_THAT(Write({key_, {1, 2}, "other"}, 1.5f), IsOk());
+  const Bytes good = *blobs_->ReadSealed("p");
+  const auto reads = [&](const PartialName& name) {
+    std::vector<aggregation::ExactSum> into = Sums(0);
+    return Read(name, into);
+  };
+  ASSERT_THAT(reads({key_, {1, 2}, "p"}), IsOk());
+  EXPECT_THAT(reads({wrapping_, {1, 2}, "p"}), StatusIs(StatusCode::kDataLoss));
+  EXPECT_THAT(reads({key_, {1, 3}, "p"}), StatusIs(StatusCode::kDataLoss));
+  EXPECT_THAT(reads({key_, {1, 2}, "q"}), StatusIs(StatusCode::kNotFound));
+  std::vector<aggregation::ExactSum> one = {Sums(0)[0]};
+  EXPECT_THAT(Read({key_, {1, 2}, "p"}, one), StatusIs(StatusCode::kDataLoss));
 
-  EXPECT_THAT(MergePartial(key_, {1, 3}, "p", *sealed, into),
+  const auto reads_with = [&](const Bytes& bytes) {
+    EXPECT_THAT(blobs_->PutSealed("p", bytes), IsOk());
+    return reads({key_, {1, 2}, "p"});
+  };
+  EXPECT_THAT(reads_with(*blobs_->ReadSealed("other")),
               StatusIs(StatusCode::kDataLoss));
-  EXPECT_THAT(MergePartial(key_, {1, 2}, "q", *sealed, into),
-              StatusIs(StatusCode::kDataLoss));
-  EXPECT_THAT(MergePartial(wrapping_, {1, 2}, "p", *sealed, into),
-              StatusIs(StatusCode::kDataLoss));
-  EXPECT_THAT(MergePartial(key_, {1, 2}, "p", damaged, into),
-              StatusIs(StatusCode::kDataLoss));
-  EXPECT_EQ(into.sum.update_count(), 1u);
+  for (size_t at = 0; at < good.size(); ++at) {
+    Bytes damaged = good;
+    damaged[at] ^= 1;
+    EXPECT_THAT(reads_with(damaged), StatusIs(StatusCode::kDataLoss)) << at;
+    const auto cut = good.begin() + static_cast<std::ptrdiff_t>(at);
+    EXPECT_THAT(reads_with(Bytes(good.begin(), cut)),
+                StatusIs(StatusCode::kDataLoss))
+        << at;
+  }
+  Bytes longer = good;
+  longer.push_back(0);
+  EXPECT_THAT(reads_with(longer), StatusIs(StatusCode::kDataLoss));
+  // The two stretches in each other's place.
+  uint64_t head_size = 0;
+  std::memcpy(&head_size, good.data(), sizeof head_size);
+  const size_t begin = 8 + static_cast<size_t>(head_size);
+  uint64_t first_size = 0;
+  std::memcpy(&first_size, good.data() + begin, sizeof first_size);
+  const size_t middle = begin + 8 + static_cast<size_t>(first_size);
+  Bytes swapped(good.begin(),
+                good.begin() + static_cast<std::ptrdiff_t>(begin));
+  AppendBytes(swapped, ByteSpan(good).subspan(middle));
+  AppendBytes(swapped, ByteSpan(good).subspan(begin, middle - begin));
+  EXPECT_THAT(reads_with(swapped), StatusIs(StatusCode::kDataLoss));
+}
+
+TEST_F(PartialTest, Write_AnErrorOrAFullDisk_LeavesNothing) {
+  EXPECT_THAT(WritePartial(
+                  {key_, {1, 2}, "p"}, Head(), 2,
+                  [](size_t) -> Result<aggregation::ExactSum> {
+                    return Internal("no sum");
+                  },
+                  *blobs_, random_),
+              StatusIs(StatusCode::kInternal));
+  EXPECT_THAT(*blobs_->ListSealed(), ::testing::IsEmpty());
+  EXPECT_THAT(*files_.List("/blobs/incoming"), ::testing::IsEmpty());
 }
 
 TEST_F(PartialTest, RoundKey_WrapsForItsRoundOnly) {
@@ -177,7 +257,80 @@ class ResultTest : public ::testing::Test {
     EXPECT_THAT(defined, IsOk());
     definition_ = *std::move(defined);
   }
+
+  // Master values, from memory.
+  class Values final : public ModelSource {
+   public:
+    Values(const plan::TensorTable& table, const plan::Checkpoint& values)
+        : table_(table), values_(values) {}
+    Status Read(size_t entry, size_t begin, std::span<float> out) override {
+      std::copy_n(
+          values_.floats.begin() + static_cast<std::ptrdiff_t>(
+                                       table_.entries()[entry].offset + begin),
+          out.size(), out.begin());
+      return OkStatus();
+    }
+    Result<std::vector<int64_t>> Ints() override { return values_.ints; }
+
+   private:
+    const plan::TensorTable& table_;
+    const plan::Checkpoint& values_;
+  };
+  Result<VersionArtefacts> Store(uint64_t version,
+                                 const plan::Checkpoint& values) {
+    Values source(definition_.program.table, values);
+    return StoreVersion(definition_, version, version + 2, source, *blobs_);
+  }
+  Result<plan::Checkpoint> Load(const crypto::Digest& master) {
+    SELVAGE_ASSIGN_OR_RETURN(const Bytes bytes,
+                             blobs_->Read(master, uint64_t{1} << 30));
+    return plan::ReadSafetensors(definition_.program.table, bytes);
+  }
+  // What a round whose updates have this mean makes of `base`, the mean given
+  // `at_once` values at a time.
+  Result<VersionArtefacts> Next(const VersionRow& base,
+                                const std::vector<double>& mean,
+                                size_t at_once = 1000) {
+    size_t given = 0;
+    SELVAGE_ASSIGN_OR_RETURN(
+        const std::unique_ptr<NextModel> next,
+        NextModel::Create(
+            definition_, base,
+            [&]() -> Result<std::vector<double>> {
+              const size_t end = std::min(mean.size(), given + at_once);
+              std::vector<double> out(
+                  mean.begin() + static_cast<std::ptrdiff_t>(given),
+                  mean.begin() + static_cast<std::ptrdiff_t>(end));
+              given = end;
+              return out;
+            },
+            *blobs_));
+    SELVAGE_ASSIGN_OR_RETURN(
+        VersionArtefacts artefacts,
+        StoreVersion(definition_, base.version + 1, 9, *next, *blobs_));
+    SELVAGE_RETURN_IF_ERROR(next->StoreState(artefacts));
+    EXPECT_EQ(given, mean.size());
+    return artefacts;
+  }
+  static VersionRow RowOf(const VersionArtefacts& artefacts) {
+    VersionRow row;
+    row.master_digest = artefacts.master_digest;
+    row.server_state_digest = artefacts.server_state_digest;
+    return row;
+  }
+  std::vector<float> StateOf(const VersionArtefacts& artefacts) {
+    const Bytes bytes =
+        *blobs_->Read(artefacts.server_state_digest, uint64_t{1} << 30);
+    std::vector<float> values((bytes.size() - 16) / sizeof(float));
+    std::memcpy(values.data(), bytes.data() + 16,
+                values.size() * sizeof(float));
+    return values;
+  }
+
   TaskDefinition definition_;
+  selvage::test::FaultFileSystem files_;
+  const std::unique_ptr<FileBlobStore> blobs_ =
+      *FileBlobStore::Open(files_, "/blobs");
 };
 
 TEST_F(ResultTest, DefineTask_LayoutAndBounds_FollowRolesAndSlots) {
@@ -192,85 +345,160 @@ TEST_F(ResultTest, DefineTask_LayoutAndBounds_FollowRolesAndSlots) {
   EXPECT_EQ(config.selection_window, std::chrono::seconds(150));
 }
 
-TEST_F(ResultTest, ApplyMean_TouchesWhatIsAggregatedByItsRole) {
+TEST_F(ResultTest, NextModel_TouchesWhatIsAggregatedByItsRole) {
   plan::Checkpoint master;
   master.floats = {1.0f, 2.0f, 7.0f, 10.0f};
   master.ints = {42};
+  const auto base = Store(0, master);
+  ASSERT_THAT(base, IsOk());
 
-  aggregation::ServerState state;
-  ASSERT_THAT(ApplyMean(definition_, {1.0, -1.0, 3.0}, master, state), IsOk());
-
-  EXPECT_THAT(master.floats, ::testing::ElementsAre(1.5f, 1.5f, 7.0f, 13.0f));
-  EXPECT_THAT(master.ints, ::testing::ElementsAre(42));
-  EXPECT_EQ(state, aggregation::ServerState());
+  for (const size_t at_once : {1u, 2u, 3u}) {
+    const auto next = Next(RowOf(*base), {1.0, -1.0, 3.0}, at_once);
+    ASSERT_THAT(next, IsOk());
+    EXPECT_TRUE(next->server_state_digest.empty());
+    const auto values = Load(next->master_digest);
+    ASSERT_THAT(values, IsOk());
+    EXPECT_THAT(values->floats,
+                ::testing::ElementsAre(1.5f, 1.5f, 7.0f, 13.0f));
+    EXPECT_THAT(values->ints, ::testing::ElementsAre(42));
+  }
 }
 
-TEST_F(ResultTest, ApplyMean_StrategyWithState_StepsSharedTensorsOnly) {
+TEST_F(ResultTest, NextModel_StrategyWithState_StepsSharedTensorsOnly) {
   definition_.spec.strategy.name = plan::StrategyName::kFedAvgM;
   ASSERT_EQ(SharedCount(definition_.program.table), 2u);
   plan::Checkpoint master;
   master.floats = {1.0f, 2.0f, 7.0f, 10.0f};
   master.ints = {42};
-  aggregation::ServerState state =
-      aggregation::InitialServerState(definition_.spec.strategy, 2);
+  auto version = Store(0, master);
+  ASSERT_THAT(version, IsOk());
 
   for (int round = 0; round < 2; ++round) {
-    ASSERT_THAT(ApplyMean(definition_, {1.0, -1.0, 3.0}, master, state),
-                IsOk());
+    version = Next(RowOf(*version), {1.0, -1.0, 3.0}, 1);
+    ASSERT_THAT(version, IsOk());
   }
 
-  EXPECT_THAT(state.momentum, ::testing::ElementsAre(1.9f, -1.9f));
+  EXPECT_THAT(StateOf(*version), ::testing::ElementsAre(1.9f, -1.9f));
   // 0.5 (1 + 1.9) for the weights; the buffer moves by the mean each time.
-  EXPECT_THAT(master.floats, ::testing::ElementsAre(2.45f, 0.55f, 7.0f, 16.0f));
+  EXPECT_THAT(Load(version->master_digest)->floats,
+              ::testing::ElementsAre(2.45f, 0.55f, 7.0f, 16.0f));
 }
 
-TEST_F(ResultTest, LoadServerState_OfAnotherStrategy_IsDataLoss) {
-  selvage::test::FaultFileSystem files;
-  const auto blobs = FileBlobStore::Open(files, "/blobs");
+TEST_F(ResultTest, NextModel_SecondMoments_FollowTheFirst) {
+  definition_.spec.strategy.name = plan::StrategyName::kFedAdagrad;
+  definition_.spec.strategy.tau = 0.5;
+  definition_.spec.strategy.beta_1 = 0;
+  plan::Checkpoint master;
+  master.floats = {1.0f, 2.0f, 7.0f, 10.0f};
+  master.ints = {42};
+  auto version = Store(0, master);
+  ASSERT_THAT(version, IsOk());
+
+  for (int round = 0; round < 2; ++round) {
+    version = Next(RowOf(*version), {1.0, -2.0, 3.0}, 1);
+    ASSERT_THAT(version, IsOk());
+  }
+
+  // tau^2 + d^2 + d^2.
+  EXPECT_THAT(StateOf(*version),
+              ::testing::ElementsAre(1.0f, -2.0f, 2.25f, 8.25f));
+  // Everything it consists of is named, with its size.
+  std::set<crypto::Digest> named;
+  for (const auto& [digest, size] : version->artefacts) {
+    named.insert(digest);
+    EXPECT_EQ((*blobs_->Open(digest))->size(), size);
+  }
+  EXPECT_TRUE(named.count(version->server_state_digest) > 0);
+  EXPECT_EQ(named.size(), 5u);  // master, checkpoint, state and its two pieces
+}
+
+TEST_F(ResultTest, NextModel_StateOfAnotherStrategyOrDamaged_IsDataLoss) {
   definition_.spec.strategy.name = plan::StrategyName::kFedAvgM;
   plan::Checkpoint master;
   master.floats = {1.5f, -2.0f, 0.25f, 4.0f};
   master.ints = {9};
-  const aggregation::ServerState state{{0.5f, -0.5f}, {}};
-  const auto stored = StoreVersion(definition_, 3, 5, master, state, **blobs);
+  const auto base = Store(0, master);
+  ASSERT_THAT(base, IsOk());
+  const auto stored = Next(RowOf(*base), {1, 1, 1});
   ASSERT_THAT(stored, IsOk());
-  VersionRow row;
-  EXPECT_EQ(*LoadServerState(definition_, row, **blobs),
-            aggregation::InitialServerState(definition_.spec.strategy, 2));
-  row.server_state_digest = stored->server_state_digest;
 
-  EXPECT_EQ(*LoadServerState(definition_, row, **blobs), state);
+  VersionRow row = RowOf(*stored);
+  Bytes state = *blobs_->Read(row.server_state_digest, 1000);
   definition_.spec.strategy.name = plan::StrategyName::kFedYogi;
-  EXPECT_THAT(LoadServerState(definition_, row, **blobs),
+  EXPECT_THAT(Next(row, {1, 1, 1}),
               StatusIs(StatusCode::kDataLoss, HasSubstr("another strategy")));
+  definition_.spec.strategy.name = plan::StrategyName::kFedAvgM;
+  for (size_t size = 0; size < state.size(); ++size) {
+    row.server_state_digest = *blobs_->Put(ByteSpan(state).first(size));
+    EXPECT_THAT(Next(row, {1, 1, 1}), StatusIs(StatusCode::kDataLoss)) << size;
+  }
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::memcpy(state.data() + 16, &nan, sizeof nan);
+  row.server_state_digest = *blobs_->Put(state);
+  EXPECT_THAT(Next(row, {1, 1, 1}),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("impossible")));
 }
 
-TEST_F(ResultTest, ApplyMean_NotFinite_NamesTheTensor) {
+TEST_F(ResultTest, NextModel_NotFinite_NamesTheTensor) {
   plan::Checkpoint master;
   master.floats = {3.4e38f, 0, 0, 0};
   master.ints = {0};
+  const auto base = Store(0, master);
+  ASSERT_THAT(base, IsOk());
+  const size_t before = blobs_->List()->size();
 
-  aggregation::ServerState state;
-  EXPECT_THAT(ApplyMean(definition_, {1e38, 0, 0}, master, state),
+  EXPECT_THAT(Next(RowOf(*base), {1e38, 0, 0}),
               StatusIs(StatusCode::kOutOfRange, HasSubstr("tensor w")));
+  EXPECT_EQ(blobs_->List()->size(), before);
 }
 
 TEST_F(ResultTest, StoreVersion_Twice_SameDigestsAndReadBack) {
-  selvage::test::FaultFileSystem files;
-  const auto blobs = FileBlobStore::Open(files, "/blobs");
   plan::Checkpoint master;
   master.floats = {1.5f, -2.0f, 0.25f, 4.0f};
   master.ints = {9};
 
-  const auto first = StoreVersion(definition_, 3, 5, master, {}, **blobs);
-  const auto second = StoreVersion(definition_, 3, 5, master, {}, **blobs);
+  const auto first = Store(3, master);
+  const auto second = Store(3, master);
 
   ASSERT_THAT(first, IsOk());
   EXPECT_EQ(first->master_digest, second->master_digest);
   EXPECT_EQ(first->checkpoint_digest, second->checkpoint_digest);
-  VersionRow row;
-  row.master_digest = first->master_digest;
-  EXPECT_EQ(*LoadMaster(definition_.program.table, row, **blobs), master);
+  EXPECT_EQ(*Load(first->master_digest), master);
+  const auto initial = MasterReader::Open(definition_.program.table,
+                                          first->master_digest, *blobs_);
+  ASSERT_THAT(initial, IsOk());
+  EXPECT_THAT(CheckModel(definition_.program.table, **initial), IsOk());
+}
+
+// Written in pieces, read in pieces: what the codecs make of the whole.
+TEST_F(ResultTest, StoreVersion_LargerThanAPiece_IsTheWholeEncoded) {
+  using plan::DType;
+  using plan::Init;
+  using plan::Role;
+  definition_.program.table = *plan::TensorTable::Create(
+      {{"a", {700, 1000}, DType::kFloat32, Role::kShared, Init::kNormal},
+       {"frozen", {300, 1000}, DType::kFloat32, Role::kFrozen, Init::kOnes},
+       {"steps", {2}, DType::kInt64, Role::kBufferInt, Init::kZeros},
+       {"b", {5}, DType::kFloat32, Role::kShared, Init::kNormal}});
+  const plan::TensorTable& table = definition_.program.table;
+  const plan::Checkpoint values = plan::InitializeCheckpoint(table, 3);
+  for (const auto codec :
+       {plan::CodecName::kFloat32, plan::CodecName::kFloat16}) {
+    definition_.spec.update.codec = codec;
+    InitialModel source(table, 3);
+    const auto stored = StoreVersion(definition_, 0, 0, source, *blobs_);
+    ASSERT_THAT(stored, IsOk());
+    EXPECT_EQ(*Load(stored->master_digest), values);
+    const auto layout = aggregation::LayOutParts(codec, table);
+    ASSERT_EQ(layout.size(), 2u);
+    const auto parts = aggregation::ParsePartList(
+        layout, *blobs_->Read(stored->checkpoint_digest, 5000));
+    ASSERT_THAT(parts, IsOk());
+    for (size_t i = 0; i < layout.size(); ++i) {
+      EXPECT_EQ(*blobs_->Read((*parts)[i].digest, (*parts)[i].size),
+                *aggregation::EncodePart(codec, table, layout[i], values));
+    }
+  }
 }
 
 TEST_F(ResultTest, StoreVersion_FrozenBackbone_WritesOnlyWhatChanged) {
@@ -282,39 +510,37 @@ TEST_F(ResultTest, StoreVersion_FrozenBackbone_WritesOnlyWhatChanged) {
        {"backbone", {50000}, DType::kFloat32, Role::kFrozen, Init::kZeros},
        {"steps", {}, DType::kInt64, Role::kBufferInt, Init::kZeros}});
   definition_.spec.update.codec = plan::CodecName::kFloat32;
-  selvage::test::FaultFileSystem files;
-  const auto blobs = FileBlobStore::Open(files, "/blobs");
   plan::Checkpoint master;
   master.floats.assign(50003, 0.25f);
   master.ints = {9};
-  const auto first = StoreVersion(definition_, 1, 1, master, {}, **blobs);
+  const auto first = Store(1, master);
   ASSERT_THAT(first, IsOk());
   uint64_t stored = 0;
   for (const Path directory : {"/blobs/artefacts", "/blobs/joined"}) {
-    const auto names = files.List(directory);
+    const auto names = files_.List(directory);
     ASSERT_THAT(names, IsOk());
     for (const std::string& name : *names) {
-      stored += (*files.Open(directory / name))->size();
+      stored += (*files_.Open(directory / name))->size();
     }
   }
   // The backbone is there once, for checkpoint and master both.
   EXPECT_LT(stored, 200000u + 2000);
-  const size_t count = (*blobs)->List()->size();
+  const size_t count = blobs_->List()->size();
   master.floats[0] = 4;
 
-  const auto second = StoreVersion(definition_, 2, 2, master, {}, **blobs);
+  const auto second = Store(2, master);
 
   ASSERT_THAT(second, IsOk());
   EXPECT_NE(first->checkpoint_digest, second->checkpoint_digest);
   // The trained part, the list, the master's beginning, its values, and what
   // joins them.
-  EXPECT_EQ((*blobs)->List()->size(), count + 5);
+  EXPECT_EQ(blobs_->List()->size(), count + 5);
   // Everything in the store is in one of the versions' lists, with its size.
   std::set<crypto::Digest> named;
   for (const auto* version : {&*first, &*second}) {
     for (const auto& [digest, size] : version->artefacts) {
       named.insert(digest);
-      EXPECT_EQ((*(*blobs)->Open(digest))->size(), size);
+      EXPECT_EQ((*blobs_->Open(digest))->size(), size);
     }
     // Devices may fetch the list and both parts, and nothing of the master
     // that is not in the checkpoint.
@@ -323,10 +549,8 @@ TEST_F(ResultTest, StoreVersion_FrozenBackbone_WritesOnlyWhatChanged) {
                          version->master_digest),
               0);
   }
-  EXPECT_EQ(named.size(), (*blobs)->List()->size());
-  VersionRow row;
-  row.master_digest = second->master_digest;
-  EXPECT_EQ(*LoadMaster(definition_.program.table, row, **blobs), master);
+  EXPECT_EQ(named.size(), blobs_->List()->size());
+  EXPECT_EQ(*Load(second->master_digest), master);
 }
 
 TEST(ReleasableMetricsTest, BelowMinCohort_IsNothing) {

@@ -1,0 +1,60 @@
+// The model after a round: its base, moved by the mean of the round's updates
+// as the strategy says. Values are made when they are asked for, and only once.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "aggregation/server_optimizer.h"
+#include "coordinator/model_store.h"
+
+namespace selvage::coordinator {
+
+// Elements of the tensors that a strategy steps.
+size_t SharedCount(const plan::TensorTable& table);
+
+// Shared tensors are stepped by the task's strategy, buffer_float tensors moved
+// by the means they are; the others stay. Thread-compatible.
+class NextModel final : public ModelSource {
+ public:
+  // The next values of the mean, at least one, in the order of an update's
+  // elements.
+  using Mean = std::function<Result<std::vector<double>>()>;
+
+  // `base` says what the strategy remembers. NOT_FOUND, DATA_LOSS if that
+  // cannot be read or is another strategy's or model's. Everything must outlive
+  // the model.
+  static Result<std::unique_ptr<NextModel>> Create(
+      const TaskDefinition& definition, const VersionRow& base, Mean mean,
+      BlobStore& blobs);
+  ~NextModel() override;
+
+  // OUT_OF_RANGE names the tensor if a value would not be finite.
+  Status Read(size_t entry, size_t begin, std::span<float> out) override;
+  Result<std::vector<int64_t>> Ints() override { return base_->Ints(); }
+
+  // After the last value was read: stores what the strategy remembers now and
+  // adds it to the version.
+  Status StoreState(VersionArtefacts& artefacts);
+
+ private:
+  class State;
+  NextModel(const TaskDefinition& definition,
+            std::unique_ptr<MasterReader> base, Mean mean,
+            std::unique_ptr<State> state);
+  Status Step(const plan::TensorTable::AggregatedSlice& slice,
+              std::span<const double> delta, std::span<float> values);
+
+  const TaskDefinition& definition_;
+  const std::unique_ptr<MasterReader> base_;
+  const Mean mean_;
+  const std::unique_ptr<State> state_;  // nullptr: the strategy has none
+  // By entry: its slice, nullptr if no round changes it.
+  std::vector<const plan::TensorTable::AggregatedSlice*> slices_;
+  std::vector<double> deltas_;  // of the mean, taken and not used yet
+  size_t used_ = 0;             // of them
+};
+
+}  // namespace selvage::coordinator
