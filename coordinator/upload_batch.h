@@ -12,6 +12,7 @@
 #include "base/random.h"
 #include "base/time.h"
 #include "coordinator/blob_store.h"
+#include "coordinator/buffer_pool.h"
 #include "coordinator/byte_budget.h"
 #include "coordinator/store.h"
 #include "coordinator/task_definition.h"
@@ -27,11 +28,12 @@ struct VerifiedUpload {
   RoundKey round;
   std::string device_id;
   crypto::Digest digest;
-  Bytes bytes;
+  // Given up before the room they take, so that this is true.
+  ByteBudget::Share share;
+  BufferPool::Buffer bytes;
   uint32_t weight = 1;
   std::vector<aggregation::MetricValue> metrics;
   std::string device_class = {};  // of an evaluation
-  ByteBudget::Share share;
   ReceiptCallback done;
 };
 

@@ -332,8 +332,11 @@ Status UploadIngest::Append(uint64_t upload_id, ByteSpan chunk) {
       }
       // At once, and exactly: growing copies, and the holes between half-grown
       // buffers are what an allocator cannot use again.
-      staging->bytes.reserve(staging->header.size_bytes);
-      AppendBytes(staging->bytes, chunk);
+      if (staging->bytes->capacity() == 0) {
+        staging->bytes =
+            buffers_.Take(static_cast<size_t>(staging->header.size_bytes));
+      }
+      AppendBytes(*staging->bytes, chunk);
       staging->hasher.Update(chunk);
       return OkStatus();
     }
@@ -359,7 +362,7 @@ void UploadIngest::Finish(uint64_t upload_id, ReceiptCallback done) {
   }
   const UploadHeader& header = staging->header;
   const RetryWindow retry = sink_.PaceOf(staging->round.task_id);
-  Bytes bytes;
+  BufferPool::Buffer bytes;
   crypto::Digest digest;
   {
     MutexLock lock(staging->mu);
@@ -426,6 +429,11 @@ void UploadIngest::Drop(uint64_t upload_id) {
 void UploadIngest::Advance(Time now) {
   Expire(now);
   AdmitWaiting(now);
+  if (budget_.used() > 0) {
+    last_used_ = now;
+  } else if (now >= last_used_ + limits_.buffers_kept) {
+    buffers_.Clear();
+  }
 }
 
 void UploadIngest::Expire(Time now) {
@@ -441,8 +449,11 @@ void UploadIngest::Expire(Time now) {
 }
 
 Time UploadIngest::NextDeadline() {
+  Time next = buffers_.kept_bytes() > 0 && budget_.used() == 0
+                  ? last_used_ + limits_.buffers_kept
+                  : kNever;
   MutexLock lock(mu_);
-  Time next = waiting_.empty() ? kNever : waiting_.front().expires;
+  if (!waiting_.empty()) next = std::min(next, waiting_.front().expires);
   for (const auto& [id, entry] : entries_) {
     if (!entry.active) next = std::min(next, entry.expires);
   }

@@ -17,6 +17,7 @@
 
 #include "base/mutex.h"
 #include "coordinator/api.h"
+#include "coordinator/buffer_pool.h"
 #include "coordinator/byte_budget.h"
 #include "coordinator/round.h"
 #include "coordinator/store.h"
@@ -55,6 +56,8 @@ class UploadIngest {
     // Uploads in line for room, and how long they stay there.
     size_t waiting_max = 1000;
     Duration wait_max = std::chrono::seconds(10);
+    // How long after the last upload their memory is kept for the next ones.
+    Duration buffers_kept = std::chrono::seconds(10);
   };
   // What the transport holds of an upload that is arriving, at most: the chunk
   // that was read and what the flow control lets in ahead of it.
@@ -66,7 +69,8 @@ class UploadIngest {
         store_(store),
         tickets_(tickets),
         sink_(sink),
-        budget_(limits.bytes_max) {}
+        budget_(limits.bytes_max),
+        buffers_(limits.bytes_max) {}
 
   // As in DeviceApi. Thread-safe.
   void Begin(const DeviceIdentity& device, const UploadHeader& header,
@@ -76,8 +80,8 @@ class UploadIngest {
   void Drop(uint64_t upload_id);
 
   // Worker: forgets what broken streams left behind longer than staging_ttl
-  // ago, and lets in from the line what fits now. Whoever frees room wakes the
-  // worker.
+  // ago, lets in from the line what fits now, and gives memory back that has
+  // long been unused. Whoever frees room wakes the worker.
   void Advance(Time now);
   // When Advance() has something to do by itself; kNever.
   Time NextDeadline();
@@ -99,7 +103,7 @@ class UploadIngest {
     Mutex mu;
     // The one stream that may append; 0 once the bytes were taken.
     uint64_t owner SELVAGE_GUARDED_BY(mu) = 0;
-    Bytes bytes SELVAGE_GUARDED_BY(mu);
+    BufferPool::Buffer bytes SELVAGE_GUARDED_BY(mu);
     crypto::Sha256Hasher hasher SELVAGE_GUARDED_BY(mu);
   };
   struct Entry {
@@ -147,6 +151,8 @@ class UploadIngest {
   const Tickets& tickets_;
   UploadSink& sink_;
   ByteBudget budget_;
+  BufferPool buffers_;
+  Time last_used_{};  // the worker's
 
   Mutex mu_;
   std::map<std::string, Entry> entries_ SELVAGE_GUARDED_BY(mu_);

@@ -10,7 +10,11 @@
 #include <thread>
 #include <utility>
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/wire_format_lite.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/support/proto_buffer_reader.h>
 
 #include "client/rpc/convert.h"
 
@@ -18,6 +22,11 @@ namespace selvage::client {
 namespace {
 
 using std::chrono::steady_clock;
+
+// Fetch and Upload move models: their messages are read and written as they are
+// on the wire, so that the bytes are copied no more than needed.
+constexpr char kFetchMethod[] = "/selvage.v1.DeviceService/Fetch";
+constexpr char kUploadMethod[] = "/selvage.v1.DeviceService/Upload";
 
 constexpr int kReceiveSizeMax = 2 << 20;
 constexpr Duration kPollInterval = std::chrono::milliseconds(20);
@@ -35,6 +44,71 @@ bool WorthRetrying(const Status& status) {
          status.code() == StatusCode::kDeadlineExceeded ||
          status.code() == StatusCode::kAborted ||
          status.code() == StatusCode::kResourceExhausted;
+}
+
+template <typename Message>
+grpc::ByteBuffer SerializeMessage(const Message& message) {
+  grpc::ByteBuffer raw;
+  bool own_buffer = false;
+  (void)grpc::SerializationTraits<Message>::Serialize(message, &raw,
+                                                      &own_buffer);
+  return raw;
+}
+
+// False if the bytes are no such message.
+template <typename Message>
+bool ParseMessage(grpc::ByteBuffer& raw, Message& message) {
+  return grpc::SerializationTraits<Message>::Deserialize(&raw, &message).ok();
+}
+
+// An UploadRequest of these bytes.
+grpc::ByteBuffer ChunkMessage(ByteSpan bytes) {
+  uint8_t head[6] = {v1::UploadRequest::kChunkFieldNumber << 3 | 2};
+  const uint8_t* const end =
+      google::protobuf::io::CodedOutputStream::WriteVarint32ToArray(
+          static_cast<uint32_t>(bytes.size()), head + 1);
+  const auto head_size = static_cast<size_t>(end - head);
+  const grpc::Slice slice(head_size + bytes.size());
+  // Nobody else has it yet.
+  auto* const out = const_cast<uint8_t*>(slice.begin());
+  std::copy_n(head, head_size, out);
+  std::copy(bytes.begin(), bytes.end(), out + head_size);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+// Hands the bytes of a FetchChunk on in the pieces in which they lie there, or
+// an empty piece if it has none. INTERNAL if it is no such message.
+template <typename Take>
+Status ReadChunk(grpc::ByteBuffer& message, const Take& take) {
+  using google::protobuf::internal::WireFormatLite;
+  const Status malformed = Internal("a chunk of an artefact is malformed");
+  grpc::ProtoBufferReader reader(&message);
+  google::protobuf::io::CodedInputStream in(&reader);
+  uint64_t total = 0;
+  bool any = false;
+  while (const uint32_t tag = in.ReadTag()) {
+    if (tag == (v1::FetchChunk::kTotalSizeFieldNumber << 3)) {
+      if (any || !in.ReadVarint64(&total)) return malformed;
+    } else if (tag == (v1::FetchChunk::kDataFieldNumber << 3 | 2)) {
+      uint32_t left = 0;
+      if (any || !in.ReadVarint32(&left)) return malformed;
+      any = true;
+      while (left > 0) {
+        const void* piece = nullptr;
+        int size = 0;
+        if (!in.GetDirectBufferPointer(&piece, &size)) return malformed;
+        const uint32_t taken = std::min(left, static_cast<uint32_t>(size));
+        SELVAGE_RETURN_IF_ERROR(
+            take(ByteSpan(static_cast<const uint8_t*>(piece), taken), total));
+        in.Skip(static_cast<int>(taken));
+        left -= taken;
+      }
+    } else if (!WireFormatLite::SkipField(&in, tag)) {
+      return malformed;
+    }
+  }
+  if (!in.ConsumedEntireMessage()) return malformed;
+  return any ? OkStatus() : take(ByteSpan(), total);
 }
 
 // gRPC's threads do not come along when a process is forked: a child that
@@ -151,7 +225,8 @@ class GrpcTransport final : public Transport {
                 std::string insecure_device_uri, RandomSource& random,
                 GrpcTransportOptions options)
       : guard_(std::move(guard)),
-        stub_(v1::DeviceService::NewStub(std::move(channel))),
+        stub_(v1::DeviceService::NewStub(channel)),
+        streams_(std::move(channel)),
         insecure_device_uri_(std::move(insecure_device_uri)),
         random_(random),
         options_(std::move(options)) {}
@@ -328,19 +403,26 @@ class GrpcTransport final : public Transport {
     StreamCall call(options_.chunk_deadline, keep_going);
     Introduce(call.context());
     const auto stream =
-        stub_->PrepareAsyncFetch(&call.context(), request, &call.queue());
+        streams_.PrepareCall(&call.context(), kFetchMethod, &call.queue());
     stream->StartCall(call.tag());
     if (call.Wait()) {
-      v1::FetchChunk chunk;
-      for (;;) {
+      stream->Write(SerializeMessage(request),
+                    grpc::WriteOptions().set_last_message(), call.tag());
+      bool alive = call.Wait();
+      while (alive) {
+        grpc::ByteBuffer chunk;
         stream->Read(&chunk, call.tag());
-        if (!call.Wait()) break;
-        refused = sink(AsBytes(chunk.data()), chunk.total_size());
+        alive = call.Wait();
+        if (!alive) break;
+        refused = ReadChunk(chunk, [&](ByteSpan piece, uint64_t total) {
+          SELVAGE_RETURN_IF_ERROR(sink(piece, total));
+          request.set_offset(request.offset() + piece.size());
+          return OkStatus();
+        });
         if (!refused.ok()) {
           call.Cancel(refused);
           break;
         }
-        request.set_offset(request.offset() + chunk.data().size());
       }
     }
     return call.Finish(*stream);
@@ -352,18 +434,22 @@ class GrpcTransport final : public Transport {
     StreamCall call(options_.chunk_deadline, keep_going);
     Introduce(call.context());
     const auto stream =
-        stub_->PrepareAsyncUpload(&call.context(), &call.queue());
+        streams_.PrepareCall(&call.context(), kUploadMethod, &call.queue());
     v1::UploadRequest request;
     *request.mutable_header() = ToProto(header);
     v1::UploadResponse response;
     const auto read = [&] {
-      stream->Read(&response, call.tag());
-      return call.Wait();
+      grpc::ByteBuffer message;
+      stream->Read(&message, call.tag());
+      if (!call.Wait()) return false;
+      if (ParseMessage(message, response)) return true;
+      call.Cancel(Internal("the coordinator's answer is malformed"));
+      return false;
     };
     stream->StartCall(call.tag());
     bool alive = call.Wait();
     if (alive) {
-      stream->Write(request, call.tag());
+      stream->Write(SerializeMessage(request), call.tag());
       alive = call.Wait() && read();
     }
     if (alive && response.has_resume()) {
@@ -380,8 +466,7 @@ class GrpcTransport final : public Transport {
             std::min<size_t>(options_.chunk_size_bytes, update.size() - offset);
         const ByteSpan chunk =
             update.subspan(static_cast<size_t>(offset), size);
-        request.set_chunk(chunk.data(), chunk.size());
-        stream->Write(request, call.tag());
+        stream->Write(ChunkMessage(chunk), call.tag());
         writing = call.Wait();
         if (writing) offset += size;
       }
@@ -406,6 +491,7 @@ class GrpcTransport final : public Transport {
 
   const std::unique_ptr<ForkGuard> guard_;  // outlives the connection
   const std::unique_ptr<v1::DeviceService::Stub> stub_;
+  grpc::GenericStub streams_;
   const std::string insecure_device_uri_;
   RandomSource& random_;
   const GrpcTransportOptions options_;

@@ -6,6 +6,7 @@
 
 #include "coordinator/rpc/artefact_stream.h"
 #include "coordinator/rpc/convert.h"
+#include "coordinator/rpc/raw_message.h"
 #include "coordinator/rpc/status_convert.h"
 #include "coordinator/rpc/watchdog.h"
 
@@ -36,7 +37,7 @@ grpc::ServerUnaryReactor* FinishedReactor(grpc::CallbackServerContext* context,
 // the coordinator's and may meet the Resume still being written. So may the
 // ticket, but nothing is being read then.
 class UploadReactor final
-    : public grpc::ServerBidiReactor<v1::UploadRequest, v1::UploadResponse> {
+    : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   UploadReactor(grpc::CallbackServerContext* context, DeviceApi& api,
                 Result<DeviceIdentity> device,
@@ -90,11 +91,13 @@ class UploadReactor final
 
   // Both go on reading, or arrange for the end, if they return OK.
   Status OnHeader() {
-    if (!request_.has_header()) {
+    SELVAGE_ASSIGN_OR_RETURN(const v1::UploadRequest request,
+                             ParseMessage<v1::UploadRequest>(request_));
+    if (!request.has_header()) {
       return InvalidArgument("the first message of an upload is its header");
     }
     SELVAGE_ASSIGN_OR_RETURN(const UploadHeader header,
-                             FromProto(request_.header()));
+                             FromProto(request.header()));
     size_ = header.size_bytes;
     // Nothing is read before there is room: the device's chunks wait in its
     // own memory, held back by flow control.
@@ -115,7 +118,9 @@ class UploadReactor final
     watchdog_->Progress();
     ticket_ = std::get<UploadTicket>(*begun);
     received_ = ticket_->offset;
-    resume_.mutable_resume()->set_offset(received_);
+    v1::UploadResponse resume;
+    resume.mutable_resume()->set_offset(received_);
+    resume_ = SerializeMessage(resume);
     {
       const MutexLock lock(mu_);
       writing_ = true;
@@ -125,11 +130,8 @@ class UploadReactor final
   }
 
   Status OnChunk() {
-    if (request_.has_header()) {
-      return InvalidArgument("an upload has one header");
-    }
-    const std::string& chunk = request_.chunk();
-    if (chunk.empty() || chunk.size() > kChunkSizeMax) {
+    SELVAGE_ASSIGN_OR_RETURN(const RawBytes chunk, ParseChunk(request_));
+    if (chunk.size() == 0 || chunk.size() > kChunkSizeMax) {
       return InvalidArgument("chunk has " + std::to_string(chunk.size()) +
                              " bytes, allowed are 1.." +
                              std::to_string(kChunkSizeMax));
@@ -138,9 +140,11 @@ class UploadReactor final
       return OutOfRange("the upload is longer than the announced " +
                         std::to_string(size_) + " bytes");
     }
-    SELVAGE_RETURN_IF_ERROR(
-        api_.AppendUpload(ticket_->upload_id, AsBytes(chunk)));
+    for (const ByteSpan piece : chunk.pieces()) {
+      SELVAGE_RETURN_IF_ERROR(api_.AppendUpload(ticket_->upload_id, piece));
+    }
     received_ += chunk.size();
+    request_.Clear();  // gRPC may have its memory back
     ReadOrFinish();
     return OkStatus();
   }
@@ -199,7 +203,7 @@ class UploadReactor final
       Finish(*status);
       return;
     }
-    receipt_ = std::get<v1::UploadResponse>(std::move(ending));
+    receipt_ = SerializeMessage(std::get<v1::UploadResponse>(ending));
     StartWriteAndFinish(&receipt_, grpc::WriteOptions(), grpc::Status::OK);
   }
 
@@ -209,13 +213,13 @@ class UploadReactor final
   std::optional<DeviceIdentity> device_;
   std::optional<Watchdog> watchdog_;
 
-  v1::UploadRequest request_;
+  grpc::ByteBuffer request_;
   std::optional<UploadTicket> ticket_;
   uint64_t size_ = 0;
   uint64_t received_ = 0;
 
-  v1::UploadResponse resume_;
-  v1::UploadResponse receipt_;
+  grpc::ByteBuffer resume_;
+  grpc::ByteBuffer receipt_;
   Mutex mu_;
   bool writing_ SELVAGE_GUARDED_BY(mu_) = false;
   std::optional<Ending> ending_ SELVAGE_GUARDED_BY(mu_);
@@ -271,24 +275,27 @@ grpc::ServerUnaryReactor* DeviceService::CheckIn(
   return reactor;
 }
 
-grpc::ServerWriteReactor<v1::FetchChunk>* DeviceService::Fetch(
-    grpc::CallbackServerContext* context, const v1::FetchRequest* request) {
-  using Failed = FailedStream<v1::FetchChunk>;
+grpc::ServerWriteReactor<grpc::ByteBuffer>* DeviceService::Fetch(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  using Failed = FailedStream<grpc::ByteBuffer>;
   const Result<DeviceIdentity> device = identities_.Read(*context);
   if (!device.ok()) return new Failed(device.status());
-  const Result<FetchRequest> parsed = FromProto(*request);
+  const Result<v1::FetchRequest> message =
+      ParseMessage<v1::FetchRequest>(*request);
+  if (!message.ok()) return new Failed(message.status());
+  const Result<FetchRequest> parsed = FromProto(*message);
   if (!parsed.ok()) return new Failed(parsed.status());
   Result<std::unique_ptr<ArtefactReader>> reader =
       parsed->base.has_value() ? api_.OpenDelta(*device, parsed->digest,
                                                 *parsed->base, parsed->codec)
                                : api_.OpenArtefact(*device, parsed->digest);
   if (!reader.ok()) return new Failed(reader.status());
-  return new ArtefactStream<v1::FetchChunk>(
+  return new ArtefactStream<grpc::ByteBuffer>(
       context, *std::move(reader), parsed->offset, options_.fetch_chunk_size,
       options_.chunk_timeout, options_.chunk_timeouts_max);
 }
 
-grpc::ServerBidiReactor<v1::UploadRequest, v1::UploadResponse>*
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>*
 DeviceService::Upload(grpc::CallbackServerContext* context) {
   return new UploadReactor(context, api_, identities_.Read(*context), options_);
 }

@@ -6,6 +6,8 @@
 
 #include <string>
 
+#include <grpcpp/support/byte_buffer.h>
+
 #include "base/log.h"
 #include "base/time.h"
 #include "coordinator/api.h"
@@ -27,9 +29,20 @@ struct DeviceServiceOptions {
 inline constexpr char kRetryMinKey[] = "selvage-retry-min-ms";
 inline constexpr char kRetryMaxKey[] = "selvage-retry-max-ms";
 
+// Fetch and Upload move models: their messages stay as they are on the wire, so
+// that the bytes are copied no more than needed.
+template <typename Service>
+using DeviceServiceMethods = v1::DeviceService::WithCallbackMethod_Enroll<
+    v1::DeviceService::WithCallbackMethod_CheckIn<
+        v1::DeviceService::WithRawCallbackMethod_Fetch<
+            v1::DeviceService::WithRawCallbackMethod_Upload<
+                v1::DeviceService::WithCallbackMethod_Report<
+                    v1::DeviceService::WithCallbackMethod_Abandon<Service>>>>>>;
+
 // Every method but Enroll answers UNAUTHENTICATED unless IdentityReader finds a
 // device. Thread-safe; no thread waits for a device.
-class DeviceService final : public v1::DeviceService::CallbackService {
+class DeviceService final
+    : public DeviceServiceMethods<v1::DeviceService::Service> {
  public:
   // All must outlive the service, and the service every call.
   DeviceService(DeviceApi& api, IdentityReader& identities, EventSink& log,
@@ -42,10 +55,10 @@ class DeviceService final : public v1::DeviceService::CallbackService {
   grpc::ServerUnaryReactor* CheckIn(grpc::CallbackServerContext* context,
                                     const v1::CheckInRequest* request,
                                     v1::CheckInResponse* response) override;
-  grpc::ServerWriteReactor<v1::FetchChunk>* Fetch(
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Fetch(
       grpc::CallbackServerContext* context,
-      const v1::FetchRequest* request) override;
-  grpc::ServerBidiReactor<v1::UploadRequest, v1::UploadResponse>* Upload(
+      const grpc::ByteBuffer* request) override;
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Upload(
       grpc::CallbackServerContext* context) override;
   grpc::ServerUnaryReactor* Report(grpc::CallbackServerContext* context,
                                    const v1::ReportRequest* request,
