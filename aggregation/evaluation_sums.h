@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "aggregation/metrics.h"
+#include "aggregation/summable.h"
 #include "base/bytes.h"
 #include "base/status.h"
 
@@ -52,5 +53,8 @@ class EvaluationSums {
   MetricSums total_;
   std::map<std::string, MetricSums> classes_;
 };
+
+static_assert(
+    ExactlySummable<EvaluationSums, std::string, std::vector<MetricValue>>);
 
 }  // namespace selvage::aggregation

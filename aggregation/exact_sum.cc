@@ -197,6 +197,17 @@ struct RangeOfUpdates {
   std::vector<EncodedBlock> blocks;  // by update
 };
 
+// Whether an encoding can be checked a tile at a time while it is folded:
+// memory is read once then. The bounds of float32 and bfloat16 say all about
+// them, and Fold() looks at those; positions must be right before they are
+// used.
+bool IsCheckedByTile(CodecName codec) {
+  return codec == CodecName::kFloat16 || codec == CodecName::kInt8;
+}
+bool IsCheckedByFold(CodecName codec) {
+  return codec == CodecName::kFloat32 || codec == CodecName::kBFloat16;
+}
+
 // Stretches of the sum that are folded at a time, and what goes into them.
 class Walk {
  public:
@@ -223,17 +234,40 @@ class Walk {
       }
       offset += range.count;
     }
+    most_.resize(tiles_.size() * updates_.size());
   }
 
   size_t tile_count() const { return tiles_.size(); }
 
   // Adds the updates to tiles [first, last) (sign 1), or takes them away again
   // (sign -1). Stops in front of the first block with a value out of bounds,
-  // always the same one, and returns whether there was none.
-  bool Run(size_t first, size_t last, double sign) const {
+  // always the same one, and returns whether there was none. Of different
+  // tiles at the same time.
+  bool Run(size_t first, size_t last, double sign) {
     for (size_t t = first; t < last; ++t) {
       for (const Group& group : groups_) {
+        if (!IsTileSound(t, group)) return false;
         if (!Fold(tiles_[t], group, sign)) return false;
+      }
+    }
+    return true;
+  }
+
+  // Once all tiles were run: what no tile tells by itself.
+  bool AreExponentsSound() const {
+    std::vector<uint16_t> most(ranges_.size() * updates_.size());
+    for (size_t t = 0; t < tiles_.size(); ++t) {
+      for (size_t u = 0; u < updates_.size(); ++u) {
+        uint16_t& all = most[tiles_[t].range * updates_.size() + u];
+        all = std::max(all, most_[t * updates_.size() + u]);
+      }
+    }
+    for (size_t r = 0; r < ranges_.size(); ++r) {
+      for (size_t u = 0; u < updates_.size(); ++u) {
+        if (!IsExponentSound(ranges_[r].blocks[u],
+                             most[r * updates_.size() + u])) {
+          return false;
+        }
       }
     }
     return true;
@@ -245,6 +279,20 @@ class Walk {
     size_t begin = 0;  // in the range
     size_t size = 0;
   };
+
+  // What Fold() does not see, just before it reads the same bytes again.
+  bool IsTileSound(size_t t, const Group& group) {
+    if (!IsCheckedByTile(group.codec)) return true;
+    const Tile& tile = tiles_[t];
+    const RangeOfUpdates& range = ranges_[tile.range];
+    for (const size_t u : group.members) {
+      if (!IsPieceSound(BestSimdLevel(), range.blocks[u], tile.begin, tile.size,
+                        range.bound.bits_max, most_[t * updates_.size() + u])) {
+        return false;
+      }
+    }
+    return true;
+  }
 
   bool Fold(const Tile& tile, const Group& group, double sign) const {
     const RangeOfUpdates& range = ranges_[tile.range];
@@ -333,6 +381,8 @@ class Walk {
   const std::span<int64_t> sums_;
   std::vector<RangeOfUpdates> ranges_;
   std::vector<Tile> tiles_;
+  // Of each update in each tile, for IsExponentSound().
+  std::vector<uint16_t> most_;
 };
 
 struct Header {
@@ -540,8 +590,8 @@ Status ExactSum::AddAllEncoded(std::span<const EncodedUpdate> updates,
   for (size_t u = 0; u < updates.size(); ++u) {
     Status status = CheckWeight(layout_, updates[u].weight);
     if (status.ok()) status = CheckEncodedSize(layout_, updates[u]);
-    // Whether a block's exponent is the right one is known at its end only.
-    if (status.ok() && updates[u].codec.name != CodecName::kFloat32) {
+    const CodecName codec = updates[u].codec.name;
+    if (status.ok() && !IsCheckedByTile(codec) && !IsCheckedByFold(codec)) {
       status = CheckBlocks(layout_, updates[u], /*with_late_bounds=*/false);
     }
     if (!status.ok()) {
@@ -561,7 +611,7 @@ Status ExactSum::CheckRoomFor(uint64_t count) const {
 
 Status ExactSum::FoldAll(std::span<const EncodedUpdate> updates,
                          Executor* executor) {
-  const Walk walk(layout_, updates, sums_);
+  Walk walk(layout_, updates, sums_);
   const size_t tiles = walk.tile_count();
   const size_t shards =
       executor == nullptr
@@ -580,10 +630,11 @@ Status ExactSum::FoldAll(std::span<const EncodedUpdate> updates,
     }
   };
   run_all(1);
-  if (!std::ranges::all_of(within, [](uint8_t ok) { return ok != 0; })) {
-    // Bounds are checked while folding, which reads the updates once instead of
-    // twice. Integers let us take back exactly what was added, and each shard
-    // stops where it stopped before.
+  if (!std::ranges::all_of(within, [](uint8_t ok) { return ok != 0; }) ||
+      !walk.AreExponentsSound()) {
+    // Updates are checked while folding, which reads the updates once instead
+    // of twice. Integers let us take back exactly what was added, and each
+    // shard stops where it stopped before.
     run_all(-1);
     for (size_t u = 0; u < updates.size(); ++u) {
       const Status status =

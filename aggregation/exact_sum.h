@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "aggregation/codec/codec.h"
+#include "aggregation/summable.h"
 #include "base/bytes.h"
 #include "base/executor.h"
 #include "base/status.h"
@@ -142,5 +143,7 @@ class ExactSum {
   uint64_t update_count_ = 0;
   uint64_t weight_sum_ = 0;
 };
+
+static_assert(ExactlySummable<ExactSum, WeightedUpdate>);
 
 }  // namespace selvage::aggregation

@@ -17,6 +17,10 @@ constexpr int64_t kMagicBits = std::bit_cast<int64_t>(kMagic);
 
 // How values lie in memory.
 enum class Form { kFloat, kHalf, kBFloat, kByte };
+// Whether Fold() looks at the bounds of such values.
+constexpr bool IsChecked(Form form) {
+  return form == Form::kFloat || form == Form::kBFloat;
+}
 template <Form kForm>
 constexpr size_t kSize = kForm == Form::kFloat  ? 4
                          : kForm == Form::kByte ? 1
@@ -45,7 +49,7 @@ size_t FoldPortable(std::span<const FoldSource> sources, const FoldBound& bound,
   constexpr size_t kBlock = 64;
   for (size_t i = begin; i < count; i += kBlock) {
     const size_t end = std::min(i + kBlock, count);
-    if constexpr (kForm != Form::kByte) {
+    if constexpr (IsChecked(kForm)) {
       uint32_t worst = 0;
       for (const FoldSource& source : sources) {
         for (size_t k = i; k < end; ++k) {
@@ -86,16 +90,17 @@ __attribute__((target("avx2,fma,f16c"))) size_t FoldAvx2(
   const __m256i abs_mask = _mm256_set1_epi32(0x7fffffff);
   // There is no unsigned comparison; the bits without their sign are positive.
   const __m256i bits_max = _mm256_set1_epi32(static_cast<int>(bound.bits_max));
-  const __m256d scale = _mm256_set1_pd(bound.scale);
   const __m256d magic = _mm256_set1_pd(kMagic);
   const __m256i magic_bits = _mm256_set1_epi64x(kMagicBits);
   const uint8_t* data[kSources];
   double weights[kSources];
-  float factors[kSources];
+  // A power of two times another one: exact, like the product with a value.
+  double scales[kSources];
   for (size_t s = 0; s < kSources; ++s) {
     data[s] = sources[s].data;
     weights[s] = sources[s].weight;
-    factors[s] = sources[s].factor;
+    scales[s] = kForm == Form::kHalf ? bound.scale * double{sources[s].factor}
+                                     : bound.scale;
   }
   size_t i = 0;
   for (; i + kBlockAvx2 <= count; i += kBlockAvx2) {
@@ -109,7 +114,7 @@ __attribute__((target("avx2,fma,f16c"))) size_t FoldAvx2(
       if constexpr (kForm == Form::kHalf) {
         const __m128i halves =
             _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
-        x = _mm256_mul_ps(_mm256_cvtph_ps(halves), _mm256_set1_ps(factors[s]));
+        x = _mm256_cvtph_ps(halves);
       } else if constexpr (kForm == Form::kBFloat) {
         const __m128i upper =
             _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
@@ -118,8 +123,11 @@ __attribute__((target("avx2,fma,f16c"))) size_t FoldAvx2(
       } else {
         x = _mm256_loadu_ps(reinterpret_cast<const float*>(at));
       }
-      worst = _mm256_max_epi32(
-          worst, _mm256_and_si256(_mm256_castps_si256(x), abs_mask));
+      if constexpr (IsChecked(kForm)) {
+        worst = _mm256_max_epi32(
+            worst, _mm256_and_si256(_mm256_castps_si256(x), abs_mask));
+      }
+      const __m256d scale = _mm256_set1_pd(scales[s]);
       const __m256d weight = _mm256_set1_pd(weights[s]);
       const __m256d t0 = _mm256_fmadd_pd(
           _mm256_cvtps_pd(_mm256_castps256_ps128(x)), scale, magic);
@@ -149,16 +157,16 @@ __attribute__((target("avx512f"))) size_t FoldAvx512(const FoldSource* sources,
                                                      size_t count) {
   const __m512i abs_mask = _mm512_set1_epi32(0x7fffffff);
   const __m512i bits_max = _mm512_set1_epi32(static_cast<int>(bound.bits_max));
-  const __m512d scale = _mm512_set1_pd(bound.scale);
   const __m512d magic = _mm512_set1_pd(kMagic);
   const __m512i magic_bits = _mm512_set1_epi64(kMagicBits);
   const uint8_t* data[kSources];
   double weights[kSources];
-  float factors[kSources];
+  double scales[kSources];
   for (size_t s = 0; s < kSources; ++s) {
     data[s] = sources[s].data;
     weights[s] = sources[s].weight;
-    factors[s] = sources[s].factor;
+    scales[s] = kForm == Form::kHalf ? bound.scale * double{sources[s].factor}
+                                     : bound.scale;
   }
   size_t i = 0;
   for (; i + kBlockAvx512 <= count; i += kBlockAvx512) {
@@ -172,8 +180,7 @@ __attribute__((target("avx512f"))) size_t FoldAvx512(const FoldSource* sources,
       if constexpr (kForm == Form::kHalf) {
         const __m256i halves =
             _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-        x = _mm512_mul_ps(_mm512_maskz_cvtph_ps(0xffff, halves),
-                          _mm512_set1_ps(factors[s]));
+        x = _mm512_maskz_cvtph_ps(0xffff, halves);
       } else if constexpr (kForm == Form::kBFloat) {
         const __m256i upper =
             _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
@@ -187,8 +194,11 @@ __attribute__((target("avx512f"))) size_t FoldAvx512(const FoldSource* sources,
       const __m256 x0 = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7);
       const __m256 x1 =
           __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
-      worst = _mm512_maskz_max_epu32(
-          0xffff, worst, _mm512_and_si512(_mm512_castps_si512(x), abs_mask));
+      if constexpr (IsChecked(kForm)) {
+        worst = _mm512_maskz_max_epu32(
+            0xffff, worst, _mm512_and_si512(_mm512_castps_si512(x), abs_mask));
+      }
+      const __m512d scale = _mm512_set1_pd(scales[s]);
       const __m512d weight = _mm512_set1_pd(weights[s]);
       const __m512d t0 =
           _mm512_fmadd_pd(_mm512_maskz_cvtps_pd(0xff, x0), scale, magic);

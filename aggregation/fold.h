@@ -36,7 +36,7 @@ struct FoldBound {
 };
 
 // Codecs whose values lie side by side: kFloat32, kFloat16, kBFloat16, kInt8.
-// kInt8 is not checked: its values must be within the bound.
+// kFloat16 and kInt8 are not checked: their values must be within the bound.
 //
 // sums[i] += sum over sources of weight * round_half_even(x_i * scale). Stops
 // in front of the first block of elements with an x out of bounds: returns how

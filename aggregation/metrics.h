@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "aggregation/summable.h"
 #include "base/bytes.h"
 #include "base/status.h"
 #include "crypto/digest.h"
@@ -66,5 +67,7 @@ class MetricSums {
  private:
   std::vector<Sum> sums_;
 };
+
+static_assert(ExactlySummable<MetricSums, std::vector<MetricValue>>);
 
 }  // namespace selvage::aggregation

@@ -293,20 +293,13 @@ bool IsSound(SimdLevel level, const EncodedBlock& block, uint32_t bits_max) {
   switch (block.codec) {
     case CodecName::kFloat32:
       return MaxAbsBits(level, block.data, block.count) <= bits_max;
-    case CodecName::kFloat16: {
-      const uint16_t most = MaxAbsBitsOfHalves(level, block.data, block.count);
-      // |binary16 * factor| grows with the binary16's bits.
-      return most < kHalfInfinityBits && IsCanonical(block.exponent, most) &&
-             std::bit_cast<uint32_t>(HalfToFloat(most) * block.factor) <=
-                 bits_max;
+    case CodecName::kFloat16:
+    case CodecName::kBFloat16:
+    case CodecName::kInt8: {
+      uint16_t most = 0;
+      return IsPieceSound(level, block, 0, block.count, bits_max, most) &&
+             IsExponentSound(block, most);
     }
-    case CodecName::kBFloat16: {
-      const uint16_t most = MaxAbsBitsOfHalves(level, block.data, block.count);
-      return most < kBFloatInfinityBits && uint32_t{most} << 16 <= bits_max;
-    }
-    case CodecName::kInt8:
-      return AreScalesSound(block) && AreBytesWithin(block, bits_max) &&
-             !HasMinus128(level, block.data, block.count);
     case CodecName::kRotatedInt8:
       return AreScalesSound(block) &&
              !HasMinus128(level, block.data, block.count);
@@ -315,6 +308,32 @@ bool IsSound(SimdLevel level, const EncodedBlock& block, uint32_t bits_max) {
              MaxAbsBits(level, block.data, block.kept) <= bits_max;
   }
   return false;
+}
+
+bool IsPieceSound(SimdLevel level, const EncodedBlock& block, size_t begin,
+                  size_t size, uint32_t bits_max, uint16_t& most) {
+  if (block.codec == CodecName::kInt8) {
+    EncodedBlock piece = block;
+    piece.count = size;
+    piece.data += begin;
+    piece.scales += begin / kInt8Block * sizeof(uint16_t);
+    return AreScalesSound(piece) && AreBytesWithin(piece, bits_max) &&
+           !HasMinus128(level, piece.data, size);
+  }
+  const uint16_t bits =
+      MaxAbsBitsOfHalves(level, block.data + begin * sizeof(uint16_t), size);
+  most = std::max(most, bits);
+  if (block.codec == CodecName::kBFloat16) {
+    return bits < kBFloatInfinityBits && uint32_t{bits} << 16 <= bits_max;
+  }
+  // |binary16 * factor| grows with the binary16's bits.
+  return bits < kHalfInfinityBits &&
+         std::bit_cast<uint32_t>(HalfToFloat(bits) * block.factor) <= bits_max;
+}
+
+bool IsExponentSound(const EncodedBlock& block, uint16_t most) {
+  return block.codec != CodecName::kFloat16 ||
+         IsCanonical(block.exponent, most);
 }
 
 bool IsFinite(const EncodedBlock& block) {

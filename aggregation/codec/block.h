@@ -61,6 +61,13 @@ float FloatAt(const uint8_t* floats, size_t at);
 // |value| has at most these bits: one pass. kRotatedInt8: bounds are not looked
 // at.
 bool IsSound(SimdLevel level, const EncodedBlock& block, uint32_t bits_max);
+// The same a piece at a time, `size` elements from `begin` on, which is a
+// multiple of kInt8Block: kFloat16, kBFloat16 and kInt8. `most` becomes the
+// largest bits of a binary16 without its sign, which say in the end, by
+// IsExponentSound(), whether a kFloat16 block's exponent is the right one.
+bool IsPieceSound(SimdLevel level, const EncodedBlock& block, size_t begin,
+                  size_t size, uint32_t bits_max, uint16_t& most);
+bool IsExponentSound(const EncodedBlock& block, uint16_t most);
 // Whether no value is an infinity or a NaN.
 bool IsFinite(const EncodedBlock& block);
 // Why not, as far as Encode() is concerned; OK if it can have made the block.
