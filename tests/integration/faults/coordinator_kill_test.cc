@@ -80,8 +80,12 @@ class Campaign {
     Until("create task", [&] {
       return StatusOf(server_->CreateTask(kTaskFile, OneHotProgram(kDevices)));
     });
-    for (int pass = 0; pass < 100 && !HasFatalFailure(); ++pass) {
+    for (int pass = 0; pass < 500 && !HasFatalFailure(); ++pass) {
       if (AssignEverybody()) break;
+      // On a slow disk the round is not open yet. If the program dies of it,
+      // the next one who asks sees that.
+      static_cast<void>(
+          server_->process().WaitForExit(std::chrono::milliseconds(20)));
     }
     for (size_t i = 0; i < kDevices && !HasFatalFailure(); ++i) Upload(i);
     if (HasFatalFailure()) return;
