@@ -70,20 +70,26 @@ Result<aggregation::ExactSum> SumOf(const TaskDefinition& definition,
   const bool as_they_are =
       std::all_of(factors.begin(), factors.end(),
                   [](double factor) { return factor == 1; });
-  if (as_they_are && definition.stretches.size() == 1) {
+  const aggregation::CodecSpec& codec = definition.spec.update;
+  const size_t count = stretch.layout.element_count();
+  const auto part_of = [&](const VerifiedUpload& upload) -> ByteSpan {
+    if (definition.stretches.size() == 1) return upload.bytes;
+    return aggregation::EncodedSlice(codec, upload.bytes, stretch.first, count);
+  };
+  if (as_they_are && !uploads.empty() && !part_of(uploads.front()).empty()) {
     // Decoded while they are folded, several at a time.
     std::vector<aggregation::EncodedUpdate> updates;
     updates.reserve(uploads.size());
     for (const VerifiedUpload& upload : uploads) {
-      updates.push_back({definition.spec.update, upload.bytes, upload.weight});
+      updates.push_back({codec, part_of(upload), upload.weight});
     }
     SELVAGE_RETURN_IF_ERROR(sum.AddAllEncoded(updates));
     return sum;
   }
-  std::vector<float> values(stretch.layout.element_count());
+  std::vector<float> values(count);
   for (size_t u = 0; u < uploads.size(); ++u) {
-    aggregation::DecodeSlice(definition.spec.update, definition.update_counts,
-                             uploads[u].bytes, stretch.first, values);
+    aggregation::DecodeSlice(codec, definition.update_counts, uploads[u].bytes,
+                             stretch.first, values);
     aggregation::ScaleElements(definition.shared, stretch.first, factors[u],
                                values);
     SELVAGE_RETURN_IF_ERROR(sum.Add({values, uploads[u].weight}));

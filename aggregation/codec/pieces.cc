@@ -83,6 +83,15 @@ void DecodeSlice(const CodecSpec& codec, std::span<const size_t> counts,
   SELVAGE_CHECK(before >= last);
 }
 
+ByteSpan EncodedSlice(const CodecSpec& codec, ByteSpan bytes, size_t first,
+                      size_t count) {
+  if (codec.name != CodecName::kFloat32 && codec.name != CodecName::kBFloat16) {
+    return {};
+  }
+  const size_t size = ElementSize(codec.name);
+  return bytes.subspan(first * size, count * size);
+}
+
 PieceEncoder::PieceEncoder(CodecName codec, float max_abs)
     : codec_(codec),
       exponent_(codec == CodecName::kFloat16 ? Float16Exponent(max_abs) : 0) {

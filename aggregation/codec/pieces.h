@@ -17,6 +17,11 @@ namespace selvage::aggregation {
 void DecodeSlice(const CodecSpec& codec, std::span<const size_t> counts,
                  ByteSpan bytes, size_t first, std::span<float> out);
 
+// The encoding of those values alone, where it is part of that of the whole:
+// float32 and bfloat16; empty for the others. REQUIRES: the right size.
+ByteSpan EncodedSlice(const CodecSpec& codec, ByteSpan bytes, size_t first,
+                      size_t count);
+
 // Encode() of one tensor whose largest magnitude is known beforehand, for the
 // codecs of downloads: the head and then every piece, appended, are its bytes.
 class PieceEncoder {

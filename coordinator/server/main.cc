@@ -62,11 +62,12 @@ std::optional<std::string> Variable(const std::string& name) {
 // Models go back to the kernel when they are done with, and small things come
 // from few arenas: what the allocator keeps for later counts against the
 // machine's memory as well (B4 in docs/benchmarks.md). A little it does keep:
-// the chunks of streams come and go at its end all the time, and fresh memory
-// costs more than to move them. (The buffers of uploads are a pool.)
+// the chunks of streams and the stretches of a sum come and go at its end all
+// the time, and fresh memory costs more than to fill it. (The buffers of
+// uploads are a pool.)
 void KeepLittle() {
-  mallopt(M_MMAP_THRESHOLD, 1 << 20);
-  mallopt(M_TRIM_THRESHOLD, 16 << 20);
+  mallopt(M_MMAP_THRESHOLD, 8 << 20);
+  mallopt(M_TRIM_THRESHOLD, 32 << 20);
   mallopt(M_TOP_PAD, 1 << 20);
   mallopt(M_ARENA_MAX, 2);
 }
