@@ -81,6 +81,13 @@ constexpr size_t kBlockAvx512 = 16;
 // So far ahead of each source's values the next ones are asked for: the
 // hardware's own prefetchers lose the thread at every change of source.
 constexpr size_t kPrefetchBytes = 3072;
+// Of what was read just before, to be checked, the next tile's (exact_sum.cc):
+// it is checked from the second-level cache then.
+template <Form kForm>
+constexpr size_t kPrefetchAhead = IsChecked(kForm) ? kPrefetchBytes
+                                                   : 16384 * kSize<kForm>;
+template <Form kForm>
+constexpr auto kPrefetchHint = IsChecked(kForm) ? _MM_HINT_T0 : _MM_HINT_T1;
 constexpr size_t kPrefetchSums = 256;  // likewise, elements of the accumulator
 
 template <Form kForm, size_t kSources>
@@ -109,7 +116,7 @@ __attribute__((target("avx2,fma,f16c"))) size_t FoldAvx2(
     __m256d high = _mm256_setzero_pd();
     for (size_t s = 0; s < kSources; ++s) {
       const uint8_t* const at = data[s] + i * kSize<kForm>;
-      _mm_prefetch(at + kPrefetchBytes, _MM_HINT_T0);
+      _mm_prefetch(at + kPrefetchAhead<kForm>, kPrefetchHint<kForm>);
       __m256 x;
       if constexpr (kForm == Form::kHalf) {
         const __m128i halves =
@@ -175,7 +182,7 @@ __attribute__((target("avx512f"))) size_t FoldAvx512(const FoldSource* sources,
     __m512d high = _mm512_setzero_pd();
     for (size_t s = 0; s < kSources; ++s) {
       const uint8_t* const at = data[s] + i * kSize<kForm>;
-      _mm_prefetch(at + kPrefetchBytes, _MM_HINT_T0);
+      _mm_prefetch(at + kPrefetchAhead<kForm>, kPrefetchHint<kForm>);
       __m512 x;
       if constexpr (kForm == Form::kHalf) {
         const __m256i halves =
@@ -240,10 +247,14 @@ __attribute__((target("avx2,fma"))) size_t FoldBytesAvx2(
           double{ScaleAt(sources[s].scales, i / kInt8Block)} * bound.scale);
       weights[s] = _mm256_set1_pd(sources[s].weight);
       data[s] = sources[s].data;
-      _mm_prefetch(data[s] + i + kPrefetchBytes, _MM_HINT_T0);
-      _mm_prefetch(data[s] + i + kPrefetchBytes + 64, _MM_HINT_T0);
-      _mm_prefetch(data[s] + i + kPrefetchBytes + 128, _MM_HINT_T0);
-      _mm_prefetch(data[s] + i + kPrefetchBytes + 192, _MM_HINT_T0);
+      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte>,
+                   kPrefetchHint<Form::kByte>);
+      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte> + 64,
+                   kPrefetchHint<Form::kByte>);
+      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte> + 128,
+                   kPrefetchHint<Form::kByte>);
+      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte> + 192,
+                   kPrefetchHint<Form::kByte>);
     }
     const size_t end = std::min(count, i + kInt8Block);
     for (; i + kBlockAvx2 <= end; i += kBlockAvx2) {
@@ -290,10 +301,14 @@ __attribute__((target("avx512f"))) size_t FoldBytesAvx512(
           double{ScaleAt(sources[s].scales, i / kInt8Block)} * bound.scale);
       weights[s] = _mm512_set1_pd(sources[s].weight);
       data[s] = sources[s].data;
-      _mm_prefetch(data[s] + i + kPrefetchBytes, _MM_HINT_T0);
-      _mm_prefetch(data[s] + i + kPrefetchBytes + 64, _MM_HINT_T0);
-      _mm_prefetch(data[s] + i + kPrefetchBytes + 128, _MM_HINT_T0);
-      _mm_prefetch(data[s] + i + kPrefetchBytes + 192, _MM_HINT_T0);
+      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte>,
+                   kPrefetchHint<Form::kByte>);
+      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte> + 64,
+                   kPrefetchHint<Form::kByte>);
+      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte> + 128,
+                   kPrefetchHint<Form::kByte>);
+      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte> + 192,
+                   kPrefetchHint<Form::kByte>);
     }
     const size_t end = std::min(count, i + kInt8Block);
     for (; i + kBlockAvx512 <= end; i += kBlockAvx512) {
