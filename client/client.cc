@@ -214,7 +214,7 @@ class Client::Impl {
         before->global_values == plan::SerializeMaster(work.base)) {
       return OkStatus();
     }
-    PersonalizeOptions options;
+    PersonalizeOptions options{.clock = deps_.clock, .events = deps_.events};
     options.global_only = true;
     options.holdout_salt = holdout_salt_;
     options.device_id = SeedName();
@@ -277,12 +277,13 @@ class Client::Impl {
       deps_.progress(
           {.phase = Phase::kPersonalizing, .task = std::string(task)});
     }
-    PersonalizeOptions options;
+    PersonalizeOptions options{.clock = deps_.clock, .events = deps_.events};
     options.version = installed.model.version;
     options.holdout_salt = holdout_salt_;
     options.device_id = SeedName();
     options.threads = options_.threads_max;
     options.memory_bytes_max = options_.memory_bytes_max;
+    options.progressed = [this] { guard_->TrainingProgressed(); };
     policy.CountProcess(options_.threads_max != 1);
     Personalized done =
         InstallPersonalized(work, options, *store_, *host_, *guard_,

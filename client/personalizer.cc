@@ -5,6 +5,7 @@
 
 #include "base/random.h"
 #include "client/core/memory_estimate.h"
+#include "client/fine_tuning.h"
 #include "client/local_data.h"
 #include "client/round_trainer.h"
 #include "plan/tensor_match.h"
@@ -21,6 +22,8 @@ struct Contender {
   std::vector<float> scores;  // on the hold-out; empty if there is none
   uint64_t version = 0;       // of the base that they were made for
   bool kept = false;          // from before, not newly fine-tuned
+  // Of the fine-tuning that made them, if it is kept.
+  std::optional<Bytes> optimizer = {};
 };
 
 class Installation {
@@ -35,7 +38,14 @@ class Installation {
         store_(store),
         model_(model),
         guard_(guard),
-        keep_going_(keep_going) {}
+        keep_going_(keep_going),
+        tuning_{.plan = work.plan,
+                .program = work.program,
+                .model = model,
+                .store = store,
+                .clock = options.clock,
+                .events = options.events,
+                .progressed = options.progressed} {}
 
   // Everything but the installation itself.
   Status Prepare(PersonalizeOutcome& out) {
@@ -68,12 +78,13 @@ class Installation {
         return status;
       }
       stored.personal_values.reset();
+      stored.personal_optimizer.reset();
       stored.personal_serving = false;
       stored.personal_scores.clear();
       out.personal = false;
       out.training = status;
     }
-    if (options_.with_alone && plan_.personalize.baseline_alone) {
+    if (WantsAlone()) {
       if (Status status = TrainAlone(out); !status.ok()) {
         if (status.code() == StatusCode::kCancelled || store_failed_) {
           return status;
@@ -172,6 +183,15 @@ class Installation {
     return training;
   }
 
+  bool WantsAlone() const {
+    return options_.with_alone && plan_.personalize.baseline_alone;
+  }
+
+  // The personal slot goes on being adapted, with its optimizer.
+  bool GoesOn() const {
+    return plan_.personalize.start == plan::PersonalStart::kPersonal;
+  }
+
   // There was a model, and it was made for other global values.
   bool IsNewBase() const {
     return before_.has_value() &&
@@ -181,7 +201,8 @@ class Installation {
   }
 
   // RESOURCE_EXHAUSTED if `training` is estimated to take more than it may.
-  Status CheckMemory(size_t examples, const LocalTraining& training) const {
+  Status CheckMemory(size_t examples, const LocalTraining& training,
+                     bool keeps_optimizer) const {
     const uint64_t estimate =
         EstimateMemory(program_, {.work = LocalWork::kPersonalize,
                                   .examples = examples + data_.holdout.count,
@@ -190,7 +211,8 @@ class Installation {
                                   .batch_size = training.batch_size,
                                   .optimizer = training.optimizer.name,
                                   .momentum = training.optimizer.momentum != 0,
-                                  .proximal = training.proximal_mu != 0});
+                                  .proximal = training.proximal_mu != 0,
+                                  .keeps_optimizer = keeps_optimizer});
     if (options_.memory_bytes_max == 0 ||
         estimate <= options_.memory_bytes_max) {
       return OkStatus();
@@ -201,9 +223,27 @@ class Installation {
         std::to_string(options_.memory_bytes_max) + " it may");
   }
 
-  // Newly fine-tuned values; nullopt if the plan wants none.
-  Result<std::optional<plan::Checkpoint>> FineTune(PersonalizeOutcome& out) {
+  // The personal slot, if fine-tuning is to begin with it: of the same base,
+  // and nothing that the process died under.
+  Result<std::optional<plan::Checkpoint>> SlotToGoOnFrom() {
     std::optional<plan::Checkpoint> none;
+    if (!GoesOn() || !before_.has_value() || IsNewBase() ||
+        before_->personal_version != options_.version) {
+      return none;
+    }
+    SELVAGE_ASSIGN_OR_RETURN(const std::optional<plan::Checkpoint> slot,
+                             Before(/*personal=*/true));
+    if (!slot.has_value() ||
+        guard_.IsPutAside(crypto::Sha256(*before_->personal_values))) {
+      return none;
+    }
+    SELVAGE_ASSIGN_OR_RETURN(plan::Checkpoint values, OnBase(*slot));
+    return std::optional<plan::Checkpoint>(std::move(values));
+  }
+
+  // Newly fine-tuned values; nullopt if the plan wants none.
+  Result<std::optional<Tuned>> FineTune(PersonalizeOutcome& out) {
+    std::optional<Tuned> none;
     if (options_.global_only) return none;
     bool has_own = false;
     Result<plan::Checkpoint> start =
@@ -213,13 +253,30 @@ class Installation {
     const bool discard = IsNewBase() && plan_.personalize.on_new_base ==
                                             plan::OnNewBase::kDiscard;
     if (!plan_.personalize.enabled || data_.train.count == 0 || discard) {
-      return has_own ? std::optional<plan::Checkpoint>(*std::move(start))
-                     : none;
+      if (has_own) none = Tuned{.values = *std::move(start)};
+      return none;
+    }
+    TuningJob job{.part = TuningPart::kPersonal,
+                  .training = Training("personalize"),
+                  .keep_optimizer = GoesOn(),
+                  .more_to_come = WantsAlone()};
+    SELVAGE_ASSIGN_OR_RETURN(std::optional<plan::Checkpoint> slot,
+                             SlotToGoOnFrom());
+    if (slot.has_value()) {
+      // The order of examples is another one each time that it goes on.
+      job.training =
+          Training("personalize " +
+                   crypto::Sha256(*before_->personal_values).ToHex() + " for");
+      Result<std::optional<Bytes>> optimizer =
+          FromStore(store_.LoadOptimizer(plan_.task));
+      if (!optimizer.ok()) return optimizer.status();
+      job.optimizer = *std::move(optimizer);
+      start = *std::move(slot);
     }
     SELVAGE_ASSIGN_OR_RETURN(
         std::vector<size_t> tensors,
         plan::MatchTensors(program_.table, plan_.personalize.tensors));
-    LocalTraining training = Training("personalize");
+    LocalTraining& training = job.training;
     training.epochs = plan_.personalize.epochs;
     training.batch_size = plan_.personalize.batch_size > 0
                               ? plan_.personalize.batch_size
@@ -236,15 +293,12 @@ class Installation {
                  role == plan::Role::kBufferInt;
         });
     training.trainable = std::move(tensors);
-    SELVAGE_RETURN_IF_ERROR(CheckMemory(data_.train.count, training));
-    SELVAGE_RETURN_IF_ERROR(RequireFeatures(model_.features(), training));
-    SELVAGE_RETURN_IF_ERROR(model_.SetValues(*start));
-    SELVAGE_ASSIGN_OR_RETURN(const TrainingReport report,
-                             model_.Train(data_.train, training));
-    out.steps = report.steps;
-    SELVAGE_ASSIGN_OR_RETURN(plan::Checkpoint values, model_.Values());
-    SELVAGE_RETURN_IF_ERROR(plan::ValidateCheckpoint(program_.table, values));
-    return std::optional<plan::Checkpoint>(std::move(values));
+    SELVAGE_RETURN_IF_ERROR(
+        CheckMemory(data_.train.count, training, job.keep_optimizer));
+    SELVAGE_ASSIGN_OR_RETURN(Tuned tuned,
+                             RunTuning(tuning_, job, *start, data_.train));
+    out.steps = tuned.steps;
+    return std::optional<Tuned>(std::move(tuned));
   }
 
   // `tensors` (none: all) and those of role `personal` from `from`, the others
@@ -330,11 +384,14 @@ class Installation {
     std::optional<Contender> chosen;
     Status failed;
     {
-      Result<std::optional<plan::Checkpoint>> tuned = FineTune(out);
+      Result<std::optional<Tuned>> tuned = FineTune(out);
       if (tuned.ok() && tuned->has_value()) {
-        Result<Contender> contender =
-            Compete(**std::move(tuned), options_.version, /*kept=*/false);
-        if (contender.ok()) chosen = *std::move(contender);
+        Result<Contender> contender = Compete(std::move((*tuned)->values),
+                                              options_.version, /*kept=*/false);
+        if (contender.ok()) {
+          chosen = *std::move(contender);
+          chosen->optimizer = std::move((*tuned)->optimizer);
+        }
         failed = contender.status();
       } else {
         failed = tuned.status();
@@ -370,6 +427,12 @@ class Installation {
       Result<Contender> serving =
           Compete(*old, before_->personal_version, /*kept=*/true);
       if (store_failed_) return serving.status();
+      if (serving.ok() && GoesOn()) {
+        Result<std::optional<Bytes>> optimizer =
+            FromStore(store_.LoadOptimizer(plan_.task));
+        if (!optimizer.ok()) return optimizer.status();
+        serving->optimizer = *std::move(optimizer);
+      }
       if (serving.ok() && !chosen.has_value()) {
         chosen = *std::move(serving);
       } else if (serving.ok() && before_->personal_serving) {
@@ -408,6 +471,7 @@ class Installation {
       }
     }
     stored.personal_values = plan::SerializeMaster(personal->values);
+    stored.personal_optimizer = personal->optimizer;
     stored.personal_version = personal->version;
     stored.personal_scores = ScoreMeans(personal->scores, metrics);
     stored.personal_serving = serves;
@@ -417,8 +481,12 @@ class Installation {
   }
 
   Result<plan::Checkpoint> LocalOnly(const ExampleSet& examples,
-                                     const plan::Checkpoint& start) {
-    LocalTraining training = Training("alone");
+                                     const plan::Checkpoint& start,
+                                     TuningPart part, bool more_to_come) {
+    TuningJob job{.part = part,
+                  .training = Training("alone"),
+                  .more_to_come = more_to_come};
+    LocalTraining& training = job.training;
     training.epochs = plan_.personalize.baseline_epochs > 0
                           ? plan_.personalize.baseline_epochs
                           : kBaselineEpochs;
@@ -426,13 +494,11 @@ class Installation {
     training.optimizer = plan_.train.optimizer;
     SELVAGE_ASSIGN_OR_RETURN(training.trainable,
                              plan::MatchTensors(program_.table, {}));
-    SELVAGE_RETURN_IF_ERROR(CheckMemory(examples.count, training));
-    SELVAGE_RETURN_IF_ERROR(RequireFeatures(model_.features(), training));
-    SELVAGE_RETURN_IF_ERROR(model_.SetValues(start));
-    SELVAGE_RETURN_IF_ERROR(model_.Train(examples, training).status());
-    SELVAGE_ASSIGN_OR_RETURN(plan::Checkpoint values, model_.Values());
-    SELVAGE_RETURN_IF_ERROR(plan::ValidateCheckpoint(program_.table, values));
-    return values;
+    SELVAGE_RETURN_IF_ERROR(
+        CheckMemory(examples.count, training, /*keeps_optimizer=*/false));
+    SELVAGE_ASSIGN_OR_RETURN(Tuned tuned,
+                             RunTuning(tuning_, job, start, examples));
+    return std::move(tuned.values);
   }
 
   Status TrainAlone(PersonalizeOutcome& out) {
@@ -449,13 +515,17 @@ class Installation {
       std::copy_n(work_.base.floats.begin() + offset, entry.count,
                   start.floats.begin() + offset);
     }
-    SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint values,
-                             LocalOnly(*all, start));
+    const bool scored = data_.holdout.count > 0 && data_.train.count > 0;
+    SELVAGE_ASSIGN_OR_RETURN(
+        const plan::Checkpoint values,
+        LocalOnly(*all, start, TuningPart::kAlone, /*more_to_come=*/scored));
     out.model.alone_values = plan::SerializeMaster(values);
-    if (data_.holdout.count == 0 || data_.train.count == 0) return OkStatus();
+    if (!scored) return OkStatus();
     // That one saw the hold-out; its scores there would be too good.
-    SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint without,
-                             LocalOnly(data_.train, start));
+    SELVAGE_ASSIGN_OR_RETURN(
+        const plan::Checkpoint without,
+        LocalOnly(data_.train, start, TuningPart::kAloneHoldout,
+                  /*more_to_come=*/false));
     SELVAGE_ASSIGN_OR_RETURN(const std::vector<float> scores, Score(without));
     out.model.alone_scores = ScoreMeans(scores, program_.metrics.size());
     return OkStatus();
@@ -469,6 +539,7 @@ class Installation {
   TrainableModel& model_;
   CrashGuard& guard_;
   const Transport::KeepGoing& keep_going_;
+  const TuningParts tuning_;
   LocalData data_;
   Bytes global_values_;  // the new ones
   std::optional<StoredModel> before_;

@@ -6,6 +6,8 @@
 //      hold-out, else training examples, else zeros) must be finite; if not,
 //      nothing changes.
 //   2. The new personal values: fine-tuned from the global ones, or with
+//      personalize.start = personal from the personal slot and with its
+//      optimizer, if that is of the same base; or with
 //      personalize.on_new_base = keep_if_better the old personal tensors on the
 //      new base, if the fine-tuned ones are significantly worse than those.
 //      They must pass 1 as well.
@@ -16,10 +18,13 @@
 // "Significantly worse" is JudgePersonal's paired test on the hold-out.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <variant>
 
+#include "base/log.h"
 #include "base/status.h"
+#include "base/time.h"
 #include "client/core/personal_gate.h"
 #include "client/core/session.h"
 #include "client/core/transport.h"
@@ -31,14 +36,19 @@
 namespace selvage::client {
 
 struct PersonalizeOptions {
+  Clock& clock;
+  EventSink& events;
   uint64_t version = 0;
   uint64_t holdout_salt = 0;
-  std::string device_id;     // separates devices' seeds
-  bool global_only = false;  // do not train: it crashed before
-  bool with_alone = false;   // train the local-only baseline if the plan asks
-  int threads = 0;           // LocalTraining::threads
+  std::string device_id = {};  // separates devices' seeds
+  bool global_only = false;    // do not train: it crashed before
+  bool with_alone = false;     // train the local-only baseline if the plan asks
+  int threads = 0;             // LocalTraining::threads
   // Nothing is trained if that is estimated to take more; 0: any.
   uint64_t memory_bytes_max = 0;
+  // After each checkpoint of a training that is durable, and further than the
+  // last one.
+  std::function<void()> progressed = {};
 };
 
 struct PersonalizeOutcome {
@@ -57,12 +67,13 @@ struct PersonalizeOutcome {
 using Personalized = std::variant<PersonalizeOutcome, WorkRefused, Status>;
 
 // Nothing is installed before everything is done; then all of it is, in one
-// transaction. If fine-tuning itself fails, the global model is installed
-// alone: a device always has a model it can serve. The local-only baseline is
-// trained on all examples, hold-out included; it never serves and is judged on
-// data from elsewhere (Client::Evaluate). Its scores on the hold-out come from
-// a second one, trained without it and then forgotten. What served before is
-// kept as the last known good model.
+// transaction. Trainings that were interrupted go on (client/fine_tuning.h). If
+// fine-tuning itself fails, the global model is installed alone: a device
+// always has a model it can serve. The local-only baseline is trained on all
+// examples, hold-out included; it never serves and is judged on data from
+// elsewhere (Client::Evaluate). Its scores on the hold-out come from a second
+// one, trained without it and then forgotten. What served before is kept as the
+// last known good model.
 Personalized InstallPersonalized(const VerifiedWork& verified,
                                  const PersonalizeOptions& options,
                                  ClientStore& store, ModelHost& host,

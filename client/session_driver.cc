@@ -572,7 +572,8 @@ SessionEvent SessionDriver::Personalize(const SessionAction& action) {
     }
   }
   if (std::optional<SessionEvent> ended = EnsureLoaded()) return *ended;
-  PersonalizeOptions options;
+  PersonalizeOptions options{.clock = parts_.deps.clock,
+                             .events = parts_.deps.events};
   options.version = work.version;
   options.holdout_salt = parts_.holdout_salt;
   options.device_id = parts_.identity.device_id();
@@ -583,6 +584,11 @@ SessionEvent SessionDriver::Personalize(const SessionAction& action) {
   options.threads = parts_.options.threads_max;
   options.memory_bytes_max = parts_.options.memory_bytes_max;
   options.with_alone = !work.train && !options.global_only;
+  bool progressed = false;
+  options.progressed = [this, &progressed] {
+    progressed = true;
+    TrainingProgressed();
+  };
   Personalized done =
       InstallPersonalized(*loaded_, options, parts_.store, parts_.host,
                           parts_.guard, KeepGoingUntil(kNever));
@@ -590,7 +596,10 @@ SessionEvent SessionDriver::Personalize(const SessionAction& action) {
     return std::move(*refused);
   }
   if (auto* status = std::get_if<Status>(&done)) {
-    return FailedOrInterrupted(std::move(*status));
+    if (status->code() == StatusCode::kCancelled && Stopped()) {
+      return Interrupted(progressed);
+    }
+    return ActionFailed{.status = std::move(*status)};
   }
   const auto& outcome = std::get<PersonalizeOutcome>(done);
   parts_.deps.events.Write(

@@ -153,6 +153,12 @@ enum class GateRule {
   kNotLower,  // ... and if its mean on the hold-out is not lower
   kBetter,    // only if the hold-out proves it better
 };
+// What fine-tuning begins with.
+enum class PersonalStart {
+  kBase,      // the global values
+  kPersonal,  // the personal slot and its optimizer, if they are of the same
+              // base version; else the global values
+};
 struct PersonalizeSpec {  // method: fine_tune
   bool enabled = false;
   std::vector<std::string> tensors;  // regexes (search, ECMAScript); empty: all
@@ -167,6 +173,7 @@ struct PersonalizeSpec {  // method: fine_tune
   // 1000]
   double proximal_mu = 0;
   GateRule gate = GateRule::kNotWorse;
+  PersonalStart start = PersonalStart::kBase;
   friend bool operator==(const PersonalizeSpec&,
                          const PersonalizeSpec&) = default;
 };

@@ -266,7 +266,8 @@ enum {
   SELVAGE_TRAINS_RATE_FACTOR = 8,     /* rate_factor */
   SELVAGE_TRAINS_STEP_COUNT = 16,     /* step_count */
   SELVAGE_TRAINS_EARLY_STOP = 32,     /* stop_patience, stop_min_delta */
-  SELVAGE_TRAINS_SHARED_PROXIMAL = 64 /* proximal_shared_only */
+  SELVAGE_TRAINS_SHARED_PROXIMAL = 64, /* proximal_shared_only */
+  SELVAGE_TRAINS_OPTIMIZER_STATE = 128 /* optimizer_state, save_optimizer */
 };
 
 typedef struct selvage_training {
@@ -290,7 +291,7 @@ typedef struct selvage_training {
   double proximal_mu;
   int64_t step_time_max_us;
   int32_t threads; /* of one operator; 0: the engine's choice */
-  void* user;      /* first argument of the three below */
+  void* user;      /* first argument of the functions below */
   /* Ask it before every step; 0: stop with CANCELLED. */
   int32_t (*keep_going)(void* user);
   /* Not NULL: go on after it, so that the result is that of a training which
@@ -322,6 +323,15 @@ typedef struct selvage_training {
   /* 1: the proximal term is over trained tensors of role SHARED alone. */
   int32_t proximal_shared_only;
   int32_t reserved;
+  /* Not NULL: the optimizer begins with this, which save_optimizer got from an
+   * earlier training, maybe of another process, with the same kind of optimizer
+   * and the same trained tensors; FAILED_PRECONDITION, and nothing is trained,
+   * if it is none of that. Look at it not at all with `resume`. */
+  const void* optimizer_state;
+  uint64_t optimizer_state_size; /* bytes */
+  /* Not NULL: give it the optimizer's state after the last step, once, unless
+   * the training fails. Copies. */
+  void (*save_optimizer)(void* user, const void* state, uint64_t size);
 } selvage_training;
 
 typedef struct selvage_training_report {

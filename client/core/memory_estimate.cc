@@ -119,9 +119,8 @@ uint64_t EstimateMemory(const plan::Program& program,
   if (size.work != LocalWork::kEvaluate) {
     copies =
         size.work == LocalWork::kTrainRound ? kRoundCopies : kPersonalCopies;
-    if (size.work == LocalWork::kTrainRound && size.checkpoints) {
-      copies += 2 * (1 + StateCopies(size));
-    }
+    if (size.checkpoints) copies += 2 * (1 + StateCopies(size));
+    if (size.keeps_optimizer) copies += 3 * StateCopies(size);
     batch = std::max(
         batch, std::min(static_cast<uint64_t>(std::max(1, size.batch_size)),
                         std::max<uint64_t>(size.examples, 1)));

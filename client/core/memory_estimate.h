@@ -25,6 +25,8 @@ struct TrainingSize {
   bool proximal = false;    // keeps the values at the start
   bool clips = false;       // clips the gradient
   bool checkpoints = true;  // the training keeps a local checkpoint
+  // The optimizer's state comes from the store and goes there again.
+  bool keeps_optimizer = false;
 };
 
 // Examples that an engine scores at a time.
@@ -38,7 +40,9 @@ inline constexpr uint64_t kScoreChunk = 256;
 //   a step       EstimateStepMemory; of scoring EstimateScoreMemory, if that is
 //                more
 //   checkpoint   1 copy of values and optimizer state, twice: as it is made
-//                and as it is written (rounds only)
+//                and as it is written
+//   optimizer    its state, if that is kept, three times: as it was loaded, as
+//                it came out, and as it is written
 //   examples     their inputs, and one batch of them
 //   program      3 times its archive
 // Neither the engine's own code nor what the process uses besides.

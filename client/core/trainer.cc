@@ -36,6 +36,9 @@ uint64_t FeaturesOf(const LocalTraining& options) {
   add(options.stop_patience != 0, kFeatureEarlyStop);
   add(options.proximal_shared_only && options.proximal_mu != 0,
       kFeatureSharedProximal);
+  add(options.optimizer_state != nullptr ||
+          static_cast<bool>(options.save_optimizer),
+      kFeatureOptimizerState);
   return out;
 }
 
@@ -48,6 +51,7 @@ Status RequireFeatures(uint64_t features, const LocalTraining& options) {
       {kFeatureStepCount, "local_steps"},
       {kFeatureEarlyStop, "early_stop"},
       {kFeatureSharedProximal, "proximal_mu beside personal tensors"},
+      {kFeatureOptimizerState, "an optimizer that goes on"},
   };
   const uint64_t missing = FeaturesOf(options) & ~features;
   for (const auto& [feature, name] : kNames) {

@@ -50,8 +50,9 @@ enum TrainingFeature : uint64_t {
   kFeatureStepCount = 16,
   kFeatureEarlyStop = 32,
   kFeatureSharedProximal = 64,
+  kFeatureOptimizerState = 128,
 };
-inline constexpr uint64_t kAllTrainingFeatures = 127;
+inline constexpr uint64_t kAllTrainingFeatures = 255;
 
 struct LocalTraining {
   int epochs = 1;
@@ -105,6 +106,14 @@ struct LocalTraining {
   // SharedProximal. The proximal term is over the trainable tensors of role
   // `shared` alone.
   bool proximal_shared_only = false;
+  // OptimizerState. The optimizer begins with what `save_optimizer` of an
+  // earlier training got, with the same kind of optimizer and the same
+  // `trainable`; nullptr: afresh. Not looked at with `resume`, whose checkpoint
+  // has a state of its own. Must outlive the call.
+  const Bytes* optimizer_state = nullptr;
+  // If set: gets the optimizer's state after the last step, once, if the
+  // training succeeds.
+  std::function<void(Bytes)> save_optimizer = {};
 };
 
 // The features that `options` asks for.
@@ -135,10 +144,10 @@ class TrainableModel {
   // Trains on `examples` (at least one). The same values, examples, options and
   // thread count give the same result to the bit. On error the values are
   // unspecified: SetValues() before going on.
-  // FAILED_PRECONDITION (`resume` is no checkpoint of this training; nothing
-  // was trained), CANCELLED, DEADLINE_EXCEEDED (a step took too long),
-  // OUT_OF_RANGE (the loss is not finite), RESOURCE_EXHAUSTED (memory),
-  // INTERNAL (the engine's words).
+  // FAILED_PRECONDITION (`resume` is no checkpoint of this training, or
+  // `optimizer_state` no state of its optimizer; nothing was trained),
+  // CANCELLED, DEADLINE_EXCEEDED (a step took too long), OUT_OF_RANGE (the loss
+  // is not finite), RESOURCE_EXHAUSTED (memory), INTERNAL (the engine's words).
   virtual Result<TrainingReport> Train(const ExampleSet& examples,
                                        const LocalTraining& options) = 0;
 

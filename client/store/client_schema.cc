@@ -205,6 +205,20 @@ ALTER TABLE example ADD COLUMN key BLOB
 CREATE UNIQUE INDEX example_by_key ON example (key) WHERE key IS NOT NULL;
 )sql";
 
+// 6: model.personal_optimizer: the optimizer's state after the fine-tuning that
+//    made the personal slot (NULL: none is kept)
+//    tuning     trainings of a task's slots that were interrupted, or are done
+//               while the installation that needs them is not. Sealed, both
+constexpr const char* kMigration6 = R"sql(
+ALTER TABLE model ADD COLUMN personal_optimizer BLOB;
+CREATE TABLE tuning (
+  task     TEXT NOT NULL,
+  part     TEXT NOT NULL CHECK (part IN ('personal', 'alone', 'alone_holdout')),
+  training BLOB NOT NULL,
+  PRIMARY KEY (task, part)
+) STRICT;
+)sql";
+
 // A migration: tables, values, tables. The values of an empty database need
 // nothing.
 struct Migration {
@@ -364,14 +378,15 @@ Status SealValues(SQLite::Database& database, const ValueSeal& seal,
   return OkStatus();
 }
 
-constexpr std::array<Migration, 5> kMigrations = {
+constexpr std::array<Migration, 6> kMigrations = {
     Migration{.before = kMigration1, .values = nullptr, .after = ""},
     Migration{.before = kMigration2Before,
               .values = &SealValues,
               .after = kMigration2After},
     Migration{.before = kMigration3, .values = nullptr, .after = ""},
     Migration{.before = kMigration4, .values = nullptr, .after = ""},
-    Migration{.before = kMigration5, .values = nullptr, .after = ""}};
+    Migration{.before = kMigration5, .values = nullptr, .after = ""},
+    Migration{.before = kMigration6, .values = nullptr, .after = ""}};
 
 int Pragma(SQLite::Database& database, const std::string& name) {
   return database.execAndGet("PRAGMA " + name).getInt();

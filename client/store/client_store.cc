@@ -586,6 +586,7 @@ Status ClientStore::Forget(ByteSpan session, const ForgetOptions& options) {
     db.exec("DELETE FROM example");
     db.exec("DELETE FROM usage");
     DropMeta(db, store_internal::kMetaTraining);
+    db.exec("DELETE FROM tuning");
     db.exec("DELETE FROM tensors");
     db.exec("DELETE FROM residual");
     db.exec("DELETE FROM good_model WHERE personal = 1");
@@ -605,7 +606,8 @@ Status ClientStore::Forget(ByteSpan session, const ForgetOptions& options) {
       SQLite::Statement clear(
           db,
           "UPDATE model SET personal_serving = 0, personal_values = NULL, "
-          "personal_digest = NULL, alone_values = NULL, alone_scores = NULL, "
+          "personal_digest = NULL, personal_optimizer = NULL, alone_values = "
+          "NULL, alone_scores = NULL, "
           "holdout_count = 0, global_scores = ?, personal_scores = ? "
           "WHERE task = ?");
       Bind(clear, 1, global);

@@ -4,8 +4,9 @@
 // power cut.
 //
 // What was learned from the owner is sealed (value_seal.h): inputs of examples,
-// personal and alone slots, personal tensors, residuals, scores, the outbox,
-// the session, the audit, and the enrolment bundle. Names, counts, sizes and
+// personal and alone slots, the optimizer's state, interrupted trainings,
+// personal tensors, residuals, scores, the outbox, the session, the audit, and
+// the enrolment bundle. Names, counts, sizes and
 // times are not.
 #pragma once
 
@@ -128,6 +129,10 @@ struct StoredModel {
   std::vector<double> alone_scores = {};
   // Global version that the personal slot was made for.
   uint64_t personal_version = 0;
+  // LocalTraining's, after the training that made the personal slot. For
+  // InstallModel() alone: who serves does not need it, so LoadModel() leaves it
+  // to LoadOptimizer().
+  std::optional<Bytes> personal_optimizer = {};
   // What LoadModel() found beside the values: the SHA-256 that they had when
   // they were installed, for whoever loads them to check. Empty: not known.
   // InstallModel() computes them.
@@ -154,6 +159,25 @@ struct StoredTraining {
 
   friend bool operator==(const StoredTraining&,
                          const StoredTraining&) = default;
+};
+
+// The trainings that a personalisation may have.
+enum class TuningPart {
+  kPersonal,
+  kAlone,         // the local-only baseline
+  kAloneHoldout,  // ... and the one that its scores are of
+};
+
+// One of them: interrupted, or done while another is not.
+struct StoredTuning {
+  crypto::Digest fingerprint;  // of everything that the result depends on
+  uint64_t examples = 0;       // it trains on the first so many
+  uint64_t steps = 0;
+  bool done = false;
+  Bytes state;      // a TrainingCheckpoint's; if done: plan::SerializeMaster
+  Bytes optimizer;  // if done, and kept: LocalTraining's state
+
+  friend bool operator==(const StoredTuning&, const StoredTuning&) = default;
 };
 
 struct ModelVersion {
@@ -252,8 +276,9 @@ class ClientStore {
 
   // -- models
   // The model, its program and its archive (empty: none) become active as one,
-  // and `good` (nullptr: whatever there is stays) its last known good one;
-  // artefacts that no model needs any more are removed.
+  // and `good` (nullptr: whatever there is stays) its last known good one; the
+  // trainings of the task that were kept, and artefacts that no model needs any
+  // more, are removed.
   Status InstallModel(const StoredModel& model, ByteSpan program,
                       ByteSpan archive, const GoodModel* good = nullptr);
   // A personal or alone slot that is damaged is not there, which is counted
@@ -264,6 +289,17 @@ class ClientStore {
   Result<std::vector<ModelVersion>> ListModels();  // by task
   // DATA_LOSS if the bytes do not have the digest, NOT_FOUND.
   Result<Bytes> LoadArtefact(const crypto::Digest& digest);
+
+  // The optimizer's state of the personal slot; nullopt: there is none, or it
+  // is damaged, which is counted and told.
+  Result<std::optional<Bytes>> LoadOptimizer(std::string_view task);
+
+  // -- trainings of a task's slots
+  // nullopt also if it is damaged, which is counted and told.
+  Result<std::optional<StoredTuning>> LoadTuning(std::string_view task,
+                                                 TuningPart part);
+  Status SaveTuning(std::string_view task, TuningPart part,
+                    const StoredTuning& tuning);
 
   // -- UsageLedger::Save()
   Result<std::optional<Bytes>> LoadUsage();

@@ -130,8 +130,8 @@ Status ClientStore::InstallModel(const StoredModel& model, ByteSpan program,
         "INSERT OR REPLACE INTO model (task, version, plan, program, archive, "
         "global_values, personal_values, alone_values, personal_serving, "
         "holdout_count, global_scores, personal_scores, global_digest, "
-        "personal_digest, personal_version, alone_scores) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        "personal_digest, personal_version, alone_scores, personal_optimizer) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     insert.bind(1, model.task);
     insert.bind(2, static_cast<int64_t>(model.version));
     insert.bind(3, model.plan_json);
@@ -166,7 +166,14 @@ Status ClientStore::InstallModel(const StoredModel& model, ByteSpan program,
     SELVAGE_RETURN_IF_ERROR(BindSealed(
         insert, 16, seal, TaskPlace("model", "alone_scores", model.task),
         EncodeDoubles(model.alone_scores)));
+    SELVAGE_RETURN_IF_ERROR(BindSealed(
+        insert, 17, seal, TaskPlace("model", "personal_optimizer", model.task),
+        model.personal_values.has_value() ? model.personal_optimizer
+                                          : std::nullopt));
     insert.exec();
+    SQLite::Statement over(db, "DELETE FROM tuning WHERE task = ?");
+    over.bind(1, model.task);
+    over.exec();
     if (good != nullptr) {
       SELVAGE_RETURN_IF_ERROR(PutGoodModel(db, seal, *good));
     }

@@ -64,6 +64,11 @@ const std::vector<Choice>& GateRules() {  // in the order of GateRule
   return kChoices;
 }
 
+const std::vector<Choice>& Starts() {  // in the order of PersonalStart
+  static const std::vector<Choice> kChoices = {{"base"}, {"personal"}};
+  return kChoices;
+}
+
 void VisitOptimizer(Fields& f, OptimizerSpec& s) {
   static const OptimizerSpec kDefault;
   int name = static_cast<int>(s.name);
@@ -225,6 +230,11 @@ void VisitPersonalize(Fields& f, PersonalizeSpec& s) {
     f.Choose("gate", GateRules(), gate);
     s.gate = static_cast<GateRule>(gate);
   }
+  if (f.Wants(s.start == PersonalStart::kBase)) {
+    int start = static_cast<int>(s.start);
+    f.Choose("start", Starts(), start);
+    s.start = static_cast<PersonalStart>(start);
+  }
 }
 
 Status CheckPersonalize(const PersonalizeSpec& s) {
@@ -237,6 +247,13 @@ Status CheckPersonalize(const PersonalizeSpec& s) {
   if (s.baseline_epochs != 0 && !s.baseline_alone) {
     return InvalidArgument(
         "personalize.baseline_epochs needs baseline_alone: true");
+  }
+  if (s.start == PersonalStart::kPersonal && s.proximal_mu != 0) {
+    // The term pulls to where training begins, and that would be no longer the
+    // global model.
+    return InvalidArgument(
+        "personalize.proximal_mu pulls to the global model, which start: "
+        "personal does not begin with");
   }
   return CheckNesterov("personalize", s.optimizer);
 }

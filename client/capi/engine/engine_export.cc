@@ -178,6 +178,18 @@ selvage_code Train(void* model, const selvage_example_set* examples,
     options.stop_patience = training->stop_patience;
     options.stop_min_delta = training->stop_min_delta;
     options.proximal_shared_only = training->proximal_shared_only != 0;
+    Bytes optimizer;
+    if (training->optimizer_state != nullptr) {
+      const auto* state =
+          static_cast<const uint8_t*>(training->optimizer_state);
+      optimizer.assign(state, state + training->optimizer_state_size);
+      options.optimizer_state = &optimizer;
+    }
+    if (training->save_optimizer != nullptr) {
+      options.save_optimizer = [training](const Bytes& state) {
+        training->save_optimizer(training->user, state.data(), state.size());
+      };
+    }
     client::TrainableModel& trained = *ModelOf(model).model;
     SELVAGE_RETURN_IF_ERROR(
         client::RequireFeatures(trained.features(), options));

@@ -61,7 +61,9 @@ static_assert(int{client::kFeatureNesterov} == SELVAGE_TRAINS_NESTEROV &&
               int{client::kFeatureStepCount} == SELVAGE_TRAINS_STEP_COUNT &&
               int{client::kFeatureEarlyStop} == SELVAGE_TRAINS_EARLY_STOP &&
               int{client::kFeatureSharedProximal} ==
-                  SELVAGE_TRAINS_SHARED_PROXIMAL);
+                  SELVAGE_TRAINS_SHARED_PROXIMAL &&
+              int{client::kFeatureOptimizerState} ==
+                  SELVAGE_TRAINS_OPTIMIZER_STATE);
 
 int32_t KindOf(plan::ProgramKind kind) {
   switch (kind) {
@@ -208,6 +210,12 @@ void SaveCheckpoint(void* user, const selvage_training_checkpoint* checkpoint) {
        .state = Bytes(state, state + checkpoint->state_size)});
 }
 
+void SaveOptimizer(void* user, const void* state, uint64_t size) {
+  if (state == nullptr && size > 0) return;
+  const auto* bytes = static_cast<const uint8_t*>(state);
+  OptionsOf(user).save_optimizer(Bytes(bytes, bytes + size));
+}
+
 // The first prediction that comes, checked.
 struct PredictionTaker {
   uint64_t count = 0;
@@ -328,6 +336,11 @@ class EngineModel final : public client::TrainableModel {
     training.stop_patience = options.stop_patience;
     training.nesterov = options.optimizer.nesterov ? 1 : 0;
     training.proximal_shared_only = options.proximal_shared_only ? 1 : 0;
+    if (options.optimizer_state != nullptr) {
+      training.optimizer_state = options.optimizer_state->data();
+      training.optimizer_state_size = options.optimizer_state->size();
+    }
+    if (options.save_optimizer) training.save_optimizer = SaveOptimizer;
     selvage_training_report report{};
     report.struct_size = sizeof report;
     EngineCall call("train");

@@ -10,6 +10,23 @@
 namespace selvage::client::torch_engine {
 namespace {
 
+constexpr uint32_t kStateMagic = 0x534f4c53;  // "SLOS"
+constexpr uint16_t kStateVersion = 1;
+
+// Whose formula a state belongs to: of SGD with and without momentum, and of
+// Adam, coupled and not.
+uint16_t KindOf(const plan::OptimizerSpec& spec) {
+  switch (spec.name) {
+    case plan::OptimizerName::kSgd:
+      return spec.momentum != 0 ? 2 : 1;
+    case plan::OptimizerName::kAdam:
+      return 3;
+    case plan::OptimizerName::kAdamW:
+      return 4;
+  }
+  return 0;
+}
+
 ByteSpan AsByteSpan(const at::Tensor& dense) {
   return ByteSpan(static_cast<const uint8_t*>(dense.data_ptr()),
                   static_cast<size_t>(dense.nbytes()));
@@ -112,6 +129,61 @@ Status Optimizer::Restore(ByteSpan bytes) {
   }
   if (in.remaining() != 0) return DataLoss("the optimizer state is too long");
   return OkStatus();
+}
+
+Bytes Optimizer::Export(std::span<const size_t> tensors) const {
+  Bytes out;
+  AppendLe(out, kStateMagic);
+  AppendLe(out, kStateVersion);
+  AppendLe(out, KindOf(spec_));
+  AppendLe(out, static_cast<uint64_t>(tensors.size()));
+  for (const size_t i : tensors) AppendLe(out, static_cast<uint64_t>(i));
+  AppendBytes(out, Save());
+  return out;
+}
+
+Status Optimizer::Import(std::span<const size_t> tensors, ByteSpan bytes) {
+  ByteReader in(bytes);
+  SELVAGE_ASSIGN_OR_RETURN(const auto magic, in.Read<uint32_t>("magic"));
+  SELVAGE_ASSIGN_OR_RETURN(const auto version, in.Read<uint16_t>("version"));
+  if (magic != kStateMagic || version != kStateVersion) {
+    return DataLoss("the optimizer state is of another engine");
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const auto kind, in.Read<uint16_t>("kind"));
+  if (kind != KindOf(spec_)) {
+    return DataLoss("the state is of another kind of optimizer");
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const auto count, in.Read<uint64_t>("count"));
+  bool same = count == tensors.size();
+  for (size_t i = 0; same && i < tensors.size(); ++i) {
+    SELVAGE_ASSIGN_OR_RETURN(const auto tensor, in.Read<uint64_t>("tensor"));
+    same = tensor == tensors[i];
+  }
+  if (!same) return DataLoss("the optimizer state is of other tensors");
+  SELVAGE_ASSIGN_OR_RETURN(const ByteSpan rest,
+                           in.ReadBytes(in.remaining(), "state"));
+  SELVAGE_RETURN_IF_ERROR(Restore(rest));
+  for (const State& state : states_) {
+    if (!IsSound(state)) return DataLoss("the optimizer state is damaged");
+  }
+  return OkStatus();
+}
+
+bool Optimizer::IsSound(const State& state) const {
+  const torch::NoGradGuard no_grad;
+  const auto finite = [](const at::Tensor& tensor) {
+    return !tensor.defined() || tensor.isfinite().all().item<bool>();
+  };
+  if (!finite(state.momentum) || !finite(state.variance)) return false;
+  if (spec_.name == plan::OptimizerName::kSgd) {
+    return state.steps == 0 && !state.variance.defined() &&
+           (spec_.momentum != 0 || !state.momentum.defined());
+  }
+  // A parameter that never had a gradient has no state.
+  const bool begun = state.momentum.defined();
+  return begun == state.variance.defined() && begun == (state.steps > 0) &&
+         state.steps >= 0 &&
+         (!begun || state.variance.ge(0).all().item<bool>());
 }
 
 void Optimizer::StepSgd(at::Tensor& parameter, at::Tensor gradient,

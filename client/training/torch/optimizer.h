@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -39,12 +40,23 @@ class Optimizer {
   // is unspecified then.
   Status Restore(ByteSpan bytes);
 
+  // The same for a training of its own, which may have another learning rate:
+  // with the kind of the optimizer and `tensors`, which the parameters are of
+  // the program, in their order.
+  Bytes Export(std::span<const size_t> tensors) const;
+  // DATA_LOSS unless Export() wrote it for the same kind and tensors, and it is
+  // a state that training could have left: finite, no variance below zero. The
+  // state is unspecified then.
+  Status Import(std::span<const size_t> tensors, ByteSpan bytes);
+
  private:
   struct State {
     int64_t steps = 0;
     at::Tensor momentum;  // SGD: the velocity; Adam: the mean of gradients
     at::Tensor variance;  // Adam: the mean of their squares
   };
+  // Whether training with this kind could have left it.
+  bool IsSound(const State& state) const;
   void StepSgd(at::Tensor& parameter, at::Tensor gradient, State& state,
                double lr) const;
   void StepAdam(at::Tensor& parameter, at::Tensor gradient, State& state,

@@ -494,6 +494,7 @@ class TorchModel final : public TrainableModel {
       }
     }
     computation_->SetTraining(true);
+    const std::vector<size_t> kept_as(trained.begin(), trained.end());
     std::vector<at::Tensor> parameters;
     engine::Proximal proximal{.mu = options.proximal_mu, .on = {}};
     for (const size_t i : trained) {
@@ -512,6 +513,13 @@ class TorchModel final : public TrainableModel {
       SELVAGE_RETURN_IF_ERROR(Resume(*options.resume, options, examples.count,
                                      batch_size, generator, optimizer, begun));
       report.steps = options.resume->steps;
+    } else if (options.optimizer_state != nullptr) {
+      if (const Status status =
+              optimizer.Import(kept_as, *options.optimizer_state);
+          !status.ok()) {
+        return FailedPrecondition("the optimizer cannot go on: " +
+                                  std::string(status.message()));
+      }
     }
     const Guard guard(*this, may_move);
 
@@ -586,6 +594,9 @@ class TorchModel final : public TrainableModel {
         return OutOfRange("tensor " + Spec(i).name +
                           " is not finite after training");
       }
+    }
+    if (options.save_optimizer) {
+      options.save_optimizer(optimizer.Export(kept_as));
     }
     return report;
   }

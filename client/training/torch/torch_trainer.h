@@ -36,7 +36,7 @@ struct TorchTrainerOptions {
 // - Examples are shuffled anew for every epoch by a SeededRandom(seed).
 // - SGD and Adam follow PyTorch's formulas (momentum without dampening or
 //   Nesterov, weight decay added to the gradient; Kingma and Ba, 2015). Their
-//   state lives as long as one Train().
+//   state lives as long as one Train(), unless LocalTraining asks for it.
 // - A program that draws random numbers (dropout) trains with LibTorch's
 //   generator seeded and held, so two such models of one process take turns.
 //   The generator is left as it was found.

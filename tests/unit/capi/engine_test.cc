@@ -119,6 +119,10 @@ TEST_F(EngineTest, Train_WithWhatTheEngineDidNotDeclare_IsRefused) {
         o.proximal_shared_only = true;
       },
       "proximal_mu");
+  const Bytes state = {1};
+  refused([&](LocalTraining& o) { o.optimizer_state = &state; }, "goes on");
+  refused([](LocalTraining& o) { o.save_optimizer = [](const Bytes&) {}; },
+          "goes on");
 }
 
 TEST_F(EngineTest, WrongExamples_NeverReachTheEngine) {
@@ -192,6 +196,10 @@ class CheckpointModel final : public TrainableModel {
       EXPECT_EQ(options.optimizer.name, plan::OptimizerName::kAdamW);
       EXPECT_TRUE(options.optimizer.nesterov);
       EXPECT_TRUE(options.proximal_shared_only);
+      if (*options.optimizer_state != Bytes{4, 5}) {
+        return FailedPrecondition("another optimizer");
+      }
+      options.save_optimizer({6, 7, 8});
       return client::TrainingReport{.steps = 2, .stopped_early = true};
     }
     EXPECT_FALSE(options.rate_factor);
@@ -285,11 +293,22 @@ TEST_F(RoundTripTest, ExportedTrainer_EveryFeature_GetsAcross) {
   options.optimizer.name = plan::OptimizerName::kAdamW;
   options.optimizer.nesterov = true;
   options.proximal_shared_only = true;
+  Bytes state = {4, 5};
+  std::vector<Bytes> states;
+  options.optimizer_state = &state;
+  options.save_optimizer = [&](Bytes made) {
+    states.push_back(std::move(made));
+  };
   EXPECT_EQ(client::FeaturesOf(options), client::kAllTrainingFeatures);
   const auto report = model->Train(examples, options);
   ASSERT_THAT(report, IsOk());
   EXPECT_EQ(report->steps, 2U);
   EXPECT_TRUE(report->stopped_early);
+  EXPECT_THAT(states, ElementsAre(Bytes{6, 7, 8}));
+  state = {9};
+  EXPECT_THAT(model->Train(examples, options),
+              StatusIs(StatusCode::kFailedPrecondition,
+                       HasSubstr("another optimizer")));
 }
 
 TEST_F(RoundTripTest, ExportedTrainer_Throws_IsAnError) {

@@ -245,6 +245,171 @@ TEST_F(ClientStoreTest, Open_ForeignDatabase_IsRefused) {
 
 // The power fails after every operation in turn; what SaveSession() and
 // InstallModel() said is durable is there, whole, and nothing is half there.
+// ---- trainings and optimizers
+
+StoredTuning MakeTuning(uint64_t steps) {
+  return {.fingerprint = crypto::Sha256(AsBytes("of this")),
+          .examples = 48,
+          .steps = steps,
+          .done = steps > 100,
+          .state = Bytes(40, static_cast<uint8_t>(steps)),
+          .optimizer = steps > 100 ? Bytes{1, 2} : Bytes()};
+}
+
+TEST_F(ClientStoreTest, SaveTuning_IsOfItsTaskAndPart_UntilTheModelIsThere) {
+  Open();
+  const Bytes program = ToBytes("program");
+  EXPECT_FALSE(
+      store_->LoadTuning("digits", TuningPart::kPersonal)->has_value());
+  for (const uint64_t steps : {1U, 7U}) {
+    ASSERT_THAT(
+        store_->SaveTuning("digits", TuningPart::kPersonal, MakeTuning(steps)),
+        IsOk());
+  }
+  ASSERT_THAT(store_->SaveTuning("digits", TuningPart::kAlone, MakeTuning(101)),
+              IsOk());
+  ASSERT_THAT(
+      store_->SaveTuning("letters", TuningPart::kPersonal, MakeTuning(3)),
+      IsOk());
+  Open();
+  EXPECT_EQ(*store_->LoadTuning("digits", TuningPart::kPersonal),
+            MakeTuning(7));
+  EXPECT_EQ(*store_->LoadTuning("digits", TuningPart::kAlone), MakeTuning(101));
+  EXPECT_FALSE(
+      store_->LoadTuning("digits", TuningPart::kAloneHoldout)->has_value());
+  ASSERT_THAT(store_->InstallModel(MakeModel(1, program), program, {}), IsOk());
+  EXPECT_FALSE(
+      store_->LoadTuning("digits", TuningPart::kPersonal)->has_value());
+  EXPECT_FALSE(store_->LoadTuning("digits", TuningPart::kAlone)->has_value());
+  EXPECT_EQ(*store_->LoadTuning("letters", TuningPart::kPersonal),
+            MakeTuning(3));
+}
+
+TEST_F(ClientStoreTest, LoadTuning_Damaged_IsNotThereAndCounted) {
+  Open();
+  ASSERT_THAT(
+      store_->SaveTuning("digits", TuningPart::kPersonal, MakeTuning(7)),
+      IsOk());
+  store_.reset();
+  // Whole and authentic, but of another part.
+  SQLite::Database(path_.string(), SQLite::OPEN_READWRITE)
+      .exec("UPDATE tuning SET part = 'alone'");
+  Open();
+  EXPECT_FALSE(store_->LoadTuning("digits", TuningPart::kAlone)->has_value());
+  EXPECT_THAT(parts_.log.str(), ::testing::HasSubstr("stored_value_damaged"));
+}
+
+TEST_F(ClientStoreTest, InstallModel_Optimizer_IsThePersonalSlots) {
+  Open();
+  const Bytes program = ToBytes("program");
+  StoredModel model = MakeModel(1, program);
+  EXPECT_FALSE(store_->LoadOptimizer("digits")->has_value());
+  model.personal_optimizer = Bytes{3, 4, 5};
+  ASSERT_THAT(store_->InstallModel(model, program, {}), IsOk());
+  Open();
+  EXPECT_EQ(*store_->LoadOptimizer("digits"), (Bytes{3, 4, 5}));
+  EXPECT_FALSE((*store_->LoadModel("digits"))->personal_optimizer.has_value());
+  // Without a slot there is none of its optimizer either.
+  model.personal_values.reset();
+  model.personal_serving = false;
+  ASSERT_THAT(store_->InstallModel(model, program, {}), IsOk());
+  EXPECT_FALSE(store_->LoadOptimizer("digits")->has_value());
+}
+
+TEST_F(ClientStoreTest, Forget_TakesTrainingsAndOptimizers) {
+  Open();
+  const Bytes program = ToBytes("program");
+  StoredModel model = MakeModel(1, program);
+  model.personal_optimizer = Bytes{3, 4, 5};
+  ASSERT_THAT(store_->InstallModel(model, program, {}), IsOk());
+  ASSERT_THAT(
+      store_->SaveTuning("digits", TuningPart::kPersonal, MakeTuning(7)),
+      IsOk());
+  ASSERT_THAT(store_->Forget(AsBytes("idle"), {}), IsOk());
+  EXPECT_FALSE(
+      store_->LoadTuning("digits", TuningPart::kPersonal)->has_value());
+  EXPECT_FALSE(store_->LoadOptimizer("digits")->has_value());
+}
+
+// A store of schema version 5 keeps what it has.
+TEST_F(ClientStoreTest, Open_Version5_KeepsItsSlots) {
+  Open();
+  const Bytes program = ToBytes("program");
+  ASSERT_THAT(store_->InstallModel(MakeModel(4, program), program, {}), IsOk());
+  const auto model = store_->LoadModel("digits");
+  store_.reset();
+  {
+    SQLite::Database database(path_.string(), SQLite::OPEN_READWRITE);
+    database.exec("DROP TABLE tuning");
+    database.exec("ALTER TABLE model DROP COLUMN personal_optimizer");
+    database.exec("PRAGMA user_version = 5");
+  }
+  Open();
+  const auto again = store_->LoadModel("digits");
+  ASSERT_THAT(again, IsOk());
+  EXPECT_EQ((*again)->version, 4U);
+  EXPECT_EQ((*again)->personal_values, (*model)->personal_values);
+  EXPECT_TRUE((*again)->personal_serving);
+  EXPECT_EQ((*again)->personal_scores, (*model)->personal_scores);
+  EXPECT_FALSE(store_->LoadOptimizer("digits")->has_value());
+  ASSERT_THAT(
+      store_->SaveTuning("digits", TuningPart::kPersonal, MakeTuning(7)),
+      IsOk());
+}
+
+// A slot and its optimizer, and the end of its training, are one.
+TEST(ClientStorePowerTest,
+     InstallModel_PowerCutAnywhere_SlotAndOptimizerAreOne) {
+  const Bytes program = ToBytes("program");
+  int failed = 0;
+  for (uint64_t point = 0;; ++point) {
+    SCOPED_TRACE("power cut after operation " + std::to_string(point));
+    FaultVfs vfs;
+    test::StoreParts parts;
+    bool installed = false;
+    {
+      auto store = parts.Open("/client.db", vfs.name());
+      ASSERT_THAT(store, IsOk());
+      StoredModel model = MakeModel(1, program);
+      model.personal_optimizer = Bytes(9, 1);
+      ASSERT_THAT((*store)->InstallModel(model, program, {}), IsOk());
+      ASSERT_THAT(
+          (*store)->SaveTuning("digits", TuningPart::kPersonal, MakeTuning(7)),
+          IsOk());
+      vfs.FailAfter(point);
+      (void)(*store)->SaveTuning("digits", TuningPart::kPersonal,
+                                 MakeTuning(9));
+      model = MakeModel(2, program);
+      model.personal_optimizer = Bytes(9, 2);
+      installed = (*store)->InstallModel(model, program, {}).ok();
+      SeededRandom random(point);
+      vfs.CrashTorn(random);
+    }
+    vfs.ClearFaults();
+    auto store = parts.Open("/client.db", vfs.name());
+    ASSERT_THAT(store, IsOk());
+    const auto model = (*store)->LoadModel("digits");
+    const auto optimizer = (*store)->LoadOptimizer("digits");
+    const auto tuning = (*store)->LoadTuning("digits", TuningPart::kPersonal);
+    ASSERT_THAT(model, IsOk());
+    ASSERT_THAT(optimizer, IsOk());
+    ASSERT_THAT(tuning, IsOk());
+    const auto version = static_cast<uint8_t>((*model)->version);
+    EXPECT_EQ((*model)->personal_values->front(), 100 + version);
+    EXPECT_EQ(**optimizer, Bytes(9, version));
+    EXPECT_EQ(tuning->has_value(), version == 1);
+    if (tuning->has_value()) {
+      EXPECT_TRUE(**tuning == MakeTuning(7) || **tuning == MakeTuning(9));
+    }
+    if (installed) {
+      EXPECT_EQ(version, 2);
+      break;
+    }
+    ++failed;
+  }
+  EXPECT_GT(failed, 5);
+}
+
 TEST(ClientStorePowerTest, SaveSession_PowerCutAnywhere_AllOrNothing) {
   const Bytes program = ToBytes("program");
   int cuts = 0;

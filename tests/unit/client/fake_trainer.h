@@ -8,6 +8,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,11 @@ struct FakeTrainerState {
   int threads = 0;        // of the last training
   uint64_t features = 0;  // of the engine; it heeds none of them
   std::vector<client::LocalTraining> asked;  // what each training was
+  // What each training's optimizer began with. The fake's state is how many
+  // steps it took in all, and this much more.
+  std::vector<std::optional<Bytes>> optimizers;
+  size_t optimizer_padding = 0;
+  bool refuses_optimizer = false;
   // How many examples each training had.
   std::vector<size_t> trained_on;
 };
@@ -77,7 +83,16 @@ class FakeModel final : public client::TrainableModel {
     client::TrainingReport report;
     state_.threads = options.threads;
     state_.asked.push_back(options);
+    std::optional<Bytes> optimizer;
+    if (options.optimizer_state != nullptr) {
+      optimizer = *options.optimizer_state;
+    }
+    state_.optimizers.push_back(optimizer);
     int first = 0;
+    if (options.resume == nullptr && optimizer.has_value() &&
+        state_.refuses_optimizer) {
+      return FailedPrecondition("no state of this optimizer");
+    }
     if (options.resume != nullptr) {
       SELVAGE_RETURN_IF_ERROR(Resume(*options.resume));
       first = static_cast<int>(options.resume->steps);
@@ -105,6 +120,18 @@ class FakeModel final : public client::TrainableModel {
               (values_.floats[0] - start);
         }
       }
+    }
+    if (options.save_optimizer) {
+      uint64_t steps = report.steps;
+      if (optimizer.has_value()) {
+        uint64_t before = 0;
+        std::memcpy(&before, optimizer->data(), sizeof before);
+        steps += before;
+      }
+      Bytes state;
+      AppendLe(state, steps);
+      state.resize(state.size() + state_.optimizer_padding);
+      options.save_optimizer(std::move(state));
     }
     return report;
   }

@@ -316,7 +316,18 @@ TEST(MemoryEstimateTest, EstimateMemory_OtherWork_HasItsOwnCopies) {
   const uint64_t values = 100 * 784 * 4;
   const uint64_t round = EstimateMemory(program, size);
   size.work = LocalWork::kPersonalize;
-  EXPECT_EQ(EstimateMemory(program, size), round + 4 * values);
+  const uint64_t personal = EstimateMemory(program, size);
+  EXPECT_EQ(personal, round + 4 * values);
+  // A checkpoint, and an optimizer that is kept.
+  size.checkpoints = true;
+  EXPECT_EQ(EstimateMemory(program, size), personal + 2 * values);
+  size.checkpoints = false;
+  size.keeps_optimizer = true;
+  EXPECT_EQ(EstimateMemory(program, size), personal);
+  size.optimizer = plan::OptimizerName::kAdam;
+  EXPECT_EQ(EstimateMemory(program, size), personal + (2 + 3 * 2) * values);
+  size.optimizer = plan::OptimizerName::kSgd;
+  size.keeps_optimizer = false;
   size.work = LocalWork::kEvaluate;
   EXPECT_EQ(EstimateMemory(program, size),
             2 * values + EstimateScoreMemory(program, size) + 120 * 792);

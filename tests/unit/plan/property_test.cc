@@ -133,6 +133,10 @@ TaskSpec Task() {
     s.personalize.proximal_mu = *rc::gen::element(0.0, 0.25, 1000.0);
     s.personalize.gate = *rc::gen::element(
         GateRule::kNotWorse, GateRule::kNotLower, GateRule::kBetter);
+    if (s.personalize.proximal_mu == 0) {
+      s.personalize.start =
+          *rc::gen::element(PersonalStart::kBase, PersonalStart::kPersonal);
+    }
     if (s.personalize.baseline_alone) {
       s.personalize.baseline_epochs = Int(0, 1000);
     }

@@ -478,6 +478,11 @@ const Mistake kValues[] = {
     {"personalize: {on_new_base: keep}\n",
      "line 4: personalize.on_new_base is keep; did you mean "
      "keep_if_better?"},
+    {"personalize: {start: person}\n",
+     "line 4: personalize.start is person; did you mean personal?"},
+    {"personalize: {start: personal, proximal_mu: 0.1}\n",
+     "line 4: personalize.proximal_mu pulls to the global model, which start: "
+     "personal does not begin with"},
     {"personalize: {proximal_mu: -0.1}\n",
      "line 4: personalize.proximal_mu is -0.1; must be in [0, 1000]"},
     {"personalize: {baseline_alone: yes}\n",

@@ -46,7 +46,8 @@ class PersonalTest : public test::ClientFixture {
     server_->Publish(plan, program);
     server_->PublishCheckpoint(values);
   }
-  void Start() {
+  // Examples of this line; `same`: all of them at 0.5.
+  void Start(bool same = false) {
     ClientDependencies dependencies{.clock = clock_,
                                     .random = random_,
                                     .events = events_,
@@ -60,7 +61,8 @@ class PersonalTest : public test::ClientFixture {
     SeededRandom random(3);
     std::vector<Example> examples;
     for (int i = 0; i < 60; ++i) {
-      const auto x = static_cast<float>(2 * UniformUnit(random) - 1);
+      const auto drawn = static_cast<float>(2 * UniformUnit(random) - 1);
+      const float x = same ? 0.5F : drawn;
       Bytes input;
       for (size_t k = 0; k < server_->program.inputs[0].SizeBytes() / 4; ++k) {
         AppendLe(input, x * static_cast<float>(k + 1));
@@ -104,6 +106,42 @@ TEST_F(PersonalTest, FineTuneAll_LearnsTheDevicesOwnLine) {
   EXPECT_TRUE(client_->Info("digits")->personal_serving);
   EXPECT_NEAR(Slope(), kSlope, 0.2);
   EXPECT_NEAR(Offset(), kOffset, 0.2);
+}
+
+// Ten epochs and ten more from the personal slot with its optimizer are twenty,
+// to the bit where the order of examples cannot matter: here all are the same.
+TEST_F(PersonalTest, StartPersonal_GoesOnWhereItWas) {
+  std::vector<plan::OptimizerSpec> optimizers(4);
+  for (plan::OptimizerSpec& optimizer : optimizers) optimizer.lr = 0.01;
+  optimizers[1].momentum = 0.9;
+  optimizers[2].name = plan::OptimizerName::kAdam;
+  optimizers[3].name = plan::OptimizerName::kAdamW;
+  optimizers[3].weight_decay = 0.01;
+  for (size_t i = 0; i < optimizers.size(); ++i) {
+    SCOPED_TRACE("optimizer " + std::to_string(i));
+    const auto learn = [&](const std::string& name, int epochs, int more,
+                           plan::PersonalStart start) {
+      server_ = std::make_unique<test::FakeServer>(clock_);
+      state_dir_ = directory_.path() / (name + std::to_string(i));
+      next_run_ = Time{};
+      Publish(Role::kShared, Role::kShared, [&](plan::Plan& plan) {
+        plan.personalize.optimizer = optimizers[i];
+        plan.personalize.epochs = epochs;
+        plan.personalize.start = start;
+      });
+      Start(/*same=*/true);
+      Install(1);
+      for (int k = 0; k < more; ++k) {
+        EXPECT_THAT(client_->TrainLocally("digits", {}, cancel_), IsOk());
+      }
+      EXPECT_TRUE(client_->Info("digits")->personal_serving);
+      return std::make_pair(At(0), At(1));
+    };
+    const auto whole = learn("whole", 20, 0, plan::PersonalStart::kPersonal);
+    EXPECT_EQ(learn("parts", 10, 1, plan::PersonalStart::kPersonal), whole);
+    EXPECT_EQ(learn("more", 5, 3, plan::PersonalStart::kPersonal), whole);
+    EXPECT_NE(learn("again", 10, 1, plan::PersonalStart::kBase), whole);
+  }
 }
 
 TEST_F(PersonalTest, FineTuneHead_LeavesTheBody) {

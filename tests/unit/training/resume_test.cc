@@ -175,6 +175,39 @@ TEST(ResumeTest, Train_InterruptedAtEveryStep_SameBits) {
   }
 }
 
+// The optimizer's state of one training is where the next one begins; a
+// checkpoint of that has a state of its own.
+TEST(ResumeTest, Train_BegunWithAnOptimizerInterrupted_SameBits) {
+  for (const Case& c : Cases()) {
+    Bytes state;
+    LocalTraining first = c.options;
+    first.save_optimizer = [&](Bytes made) { state = std::move(made); };
+    ASSERT_THAT(Fresh(c.program)->Train(c.examples, first), IsOk());
+    LocalTraining options = c.options;
+    options.optimizer_state = &state;
+    const auto whole = Fresh(c.program);
+    ASSERT_THAT(whole->Train(c.examples, options), IsOk());
+    for (const uint64_t stop : {1U, 7U, 11U}) {
+      std::optional<TrainingCheckpoint> saved;
+      LocalTraining part = options;
+      part.keep_going = [&, asked = uint64_t{0}]() mutable {
+        return asked++ < stop;
+      };
+      part.save_checkpoint = [&](TrainingCheckpoint checkpoint) {
+        saved = std::move(checkpoint);
+      };
+      ASSERT_THAT(Fresh(c.program)->Train(c.examples, part),
+                  StatusIs(StatusCode::kCancelled));
+      LocalTraining rest = options;
+      rest.resume = &*saved;
+      const auto resumed = Fresh(c.program);
+      ASSERT_THAT(resumed->Train(c.examples, rest), IsOk());
+      EXPECT_EQ(*resumed->Values(), *whole->Values())
+          << "stopped after " << stop;
+    }
+  }
+}
+
 TEST(ResumeTest, Train_CheckpointsOnTheWay_ChangeNothing) {
   const Case c = Cases()[1];
   const auto whole = Fresh(c.program);
