@@ -109,6 +109,42 @@ TEST_F(CallsTest, GetModel_AfterAnOffer_HasItsScores) {
   EXPECT_GT(app_->TrainLocally("digits"), 0U);
 }
 
+// An app that adapts its model bit by bit, and is interrupted.
+TEST_F(CallsTest, TrainLocally_StartPersonal_GoesOnAlsoFromACancel) {
+  trainer_.state.features = client::kAllTrainingFeatures;
+  trainer_.state.can_checkpoint = true;
+  server_->plan.personalize.start = plan::PersonalStart::kPersonal;
+  server_->Publish(server_->plan, server_->program);
+  server_->Give(server_->NewOffer(4));
+  RunUntilOutcome(SELVAGE_INSTALLED);
+  trainer_.state.optimizers.clear();
+  trainer_.state.steps = 0;
+  {
+    host::Cancel cancel;
+    trainer_.state.before = [&, n = 0](const std::string& call) mutable {
+      if (call == "step" && ++n == 4) cancel.Now();
+      return OkStatus();
+    };
+    try {
+      app_->TrainLocally("digits", {}, &cancel);
+      ADD_FAILURE() << "not cancelled";
+    } catch (const host::Error& error) {
+      EXPECT_EQ(error.code(), SELVAGE_CANCELLED);
+    }
+    trainer_.state.before = [](const std::string&) { return OkStatus(); };
+  }
+  EXPECT_EQ(app_->TrainLocally("digits"), 8U);
+  EXPECT_EQ(trainer_.state.steps, 8);
+  EXPECT_EQ(app_->TrainLocally("digits"), 8U);
+  // What the optimizer began with: eight steps, the same again, sixteen.
+  std::vector<uint8_t> steps;
+  for (const std::optional<Bytes>& state : trainer_.state.optimizers) {
+    steps.push_back(state.has_value() ? state->front() : 0);
+  }
+  EXPECT_THAT(steps, ElementsAre(8, 8, 16));
+  EXPECT_TRUE(app_->GetModel("digits").personal_serving);
+}
+
 TEST_F(CallsTest, AddExamples_SameKey_IsCountedOnce) {
   const std::vector<uint8_t> input(16, 6);
   const std::int64_t label = 6;
