@@ -393,15 +393,12 @@ std::string RobustTable(const std::vector<Group>& groups) {
     }
     out += "\n";
     if (judged > 0) {
-      verdicts +=
-          "* `" + line + "`: " +
-          (broken.empty() ? "holds everywhere" : "breaks at " + broken) + "\n";
+      verdicts += "* `" + line + "`: " +
+                  (broken.empty() ? "holds" : "loses more at " + broken) + "\n";
     }
   }
-  return out + "\nMore than " + Number(kHolds, 0) +
-         " points below its own accuracy without attackers, a rule "
-         "breaks:\n\n" +
-         verdicts;
+  return out + "\nWanted: at most " + Number(kHolds, 0) +
+         " points below the same rule without attackers.\n\n" + verdicts;
 }
 
 std::string Provenance(const std::vector<Cell>& cells) {
