@@ -357,6 +357,20 @@ std::string SpreadOfTwoLabels(const std::vector<Group>& groups) {
          Number(fedavg->Most() - fedavg->Least(), 2) + ").\n";
 }
 
+// "2 seeds", of all that was run of a line; "2 to 3 seeds" if some had more.
+std::string SeedsOf(const std::vector<Group>& groups, const std::string& line) {
+  size_t least = SIZE_MAX;
+  size_t most = 0;
+  for (const Group& group : groups) {
+    if (group.row->line != line || group.cells.empty()) continue;
+    least = std::min(least, group.cells.size());
+    most = std::max(most, group.cells.size());
+  }
+  if (most == 0) return "no seed";
+  return (least == most ? "" : std::to_string(least) + " to ") +
+         std::to_string(most) + (most == 1 ? " seed" : " seeds");
+}
+
 // Lines are rules, columns attacks; the first column is without any.
 std::string RobustTable(const std::vector<Group>& groups) {
   const std::vector<std::string> columns = Names(groups, &Row::column);
@@ -364,7 +378,7 @@ std::string RobustTable(const std::vector<Group>& groups) {
   std::string verdicts;
   for (const std::string& line : Names(groups, &Row::line)) {
     const Group* calm = Find(groups, line, columns.front());
-    out += "| `" + line + "` |";
+    out += "| `" + line + "`, " + SeedsOf(groups, line) + " |";
     std::string broken;
     size_t judged = 0;
     for (const std::string& column : columns) {

@@ -390,6 +390,7 @@ TEST(ResultsTest, Page_RuleThatLosesMuch_IsNamed) {
   const std::string page = ResultsPage(rows, cells, "x");
   EXPECT_THAT(page, HasSubstr("`fedavg`: loses more at scaled 30 %"));
   EXPECT_THAT(page, HasSubstr("`fedmedian`: holds"));
+  EXPECT_THAT(page, HasSubstr("| `fedavg`, 1 seed | 80.0 | 10.0 (-70.0) |"));
 }
 
 }  // namespace
