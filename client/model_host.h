@@ -38,6 +38,10 @@ class ModelHost {
                                    const plan::Program& program,
                                    ByteSpan archive);
 
+  // Drops what Training() gave: for models that are too large to be kept beside
+  // what comes next. Thread-compatible.
+  void ReleaseTraining() { loaded_.clear(); }
+
   // What serves: the active slot; if that does not load, is not what was
   // installed, or was put aside because the process died under it, then the
   // global slot; then the last known good model. NOT_FOUND if no model of

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/random.h"
+#include "client/base_file.h"
 #include "client/core/memory_estimate.h"
 #include "client/fine_tuning.h"
 #include "client/local_data.h"
@@ -59,11 +60,10 @@ class Installation {
     stored.plan_json = work_.plan_json;
     stored.program_digest = plan_.program_digest;
     stored.archive_digest = program_.archive_digest;
-    global_values_ = plan::SerializeMaster(work_.base);
-    stored.global_values = global_values_;
+    global_digest_ = MasterDigest(work_.base);
     stored.holdout_count = data_.holdout.count;
 
-    if (Status status = Try(work_.base, global_values_); !status.ok()) {
+    if (Status status = Try(work_.base, global_digest_); !status.ok()) {
       if (store_failed_) return status;
       refused_ = WorkRefused{
           .reason = AbandonReason::kProgramRefused,
@@ -144,8 +144,7 @@ class Installation {
   }
 
   // Loads `values` and requires finite outputs.
-  Status Try(const plan::Checkpoint& values, ByteSpan serialized) {
-    const crypto::Digest digest = crypto::Sha256(serialized);
+  Status Try(const plan::Checkpoint& values, const crypto::Digest& digest) {
     if (guard_.IsPutAside(digest)) {
       return FailedPrecondition(
           "these values were put aside: the process died " +
@@ -197,7 +196,7 @@ class Installation {
     return before_.has_value() &&
            (before_->version != options_.version ||
             before_->program_digest != plan_.program_digest ||
-            before_->global_values != global_values_);
+            crypto::Sha256(before_->global_values) != global_digest_);
   }
 
   // RESOURCE_EXHAUSTED if `training` is estimated to take more than it may.
@@ -245,14 +244,22 @@ class Installation {
   Result<std::optional<Tuned>> FineTune(PersonalizeOutcome& out) {
     std::optional<Tuned> none;
     if (options_.global_only) return none;
+    const bool discard = IsNewBase() && plan_.personalize.on_new_base ==
+                                            plan::OnNewBase::kDiscard;
+    const bool trains =
+        plan_.personalize.enabled && data_.train.count > 0 && !discard;
+    const bool may_have_own = std::any_of(
+        program_.table.entries().begin(), program_.table.entries().end(),
+        [](const plan::TensorTable::Entry& entry) {
+          return entry.spec.role == plan::Role::kPersonal;
+        });
+    if (!trains && !may_have_own) return none;  // before the base is copied
     bool has_own = false;
     Result<plan::Checkpoint> start =
         FromStore(WithPersonalTensors(store_, plan_.task, plan_.program_digest,
                                       program_.table, work_.base, &has_own));
     if (!start.ok()) return start.status();
-    const bool discard = IsNewBase() && plan_.personalize.on_new_base ==
-                                            plan::OnNewBase::kDiscard;
-    if (!plan_.personalize.enabled || data_.train.count == 0 || discard) {
+    if (!trains) {
       if (has_own) none = Tuned{.values = *std::move(start)};
       return none;
     }
@@ -351,7 +358,7 @@ class Installation {
   // The tried and scored contender.
   Result<Contender> Compete(plan::Checkpoint values, uint64_t version,
                             bool kept) {
-    SELVAGE_RETURN_IF_ERROR(Try(values, plan::SerializeMaster(values)));
+    SELVAGE_RETURN_IF_ERROR(Try(values, MasterDigest(values)));
     SELVAGE_ASSIGN_OR_RETURN(std::vector<float> scores, Score(values));
     return Contender{.values = std::move(values),
                      .scores = std::move(scores),
@@ -541,7 +548,7 @@ class Installation {
   const Transport::KeepGoing& keep_going_;
   const TuningParts tuning_;
   LocalData data_;
-  Bytes global_values_;  // the new ones
+  crypto::Digest global_digest_;  // of the new values
   std::optional<StoredModel> before_;
   std::optional<WorkRefused> refused_;
   bool store_failed_ = false;
@@ -565,6 +572,9 @@ Personalized InstallPersonalized(const VerifiedWork& verified,
                             keep_going);
   if (Status status = installation.Prepare(out); !status.ok()) return status;
   if (installation.refused().has_value()) return *installation.refused();
+  if (options.release_base) host.ReleaseTraining();
+  out.model.global_values = plan::SerializeMaster(verified.base);
+  if (options.release_base) options.release_base();
   const std::optional<GoodModel> good = installation.KnownGood(out.model);
   if (Status status =
           store.InstallModel(out.model, AsBytes(verified.program_json),

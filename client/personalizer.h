@@ -49,6 +49,9 @@ struct PersonalizeOptions {
   // After each checkpoint of a training that is durable, and further than the
   // last one.
   std::function<void()> progressed = {};
+  // If given, called when `verified.base` is not needed any more, before the
+  // installation; the loaded program is dropped as well.
+  std::function<void()> release_base = {};
 };
 
 struct PersonalizeOutcome {

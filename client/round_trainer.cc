@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/random.h"
+#include "client/base_file.h"
 #include "client/core/memory_estimate.h"
 #include "client/core/rate_schedule.h"
 #include "client/local_data.h"
@@ -62,7 +63,7 @@ crypto::Digest Fingerprint(const SessionWork& work, const plan::Plan& plan,
   add(AsBytes(plan::CanonicalJson(plan)));
   AppendLe(text, work.seed);
   AppendLe(text, static_cast<int64_t>(threads));
-  add(crypto::Sha256(plan::SerializeMaster(start)).span());
+  add(MasterDigest(start).span());
   AppendLe(text, static_cast<uint64_t>(examples.count));
   for (const Bytes& input : examples.inputs) add(crypto::Sha256(input).span());
   return crypto::Sha256(text);
@@ -353,6 +354,19 @@ class RoundTraining {
   Time saved_at_{};
 };
 
+// Whether training can do without the values that it began with: no phase, no
+// personal tensor and no interrupted training goes back to them, and the update
+// is built against the file.
+bool LeavesBase(const plan::Plan& plan, const plan::TensorTable& table,
+                ClientStore& store) {
+  if (!IsLarge(table) || HasPersonal(table) || !BuildsByTensor(plan) ||
+      plan.train.method != plan::TrainMethod::kJoint) {
+    return false;
+  }
+  const Result<std::optional<StoredTraining>> kept = store.LoadTraining();
+  return kept.ok() && !kept->has_value();
+}
+
 }  // namespace
 
 Result<plan::Checkpoint> WithPersonalTensors(
@@ -375,7 +389,7 @@ Result<plan::Checkpoint> WithPersonalTensors(
   return base;
 }
 
-TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
+TrainedRound TrainRound(const SessionWork& work, VerifiedWork& verified,
                         const RoundOptions& round, ClientStore& store,
                         ModelHost& host, RoundFacts& facts) {
   const plan::Plan& plan = verified.plan;
@@ -405,14 +419,26 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
   }
   TrainableModel& model = **loaded;
 
+  std::unique_ptr<BaseTensors> on_disk;
+  if (round.open_base && LeavesBase(plan, program.table, store)) {
+    // What the cache lost since is kept in memory.
+    Result<std::unique_ptr<BaseTensors>> opened = round.open_base();
+    if (opened.ok()) on_disk = *std::move(opened);
+  }
   bool has_own = false;
   Result<plan::Checkpoint> start =
-      WithPersonalTensors(store, work.task, plan.program_digest, program.table,
-                          verified.base, &has_own);
+      on_disk != nullptr
+          ? Result<plan::Checkpoint>(std::move(verified.base))
+          : WithPersonalTensors(store, work.task, plan.program_digest,
+                                program.table, verified.base, &has_own);
   if (!start.ok()) return start.status();
+  if (on_disk != nullptr) verified.base = plan::Checkpoint();
   if (Status status = model.SetValues(*start); !status.ok()) {
     return Failed(status);
   }
+  const crypto::Digest fingerprint =
+      Fingerprint(work, plan, *start, data->train, round.threads);
+  if (on_disk != nullptr) *start = plan::Checkpoint();
   std::vector<float> scores;
   if (data->holdout.count > 0) {
     Result<std::vector<float>> scored = model.Score(data->holdout);
@@ -426,8 +452,7 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
       RoundTraining(model, program.table, *start, data->train,
                     PhasesOf(work, plan.train, program.table,
                              *std::move(trainable), round.threads),
-                    Fingerprint(work, plan, *start, data->train, round.threads),
-                    round, store, facts)
+                    fingerprint, round, store, facts)
           .Run();
   if (!report.ok()) return Failed(report.status());
   facts.steps = report->steps;
@@ -435,6 +460,7 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
   facts.stopped_early = report->stopped_early;
   Result<plan::Checkpoint> trained = model.Values();
   if (!trained.ok()) return Failed(trained.status());
+  if (on_disk != nullptr) host.ReleaseTraining();
 
   std::vector<float> residual;
   if (plan.update.codec == plan::CodecName::kTopK) {
@@ -455,7 +481,8 @@ TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
                         .holdout_scores = scores,
                         .holdout_count = data->holdout.count,
                         .residual = left_out,
-                        .random = &random});
+                        .random = &random,
+                        .base_tensors = on_disk.get()});
   };
   Result<BuiltUpdate> update = build(residual);
   if (!residual.empty() && update.status().code() == StatusCode::kOutOfRange) {

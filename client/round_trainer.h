@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <variant>
 
@@ -37,6 +38,9 @@ struct RoundOptions {
   std::function<void(uint64_t step, uint64_t steps)> progress = {};
   // After each checkpoint that is durable, and further than the last one.
   std::function<void()> progressed = {};
+  // Where the round's checkpoint lies. If given, TrainRound() may let go of
+  // `verified.base`, and of the loaded program, of a large model.
+  std::function<Result<std::unique_ptr<BaseTensors>>()> open_base = {};
 };
 
 // What came of it besides the update; set as soon as it is known.
@@ -66,7 +70,7 @@ using TrainedRound = std::variant<RoundUpdate, WorkRefused, Status>;
 // checkpoint, examples, plan, seed and threads are still the same, and the
 // engine can; the bytes are those of a training that nothing interrupted.
 // Otherwise it begins again.
-TrainedRound TrainRound(const SessionWork& work, const VerifiedWork& verified,
+TrainedRound TrainRound(const SessionWork& work, VerifiedWork& verified,
                         const RoundOptions& options, ClientStore& store,
                         ModelHost& host, RoundFacts& facts);
 

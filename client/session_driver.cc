@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "client/base_file.h"
 #include "client/personalizer.h"
 
 namespace selvage::client {
@@ -461,7 +462,11 @@ SessionEvent SessionDriver::Train() {
       .progress = [this](
                       uint64_t step,
                       uint64_t steps) { Tell(Phase::kTraining, step, steps); },
-      .progressed = [this] { TrainingProgressed(); }};
+      .progressed = [this] { TrainingProgressed(); },
+      .open_base =
+          [this] {
+            return loader_.OpenBase(session_.work(), loaded_->program.table);
+          }};
   RoundFacts facts;
   has_training_ = true;
   policy_.CountProcess(parts_.options.threads_max != 1);
@@ -472,6 +477,8 @@ SessionEvent SessionDriver::Train() {
                                           parts_.host, facts);
   policy_.CountProcess(false);
   memory_estimate_ = facts.memory_estimate;
+  // The model that is left: loaded again, from the cache, if it is needed.
+  if (loaded_->base.floats.empty()) loaded_.reset();
   if (auto* refused = std::get_if<WorkRefused>(&trained)) {
     return std::move(*refused);
   }
@@ -589,9 +596,13 @@ SessionEvent SessionDriver::Personalize(const SessionAction& action) {
     progressed = true;
     TrainingProgressed();
   };
+  if (IsLarge(loaded_->program.table)) {
+    options.release_base = [this] { loaded_->base = plan::Checkpoint(); };
+  }
   Personalized done =
       InstallPersonalized(*loaded_, options, parts_.store, parts_.host,
                           parts_.guard, KeepGoingUntil(kNever));
+  if (loaded_->base.floats.empty()) loaded_.reset();
   if (auto* refused = std::get_if<WorkRefused>(&done)) {
     return std::move(*refused);
   }

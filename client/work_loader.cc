@@ -5,6 +5,7 @@
 #include "aggregation/codec/checkpoint_codec.h"
 #include "aggregation/codec/checkpoint_parts.h"
 #include "aggregation/codec/delta_codec.h"
+#include "client/base_file.h"
 
 namespace selvage::client {
 namespace {
@@ -237,6 +238,15 @@ Result<plan::Checkpoint> WorkLoader::GetCheckpoint(
     if (!decoded.ok()) return damaged(decoded);
   }
   return values;
+}
+
+Result<std::unique_ptr<BaseTensors>> WorkLoader::OpenBase(
+    const SessionWork& work, const plan::TensorTable& table) {
+  SELVAGE_ASSIGN_OR_RETURN(
+      std::unique_ptr<BaseFile> base,
+      BaseFile::Open(work.checkpoint_digest, work.checkpoint_codec, table,
+                     cache_));
+  return std::unique_ptr<BaseTensors>(std::move(base));
 }
 
 LoadedWork WorkLoader::Load(

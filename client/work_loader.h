@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -13,6 +14,7 @@
 #include "base/status.h"
 #include "client/core/session.h"
 #include "client/core/transport.h"
+#include "client/core/update_builder.h"
 #include "client/store/blob_cache.h"
 #include "crypto/signature.h"
 #include "plan/checkpoint.h"
@@ -52,6 +54,11 @@ class WorkLoader {
                   const std::vector<crypto::Ed25519PublicKey>& plan_keys,
                   const PlanCheck& check, Transport& transport,
                   const Transport::KeepGoing& keep_going);
+
+  // The checkpoint of work that was loaded, where the cache has it. NOT_FOUND
+  // if it does not. `table` must outlive the result.
+  Result<std::unique_ptr<BaseTensors>> OpenBase(const SessionWork& work,
+                                                const plan::TensorTable& table);
 
   // The plan alone, after the same checks.
   std::variant<plan::Plan, WorkRefused, Status> LoadPlan(

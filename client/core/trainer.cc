@@ -1,5 +1,6 @@
 #include "client/core/trainer.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace selvage::client {
@@ -40,6 +41,22 @@ uint64_t FeaturesOf(const LocalTraining& options) {
           static_cast<bool>(options.save_optimizer),
       kFeatureOptimizerState);
   return out;
+}
+
+Status TrainableModel::SetArrays(std::span<const float> floats,
+                                 std::span<const int64_t> ints) {
+  plan::Checkpoint values;
+  values.floats.assign(floats.begin(), floats.end());
+  values.ints.assign(ints.begin(), ints.end());
+  return SetValues(values);
+}
+
+Status TrainableModel::CopyArrays(std::span<float> floats,
+                                  std::span<int64_t> ints) {
+  SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint values, Values());
+  std::copy(values.floats.begin(), values.floats.end(), floats.begin());
+  std::copy(values.ints.begin(), values.ints.end(), ints.begin());
+  return OkStatus();
 }
 
 Status RequireFeatures(uint64_t features, const LocalTraining& options) {

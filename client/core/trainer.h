@@ -137,6 +137,11 @@ class TrainableModel {
   // Copies `values` in. INVALID_ARGUMENT if they do not fit the table.
   virtual Status SetValues(const plan::Checkpoint& values) = 0;
   virtual Result<plan::Checkpoint> Values() = 0;
+  // The same from and to arrays of the caller's, which have the table's sizes:
+  // an engine that can does without a copy of its own.
+  virtual Status SetArrays(std::span<const float> floats,
+                           std::span<const int64_t> ints);
+  virtual Status CopyArrays(std::span<float> floats, std::span<int64_t> ints);
 
   // Bits of TrainingFeature. Ask RequireFeatures() before Train().
   virtual uint64_t features() const { return 0; }

@@ -17,21 +17,32 @@ double BoundFor(plan::Role role, const plan::UpdateSpec& update) {
                                           : update.max_abs_default;
 }
 
+// `values` are those of one slice.
+Status CheckSlice(const plan::TensorTable& table,
+                  const plan::TensorTable::AggregatedSlice& slice,
+                  const plan::UpdateSpec& update,
+                  std::span<const float> values) {
+  const double bound = BoundFor(slice.role, update);
+  for (size_t i = 0; i < slice.count; ++i) {
+    const float value = values[i];
+    // Written so that a NaN fails.
+    if (std::fabs(static_cast<double>(value)) < bound) continue;
+    std::ostringstream message;
+    message << "the change of " << table.entries()[slice.entry].spec.name << "["
+            << i << "] (" << value << ") is not inside the bound (" << bound
+            << ")";
+    return OutOfRange(message.str());
+  }
+  return OkStatus();
+}
+
 Status CheckRange(const plan::TensorTable& table,
                   const plan::UpdateSpec& update,
                   std::span<const float> values) {
   for (const auto& slice : table.aggregated()) {
-    const double bound = BoundFor(slice.role, update);
-    for (size_t i = 0; i < slice.count; ++i) {
-      const float value = values[slice.update_offset + i];
-      // Written so that a NaN fails.
-      if (std::fabs(static_cast<double>(value)) < bound) continue;
-      std::ostringstream message;
-      message << "the change of " << table.entries()[slice.entry].spec.name
-              << "[" << i << "] (" << value << ") is not inside the bound ("
-              << bound << ")";
-      return OutOfRange(message.str());
-    }
+    SELVAGE_RETURN_IF_ERROR(
+        CheckSlice(table, slice, update,
+                   values.subspan(slice.update_offset, slice.count)));
   }
   return OkStatus();
 }
@@ -47,6 +58,7 @@ plan::UpdateSpec AnyFinite() {
 Status CheckLayout(const plan::Program& program, const UpdateInput& input) {
   const plan::TensorTable& table = program.table;
   for (const plan::Checkpoint* values : {&input.base, &input.trained}) {
+    if (values == &input.base && input.base_tensors != nullptr) continue;
     if (values->floats.size() != table.float_count()) {
       return InvalidArgument(
           "a checkpoint has " + std::to_string(values->floats.size()) +
@@ -66,7 +78,90 @@ Status CheckLayout(const plan::Program& program, const UpdateInput& input) {
   return OkStatus();
 }
 
+// Encoded update, its digest and its norm, without a copy of the whole.
+Status BuildTensors(const plan::Program& program, const plan::Plan& plan,
+                    const UpdateInput& input, BuiltUpdate& update) {
+  const plan::TensorTable& table = program.table;
+  const aggregation::CodecSpec codec = plan.update;
+  update.encoded.reserve(static_cast<size_t>(
+      aggregation::EncodedSize(codec, aggregation::UpdateCounts(table))));
+  double squares = 0;
+  std::vector<float> delta;
+  for (const auto& slice : table.aggregated()) {
+    SELVAGE_RETURN_IF_ERROR(input.base_tensors->Read(slice.entry, delta));
+    for (size_t i = 0; i < slice.count; ++i) {
+      delta[i] = input.trained.floats[slice.float_offset + i] - delta[i];
+    }
+    SELVAGE_RETURN_IF_ERROR(CheckSlice(table, slice, plan.update, delta));
+    const std::span<const size_t> count(&slice.count, 1);
+    SELVAGE_ASSIGN_OR_RETURN(
+        const Bytes encoded,
+        aggregation::Encode(codec, count, delta, input.random));
+    SELVAGE_ASSIGN_OR_RETURN(delta, aggregation::Decode(codec, count, encoded));
+    SELVAGE_RETURN_IF_ERROR(CheckSlice(table, slice, plan.update, delta));
+    for (const float value : delta) {
+      squares += static_cast<double>(value) * static_cast<double>(value);
+    }
+    AppendBytes(update.encoded, encoded);
+  }
+  update.norm = std::sqrt(squares);
+  return OkStatus();
+}
+
+// The same of the whole at once, clipped if the plan says so.
+Status BuildWhole(const plan::Program& program, const plan::Plan& plan,
+                  const UpdateInput& input, BuiltUpdate& update) {
+  const plan::TensorTable& table = program.table;
+  std::vector<float> delta(table.update_count());
+  const std::vector<size_t> counts = aggregation::UpdateCounts(table);
+  for (const auto& slice : table.aggregated()) {
+    for (size_t i = 0; i < slice.count; ++i) {
+      delta[slice.update_offset + i] =
+          input.trained.floats[slice.float_offset + i] -
+          input.base.floats[slice.float_offset + i];
+    }
+  }
+  const bool feeds_back = plan.update.codec == plan::CodecName::kTopK;
+  if (feeds_back && !input.residual.empty()) {
+    if (input.residual.size() != delta.size()) {
+      return InvalidArgument(
+          "the residual has " + std::to_string(input.residual.size()) +
+          " values, the update " + std::to_string(delta.size()));
+    }
+    for (size_t i = 0; i < delta.size(); ++i) delta[i] += input.residual[i];
+  }
+  const double clip = plan.privacy.clip_norm;
+  SELVAGE_RETURN_IF_ERROR(
+      CheckRange(table, clip > 0 ? AnyFinite() : plan.update, delta));
+
+  SELVAGE_ASSIGN_OR_RETURN(
+      ClippedUpdate clipped,
+      EncodeClipped(plan.update, counts, delta, clip, input.random));
+  // Rounding may have reached the bound, and the coordinator sees the rounded
+  // value.
+  SELVAGE_RETURN_IF_ERROR(CheckRange(table, plan.update, clipped.decoded));
+  if (feeds_back) {
+    update.residual_change.resize(delta.size());
+    for (size_t i = 0; i < delta.size(); ++i) {
+      const float left =
+          static_cast<float>(static_cast<double>(delta[i]) * clipped.factor) -
+          clipped.decoded[i];
+      update.residual_change[i] =
+          left - (input.residual.empty() ? 0.0f : input.residual[i]);
+    }
+  }
+  update.encoded = std::move(clipped.encoded);
+  update.norm = clipped.norm;
+  return OkStatus();
+}
+
 }  // namespace
+
+bool BuildsByTensor(const plan::Plan& plan) {
+  return plan.privacy.clip_norm == 0 &&
+         plan.update.codec != plan::CodecName::kTopK &&
+         plan.update.codec != plan::CodecName::kRotatedInt8;
+}
 
 Result<std::vector<aggregation::MetricValue>> MetricsOf(
     std::span<const float> scores, size_t count, size_t metric_count) {
@@ -94,49 +189,11 @@ Result<BuiltUpdate> BuildUpdate(const plan::Program& program,
                                 const plan::Plan& plan,
                                 const UpdateInput& input) {
   SELVAGE_RETURN_IF_ERROR(CheckLayout(program, input));
-  const plan::TensorTable& table = program.table;
-  std::vector<float> delta(table.update_count());
-  const std::vector<size_t> counts = aggregation::UpdateCounts(table);
-  for (const auto& slice : table.aggregated()) {
-    for (size_t i = 0; i < slice.count; ++i) {
-      delta[slice.update_offset + i] =
-          input.trained.floats[slice.float_offset + i] -
-          input.base.floats[slice.float_offset + i];
-    }
-  }
-  const bool feeds_back = plan.update.codec == plan::CodecName::kTopK;
-  if (feeds_back && !input.residual.empty()) {
-    if (input.residual.size() != delta.size()) {
-      return InvalidArgument(
-          "the residual has " + std::to_string(input.residual.size()) +
-          " values, the update " + std::to_string(delta.size()));
-    }
-    for (size_t i = 0; i < delta.size(); ++i) delta[i] += input.residual[i];
-  }
-  const double clip = plan.privacy.clip_norm;
-  SELVAGE_RETURN_IF_ERROR(
-      CheckRange(table, clip > 0 ? AnyFinite() : plan.update, delta));
-
   BuiltUpdate update;
   update.codec = plan.update.codec;
-  SELVAGE_ASSIGN_OR_RETURN(
-      ClippedUpdate clipped,
-      EncodeClipped(plan.update, counts, delta, clip, input.random));
-  // Rounding may have reached the bound, and the coordinator sees the rounded
-  // value.
-  SELVAGE_RETURN_IF_ERROR(CheckRange(table, plan.update, clipped.decoded));
-  if (feeds_back) {
-    update.residual_change.resize(delta.size());
-    for (size_t i = 0; i < delta.size(); ++i) {
-      const float left =
-          static_cast<float>(static_cast<double>(delta[i]) * clipped.factor) -
-          clipped.decoded[i];
-      update.residual_change[i] =
-          left - (input.residual.empty() ? 0.0f : input.residual[i]);
-    }
-  }
-  update.encoded = std::move(clipped.encoded);
-  update.norm = clipped.norm;
+  SELVAGE_RETURN_IF_ERROR(input.base_tensors != nullptr
+                              ? BuildTensors(program, plan, input, update)
+                              : BuildWhole(program, plan, input, update));
   update.digest = crypto::Sha256(update.encoded);
   update.weight = static_cast<uint32_t>(
       std::min(input.example_count,

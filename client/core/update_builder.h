@@ -17,6 +17,14 @@
 
 namespace selvage::client {
 
+// The decoded checkpoint of a round, a tensor at a time.
+class BaseTensors {
+ public:
+  virtual ~BaseTensors() = default;
+  // All elements of the f32 tensor `entry` of the table.
+  virtual Status Read(size_t entry, std::vector<float>& out) = 0;
+};
+
 struct UpdateInput {
   const plan::Checkpoint& base;     // the decoded checkpoint of the round
   const plan::Checkpoint& trained;  // same layout
@@ -30,7 +38,14 @@ struct UpdateInput {
   std::span<const float> residual = {};
   // For a codec that draws (aggregation/codec/codec.h).
   RandomSource* random = nullptr;
+  // Instead of `base`, where BuildsByTensor(): the update is the same, and only
+  // one tensor of it is in memory besides what is encoded.
+  BaseTensors* base_tensors = nullptr;
 };
+
+// Whether an update of this plan can be built a tensor at a time: nothing in it
+// depends on all tensors.
+bool BuildsByTensor(const plan::Plan& plan);
 
 // Sums over examples of each metric; `scores` is [count, metric_count],
 // row-major. INVALID_ARGUMENT if it is not, if there is no example, or if a sum

@@ -50,6 +50,25 @@ Result<Bytes> BlobCache::Get(const crypto::Digest& digest, uint64_t size_max) {
   return NotFound("artefact " + digest.ToHex() + " is not in the cache");
 }
 
+Result<std::unique_ptr<ReadableFile>> BlobCache::Open(
+    const crypto::Digest& digest, uint64_t size) {
+  const Status missing =
+      NotFound("artefact " + digest.ToHex() + " is not in the cache");
+  Result<std::unique_ptr<ReadableFile>> file = files_.Open(PathOf(digest));
+  if (!file.ok() || (*file)->size() != size) return missing;
+  crypto::Sha256Hasher hasher;
+  Bytes piece(size_t{1} << 20);
+  for (uint64_t at = 0; at < size;) {
+    const Result<size_t> read = (*file)->ReadAt(at, piece);
+    if (!read.ok() || *read == 0) return missing;
+    hasher.Update(ByteSpan(piece).first(*read));
+    at += *read;
+  }
+  if (std::move(hasher).Finish() != digest) return missing;
+  used_.push_back(digest.ToHex());
+  return file;
+}
+
 Status BlobCache::Put(const crypto::Digest& digest, ByteSpan bytes) {
   if (crypto::Sha256(bytes) != digest) {
     return DataLoss("artefact " + digest.ToHex() +

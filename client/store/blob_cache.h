@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -35,6 +36,10 @@ class BlobCache {
   // (it is removed then), or it is larger than `size_max`. Otherwise the
   // current work uses it.
   Result<Bytes> Get(const crypto::Digest& digest, uint64_t size_max);
+  // The same without its bytes in memory: the file, whose digest was verified
+  // as it was opened. NOT_FOUND unless it is there and has this size.
+  Result<std::unique_ptr<ReadableFile>> Open(const crypto::Digest& digest,
+                                             uint64_t size);
   // DATA_LOSS if the bytes do not have the digest. The current work uses it.
   Status Put(const crypto::Digest& digest, ByteSpan bytes);
 

@@ -60,6 +60,12 @@ void Bind(SQLite::Statement& statement, int index, ByteSpan bytes) {
   statement.bind(index, data, static_cast<int>(bytes.size()));
 }
 
+void BindInPlace(SQLite::Statement& statement, int index, ByteSpan bytes) {
+  const void* data =
+      bytes.empty() ? "" : static_cast<const void*>(bytes.data());
+  statement.bindNoCopy(index, data, static_cast<int>(bytes.size()));
+}
+
 Bytes BlobOf(const SQLite::Column& column) {
   const auto* data = static_cast<const uint8_t*>(column.getBlob());
   const auto size = static_cast<size_t>(column.getBytes());

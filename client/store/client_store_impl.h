@@ -29,6 +29,8 @@ namespace store_internal {
 Status CaughtStatus();
 
 void Bind(SQLite::Statement& statement, int index, ByteSpan bytes);
+// Without a copy: the bytes must outlive the statement's execution.
+void BindInPlace(SQLite::Statement& statement, int index, ByteSpan bytes);
 Bytes BlobOf(const SQLite::Column& column);
 
 // RESOURCE_EXHAUSTED if SQLite could not hold it (1e9 bytes by default).

@@ -7,6 +7,7 @@
 namespace selvage::client {
 
 using store_internal::Bind;
+using store_internal::BindInPlace;
 using store_internal::BlobOf;
 using store_internal::CheckBlobSize;
 using store_internal::GetMeta;
@@ -141,7 +142,8 @@ Status ClientStore::InstallModel(const StoredModel& model, ByteSpan program,
     } else {
       Bind(insert, 5, model.archive_digest.span());
     }
-    Bind(insert, 6, model.global_values);
+    // Not copied: it may be most of the memory that there is.
+    BindInPlace(insert, 6, model.global_values);
     const ValueSeal& seal = impl_->seal;
     SELVAGE_RETURN_IF_ERROR(BindSealed(
         insert, 7, seal, TaskPlace("model", "personal_values", model.task),

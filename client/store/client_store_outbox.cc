@@ -13,6 +13,7 @@ namespace selvage::client {
 using store_internal::AuditPlace;
 using store_internal::AuditRow;
 using store_internal::Bind;
+using store_internal::BindInPlace;
 using store_internal::BlobOf;
 using store_internal::DecodeAbout;
 using store_internal::EncodeAbout;
@@ -183,7 +184,7 @@ Status PutOutbox(ClientStore::Impl& impl, SQLite::Database& db,
                            "VALUES (1, ?, ?, ?)");
   insert.bind(1, entry.assignment_id);
   Bind(insert, 2, sealed_about);
-  Bind(insert, 3, sealed_payload);
+  BindInPlace(insert, 3, sealed_payload);  // it may be large
   insert.exec();
   SELVAGE_RETURN_IF_ERROR(
       AddAudit(db, seal,

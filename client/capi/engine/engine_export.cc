@@ -81,21 +81,17 @@ selvage_code SetValues(void* model, const float* floats, const int64_t* ints,
                        selvage_engine_error* error) {
   return Guarded(error, [&] {
     const plan::TensorTable& table = ModelOf(model).program.table;
-    plan::Checkpoint values;
-    values.floats.assign(floats, floats + table.float_count());
-    values.ints.assign(ints, ints + table.int_count());
-    return ModelOf(model).model->SetValues(values);
+    return ModelOf(model).model->SetArrays({floats, table.float_count()},
+                                           {ints, table.int_count()});
   });
 }
 
 selvage_code GetValues(void* model, float* floats, int64_t* ints,
                        selvage_engine_error* error) {
-  return Guarded(error, [&]() -> Status {
-    SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint values,
-                             ModelOf(model).model->Values());
-    std::copy(values.floats.begin(), values.floats.end(), floats);
-    std::copy(values.ints.begin(), values.ints.end(), ints);
-    return OkStatus();
+  return Guarded(error, [&] {
+    const plan::TensorTable& table = ModelOf(model).program.table;
+    return ModelOf(model).model->CopyArrays({floats, table.float_count()},
+                                            {ints, table.int_count()});
   });
 }
 

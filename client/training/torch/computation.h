@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,12 @@ Result<std::vector<NamedTensor>> BindTensors(
 // contiguous float32 and int64 tensors of the table's shapes.
 void CopyIn(const plan::TensorTable& table, const plan::Checkpoint& values,
             const std::vector<NamedTensor>& tensors);
+void CopyIn(const plan::TensorTable& table, std::span<const float> floats,
+            std::span<const int64_t> ints,
+            const std::vector<NamedTensor>& tensors);
+void CopyOut(const plan::TensorTable& table,
+             const std::vector<NamedTensor>& tensors, std::span<float> floats,
+             std::span<int64_t> ints);
 plan::Checkpoint CopyOut(const plan::TensorTable& table,
                          const std::vector<NamedTensor>& tensors);
 

@@ -377,16 +377,38 @@ Result<std::vector<NamedTensor>> BindTensors(
   return out;
 }
 
-void CopyIn(const plan::TensorTable& table, const plan::Checkpoint& values,
+void CopyIn(const plan::TensorTable& table, std::span<const float> floats,
+            std::span<const int64_t> ints,
             const std::vector<NamedTensor>& tensors) {
   for (size_t i = 0; i < tensors.size(); ++i) {
     const auto& entry = table.entries()[i];
     void* const to = tensors[i].tensor.data_ptr();
     if (entry.spec.dtype == plan::DType::kFloat32) {
-      std::memcpy(to, values.floats.data() + entry.offset,
+      std::memcpy(to, floats.data() + entry.offset,
                   entry.count * sizeof(float));
     } else {
-      std::memcpy(to, values.ints.data() + entry.offset,
+      std::memcpy(to, ints.data() + entry.offset,
+                  entry.count * sizeof(int64_t));
+    }
+  }
+}
+
+void CopyIn(const plan::TensorTable& table, const plan::Checkpoint& values,
+            const std::vector<NamedTensor>& tensors) {
+  CopyIn(table, values.floats, values.ints, tensors);
+}
+
+void CopyOut(const plan::TensorTable& table,
+             const std::vector<NamedTensor>& tensors, std::span<float> floats,
+             std::span<int64_t> ints) {
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const auto& entry = table.entries()[i];
+    const void* const from = tensors[i].tensor.data_ptr();
+    if (entry.spec.dtype == plan::DType::kFloat32) {
+      std::memcpy(floats.data() + entry.offset, from,
+                  entry.count * sizeof(float));
+    } else {
+      std::memcpy(ints.data() + entry.offset, from,
                   entry.count * sizeof(int64_t));
     }
   }
@@ -397,17 +419,7 @@ plan::Checkpoint CopyOut(const plan::TensorTable& table,
   plan::Checkpoint out;
   out.floats.resize(table.float_count());
   out.ints.resize(table.int_count());
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const auto& entry = table.entries()[i];
-    const void* const from = tensors[i].tensor.data_ptr();
-    if (entry.spec.dtype == plan::DType::kFloat32) {
-      std::memcpy(out.floats.data() + entry.offset, from,
-                  entry.count * sizeof(float));
-    } else {
-      std::memcpy(out.ints.data() + entry.offset, from,
-                  entry.count * sizeof(int64_t));
-    }
-  }
+  CopyOut(table, tensors, out.floats, out.ints);
   return out;
 }
 

@@ -233,6 +233,25 @@ class TorchModel final : public TrainableModel {
     return OkStatus();
   }
 
+  Status SetArrays(std::span<const float> floats,
+                   std::span<const int64_t> ints) override {
+    if (floats.size() != program_.table.float_count() ||
+        ints.size() != program_.table.int_count() ||
+        !AllFinite(floats.data(), floats.size())) {
+      // Which says what is wrong.
+      return TrainableModel::SetArrays(floats, ints);
+    }
+    SELVAGE_RETURN_IF_ERROR(CheckLayout());
+    engine::CopyIn(program_.table, floats, ints, named_);
+    return OkStatus();
+  }
+
+  Status CopyArrays(std::span<float> floats, std::span<int64_t> ints) override {
+    SELVAGE_RETURN_IF_ERROR(CheckLayout());
+    engine::CopyOut(program_.table, named_, floats, ints);
+    return OkStatus();
+  }
+
   Result<plan::Checkpoint> Values() override {
     SELVAGE_RETURN_IF_ERROR(CheckLayout());
     return engine::CopyOut(program_.table, named_);

@@ -1,11 +1,13 @@
 // What a device downloads, and what it keeps of it: checkpoints in parts, and
 // the cache.
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
 #include <gmock/gmock.h>
 
 #include "aggregation/codec/checkpoint_parts.h"
+#include "client/base_file.h"
 #include "client/store/blob_cache.h"
 #include "tests/unit/client/client_fixture.h"
 
@@ -77,6 +79,72 @@ class DownloadTest : public ClientFixture {
   plan::Checkpoint values_;
   std::vector<aggregation::PartName> names_;
 };
+
+TEST_F(DownloadTest, BaseFile_ReadsTensorsOfTheParts) {
+  Open();
+  AddExamples(24);
+  Contribute();
+  selvage::PosixFileSystem files;
+  BlobCache cache(files, directory_.path() / "cache");
+  const auto base =
+      BaseFile::Open(server_->checkpoint_digest, kCodec, program_.table, cache);
+  ASSERT_THAT(base, IsOk());
+  for (size_t i = 0; i < program_.table.entries().size(); ++i) {
+    const auto& entry = program_.table.entries()[i];
+    if (entry.spec.dtype != plan::DType::kFloat32) continue;
+    const auto begin =
+        values_.floats.begin() + static_cast<std::ptrdiff_t>(entry.offset);
+    std::vector<float> read;
+    ASSERT_THAT((*base)->Read(i, read), IsOk());
+    EXPECT_EQ(read,
+              std::vector<float>(
+                  begin, begin + static_cast<std::ptrdiff_t>(entry.count)));
+  }
+  EXPECT_THAT(
+      BaseFile::Open(crypto::Sha256(Bytes()), kCodec, program_.table, cache),
+      StatusIs(StatusCode::kNotFound));
+  std::ofstream(CacheFile(names_.back().digest), std::ios::app) << "more";
+  EXPECT_THAT(
+      BaseFile::Open(server_->checkpoint_digest, kCodec, program_.table, cache),
+      StatusIs(StatusCode::kNotFound));
+}
+
+// Of which no copy is kept beside a training: the same updates, the same model.
+TEST_F(DownloadTest, LargeModel_ContributesAndIsInstalled) {
+  std::vector<plan::TensorSpec> tensors;
+  for (const auto& entry : program_.table.entries()) {
+    if (entry.spec.name != "backbone") tensors.push_back(entry.spec);
+  }
+  tensors.push_back({.name = "wide",
+                     .shape = {3000, 2800},
+                     .role = plan::Role::kShared,
+                     .init = plan::Init::kOnes});
+  program_.table = *plan::TensorTable::Create(tensors);
+  ASSERT_TRUE(IsLarge(program_.table));
+  plan::Plan plan = MakeFakePlan(program_);
+  plan.update.codec = plan::CodecName::kFloat16;
+  server_->chunk_size = 1 << 20;
+  server_->Publish(plan, program_);
+  server_->PublishCheckpoint(plan::InitializeCheckpoint(program_.table, 1));
+  Open();
+  AddExamples(24);
+
+  for (int round = 0; round < 2; ++round) {
+    Contribute();
+    ASSERT_EQ(server_->payloads.size(), static_cast<size_t>(round + 1));
+    const Bytes& payload = std::prev(server_->payloads.end())->second;
+    const auto update =
+        aggregation::Decode(plan::CodecName::kFloat16,
+                            aggregation::UpdateCounts(program_.table), payload);
+    ASSERT_THAT(update, IsOk());
+    EXPECT_EQ(crypto::Sha256(payload),
+              std::prev(server_->updates.end())->second);
+    // Something was learned.
+    EXPECT_TRUE(std::any_of(update->begin(), update->end(),
+                            [](float value) { return value != 0; }));
+  }
+  EXPECT_GT(trainer_.state.loads, 2);
+}
 
 TEST_F(DownloadTest, SecondRound_FetchesOnlyWhatIsTrained) {
   Open();

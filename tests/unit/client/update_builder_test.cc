@@ -80,6 +80,59 @@ TEST_F(UpdateBuilderTest, BuildUpdate_Delta_CoversSharedAndBuffersInOrder) {
   EXPECT_TRUE(update->metrics.empty());
 }
 
+TEST_F(UpdateBuilderTest, BuildUpdate_TensorByTensor_IsTheSame) {
+  class Tensors final : public BaseTensors {
+   public:
+    Tensors(const plan::TensorTable& table, const plan::Checkpoint& values)
+        : table_(table), values_(values) {}
+    Status Read(size_t entry, std::vector<float>& out) override {
+      const auto& place = table_.entries()[entry];
+      const auto begin =
+          values_.floats.begin() + static_cast<std::ptrdiff_t>(place.offset);
+      out.assign(begin, begin + static_cast<std::ptrdiff_t>(place.count));
+      return OkStatus();
+    }
+
+   private:
+    const plan::TensorTable& table_;
+    const plan::Checkpoint& values_;
+  };
+  Tensors tensors(program_.table, base_);
+  const plan::Checkpoint nothing;
+  trained_.floats = {1.5F, 2, 100, 100, 100, 1001, 1, 0.3F};
+  for (const auto codec :
+       {plan::CodecName::kFloat32, plan::CodecName::kFloat16,
+        plan::CodecName::kBFloat16, plan::CodecName::kInt8}) {
+    plan_.update.codec = codec;
+    ASSERT_TRUE(BuildsByTensor(plan_));
+    const auto build = [&](const plan::Checkpoint& base, BaseTensors* by) {
+      SeededRandom random(7);
+      return BuildUpdate(program_, plan_,
+                         {.base = base,
+                          .trained = trained_,
+                          .example_count = 48,
+                          .holdout_scores = scores_,
+                          .random = &random,
+                          .base_tensors = by});
+    };
+    const Result<BuiltUpdate> whole = build(base_, nullptr);
+    const Result<BuiltUpdate> parts = build(nothing, &tensors);
+    ASSERT_THAT(whole, IsOk());
+    ASSERT_THAT(parts, IsOk());
+    EXPECT_EQ(parts->encoded, whole->encoded);
+    EXPECT_EQ(parts->digest, whole->digest);
+    EXPECT_EQ(parts->norm, whole->norm);
+    EXPECT_EQ(parts->weight, whole->weight);
+    plan_.update.max_abs_default = 0.9;
+    EXPECT_EQ(build(nothing, &tensors).status().ToString(),
+              build(base_, nullptr).status().ToString());
+    EXPECT_THAT(build(nothing, &tensors), StatusIs(StatusCode::kOutOfRange));
+    plan_.update.max_abs_default = plan::UpdateSpec().max_abs_default;
+  }
+  plan_.privacy.clip_norm = 1;
+  EXPECT_FALSE(BuildsByTensor(plan_));
+}
+
 TEST_F(UpdateBuilderTest, BuildUpdate_PersonalAndFrozen_ChangeNoByte) {
   const Bytes before = Build()->encoded;
   trained_.floats[2] = std::numeric_limits<float>::quiet_NaN();
