@@ -16,10 +16,7 @@ using plan::StrategyName;
 constexpr uint32_t kMagic = 0x534f5653;  // "SVOS"
 constexpr uint16_t kVersion = 1;
 
-bool IsAdaptive(StrategyName name) {
-  return name == StrategyName::kFedAdam || name == StrategyName::kFedAdagrad ||
-         name == StrategyName::kFedYogi;
-}
+using plan::IsAdaptive;
 bool HasMomentum(StrategyName name) {
   return IsAdaptive(name) || name == StrategyName::kFedAvgM;
 }
@@ -51,6 +48,9 @@ Doubles Step(const plan::StrategySpec& s, const Doubles& d, Doubles& momentum,
     case StrategyName::kMultiKrum:
     case StrategyName::kRfa:
     case StrategyName::kNormBound:
+    case StrategyName::kFedNova:
+    case StrategyName::kQFedAvg:
+    case StrategyName::kScaffold:
       return eta * d;
     case StrategyName::kFedAvgM:
       momentum = s.server_momentum * momentum + d;
@@ -80,7 +80,8 @@ ServerStateForm FormOf(const plan::StrategySpec& strategy,
   AppendLe(form.head, kVersion);
   AppendLe(form.head, static_cast<uint16_t>(strategy.name));
   AppendLe(form.head, static_cast<uint64_t>(shared_count));
-  form.has_momentum = HasMomentum(strategy.name);
+  form.has_momentum =
+      (HasMomentum(strategy.name) || strategy.name == StrategyName::kScaffold);
   form.has_second_moment = IsAdaptive(strategy.name);
   if (form.has_second_moment) {
     form.initial_second_moment =
@@ -127,6 +128,11 @@ Status ApplyServerStep(const plan::StrategySpec& strategy,
     }
   }
   return OkStatus();
+}
+
+Status ApplyControlStep(std::span<const double> change,
+                        std::span<float> control) {
+  return ApplyMeanOfBuffer(change, control);
 }
 
 Status ApplyMeanOfBuffer(std::span<const double> mean_delta,

@@ -14,8 +14,9 @@ namespace selvage::aggregation {
 // values, one of each kind for each element of the `shared` tensors, in table
 // order. As bytes: the head, all momenta, all second moments, little-endian.
 struct ServerStateForm {
-  Bytes head;                      // magic, version, strategy, count
-  bool has_momentum = false;       // fedavgm: v; the adaptive ones: m
+  Bytes head;  // magic, version, strategy, count
+  // fedavgm: v; the adaptive ones: m; scaffold: the control variate c.
+  bool has_momentum = false;
   bool has_second_moment = false;  // the adaptive ones: v
   // Before the first round (a momentum is 0): tau^2, the smallest start that
   // Reddi et al. allow, so that early steps are not divided by nothing.
@@ -29,7 +30,8 @@ ServerStateForm FormOf(const plan::StrategySpec& strategy, size_t shared_count);
 // rounded once to float32, so that a step is the same everywhere.
 //
 //   fedavg      x <- x + eta d                       (McMahan et al., 2017)
-//               and so the robust rules, of which d is the result
+//               and so the robust rules, fednova and qfedavg, of which d is
+//               the result, and scaffold, whose c moves by ApplyControlStep()
 //   fedavgm     v <- beta v + d;  x <- x + eta v      (Hsu et al., 2019)
 //               with Nesterov: x <- x + eta (d + beta v)
 //   adaptive    m <- beta_1 m + (1 - beta_1) d       (Reddi et al., 2021,
@@ -39,12 +41,17 @@ ServerStateForm FormOf(const plan::StrategySpec& strategy, size_t shared_count);
 //     fedyogi     v <- v - (1 - beta_2) d^2 sign(v - d^2)
 //
 // `momentum` and `second_moment` are this tensor's part of the state, empty
-// where the strategy has none. INVALID_ARGUMENT if sizes differ; OUT_OF_RANGE
+// where the step needs none. INVALID_ARGUMENT if sizes differ; OUT_OF_RANGE
 // if a result is not finite: master and state are unspecified then.
 Status ApplyServerStep(const plan::StrategySpec& strategy,
                        std::span<const double> mean_delta,
                        std::span<float> momentum,
                        std::span<float> second_moment, std::span<float> master);
+
+// c <- c + d, d being what scaffold's control variate moves by. Errors as
+// above.
+Status ApplyControlStep(std::span<const double> change,
+                        std::span<float> control);
 
 // x <- x + d: buffers are means, not directions. No strategy scales them, and
 // above all no adaptive one: a BatchNorm variance that was stepped instead of

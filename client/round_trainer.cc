@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "aggregation/contribution.h"
 #include "base/random.h"
 #include "client/base_file.h"
 #include "client/core/memory_estimate.h"
@@ -47,13 +48,17 @@ TrainingSize SizeOf(LocalWork work, const VerifiedWork& verified,
           .optimizer = train.optimizer.name,
           .momentum = train.optimizer.momentum != 0,
           .proximal = train.proximal_mu != 0,
-          .clips = train.clip_gradient != 0};
+          .clips = train.clip_gradient != 0,
+          .controlled = !verified.control.empty()};
 }
+
+using Correction = std::shared_ptr<const std::vector<float>>;
 
 // Everything that the result of a training depends on.
 crypto::Digest Fingerprint(const SessionWork& work, const plan::Plan& plan,
                            const plan::Checkpoint& start,
-                           const ExampleSet& examples, int threads) {
+                           const ExampleSet& examples,
+                           const Correction& correction, int threads) {
   Bytes text = ToBytes("selvage/v1 training\n");
   const auto add = [&text](ByteSpan bytes) {
     AppendLe(text, static_cast<uint64_t>(bytes.size()));
@@ -66,6 +71,9 @@ crypto::Digest Fingerprint(const SessionWork& work, const plan::Plan& plan,
   add(MasterDigest(start).span());
   AppendLe(text, static_cast<uint64_t>(examples.count));
   for (const Bytes& input : examples.inputs) add(crypto::Sha256(input).span());
+  if (correction != nullptr) {
+    add(crypto::Sha256(AsBytes(std::span<const float>(*correction))).span());
+  }
   return crypto::Sha256(text);
 }
 
@@ -81,7 +89,7 @@ std::vector<LocalTraining> PhasesOf(const SessionWork& work,
                                     const plan::TrainSpec& train,
                                     const plan::TensorTable& table,
                                     std::vector<size_t> trainable,
-                                    int threads) {
+                                    Correction correction, int threads) {
   LocalTraining all;
   all.epochs = train.local_epochs;
   all.batch_size = train.batch_size;
@@ -108,6 +116,7 @@ std::vector<LocalTraining> PhasesOf(const SessionWork& work,
     last.step_count = least + UniformBelow(random, most - least + 1);
   }
   last.proximal_mu = train.proximal_mu;
+  last.correction = std::move(correction);
   const auto is_personal = [&table](size_t i) {
     return table.entries()[i].spec.role == plan::Role::kPersonal;
   };
@@ -212,6 +221,69 @@ plan::Checkpoint WithPersonal(const plan::TensorTable& table,
   return values;
 }
 
+// scaffold: c - c_i by float of the table; else nullptr. A control variate of
+// another program, or of none, is all zeros.
+Result<Correction> CorrectionOf(ClientStore& store, const SessionWork& work,
+                                const VerifiedWork& verified) {
+  if (verified.plan.contribution.name != plan::ContributionName::kScaffold) {
+    return Correction();
+  }
+  const plan::TensorTable& table = verified.program.table;
+  SELVAGE_ASSIGN_OR_RETURN(
+      const std::vector<float> own,
+      store.LoadResidual(work.task, verified.plan.program_digest));
+  const bool fits = own.size() == verified.control.size();
+  auto correction = std::make_shared<std::vector<float>>(table.float_count());
+  size_t at = 0;
+  for (const auto& slice : table.aggregated()) {
+    if (slice.role != plan::Role::kShared) continue;
+    for (size_t i = 0; i < slice.count; ++i, ++at) {
+      (*correction)[slice.float_offset + i] =
+          verified.control.at(at) - (fits ? own[at] : 0.0F);
+    }
+  }
+  return Correction(std::move(correction));
+}
+
+// How the shared elements changed, in the table's order.
+std::vector<float> SharedDelta(const plan::TensorTable& table,
+                               const plan::Checkpoint& base,
+                               const plan::Checkpoint& trained) {
+  std::vector<float> delta;
+  for (const auto& slice : table.aggregated()) {
+    if (slice.role != plan::Role::kShared) continue;
+    for (size_t i = 0; i < slice.count; ++i) {
+      delta.push_back(trained.floats.at(slice.float_offset + i) -
+                      base.floats.at(slice.float_offset + i));
+    }
+  }
+  return delta;
+}
+
+// Of the model as it is, on `examples`. INVALID_ARGUMENT if the program does
+// not say what its loss is.
+Result<double> MeanLoss(TrainableModel& model, const plan::Program& program,
+                        const ExampleSet& examples) {
+  const auto found = std::find(program.metrics.begin(), program.metrics.end(),
+                               plan::kLossMetric);
+  if (found == program.metrics.end()) {
+    return InvalidArgument("no metric of the program is named loss");
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<float> scores,
+                           model.Score(examples));
+  if (scores.size() != examples.count * program.metrics.size()) {
+    return Internal("there are " + std::to_string(scores.size()) +
+                    " scores for " + std::to_string(examples.count) +
+                    " examples");
+  }
+  double sum = 0;
+  for (auto at = static_cast<size_t>(found - program.metrics.begin());
+       at < scores.size(); at += program.metrics.size()) {
+    sum += static_cast<double>(scores[at]);
+  }
+  return sum / static_cast<double>(examples.count);
+}
+
 // One round's training, interruptible in every phase.
 class RoundTraining {
  public:
@@ -233,6 +305,11 @@ class RoundTraining {
       steps_of_all_ += StepsOf(phase, examples_.count);
     }
   }
+
+  // After Run(): the last phase, in which the shared tensors moved, and the
+  // steps that it took.
+  const LocalTraining& last_phase() const { return phases_.back(); }
+  uint64_t last_phase_steps() const { return phase_steps_; }
 
   // From the checkpoint that the store has of this training, if it has one.
   // `start` are the values that the model has now.
@@ -326,6 +403,7 @@ class RoundTraining {
       report.steps = at.steps_before + done.steps;
       report.mean_loss = done.mean_loss;
       report.stopped_early = report.stopped_early || done.stopped_early;
+      phase_steps_ = done.steps;
       if (at.phase + 1 == phases_.size()) return report;
       SELVAGE_ASSIGN_OR_RETURN(const plan::Checkpoint values, model_.Values());
       SELVAGE_RETURN_IF_ERROR(plan::ValidateCheckpoint(table_, values));
@@ -350,6 +428,7 @@ class RoundTraining {
   ClientStore& store_;
   RoundFacts& facts_;
   uint64_t steps_of_all_ = 0;
+  uint64_t phase_steps_ = 0;
   uint64_t had_ = 0;  // steps of the checkpoint that the store has
   Time saved_at_{};
 };
@@ -436,8 +515,10 @@ TrainedRound TrainRound(const SessionWork& work, VerifiedWork& verified,
   if (Status status = model.SetValues(*start); !status.ok()) {
     return Failed(status);
   }
+  const Result<Correction> correction = CorrectionOf(store, work, verified);
+  if (!correction.ok()) return correction.status();
   const crypto::Digest fingerprint =
-      Fingerprint(work, plan, *start, data->train, round.threads);
+      Fingerprint(work, plan, *start, data->train, *correction, round.threads);
   if (on_disk != nullptr) *start = plan::Checkpoint();
   std::vector<float> scores;
   if (data->holdout.count > 0) {
@@ -446,21 +527,39 @@ TrainedRound TrainRound(const SessionWork& work, VerifiedWork& verified,
     scores = *std::move(scored);
   }
 
+  double loss = 0;
+  if (plan.contribution.name == plan::ContributionName::kQFedAvg) {
+    if (!round.keep_going()) return Cancelled("training was stopped");
+    Result<double> mean = MeanLoss(model, program, data->train);
+    if (!mean.ok()) return Failed(mean.status());
+    loss = *mean;
+  }
+
   Result<std::vector<size_t>> trainable = plan::MatchTensors(program.table, {});
   if (!trainable.ok()) return Failed(trainable.status());
-  const Result<TrainingReport> report =
-      RoundTraining(model, program.table, *start, data->train,
-                    PhasesOf(work, plan.train, program.table,
-                             *std::move(trainable), round.threads),
-                    fingerprint, round, store, facts)
-          .Run();
+  RoundTraining training(
+      model, program.table, *start, data->train,
+      PhasesOf(work, plan.train, program.table, *std::move(trainable),
+               *correction, round.threads),
+      fingerprint, round, store, facts);
+  const Result<TrainingReport> report = training.Run();
   if (!report.ok()) return Failed(report.status());
+  const double steps = aggregation::NormalisedSteps(
+      plan.train.optimizer, plan.train.proximal_mu, training.last_phase_steps(),
+      training.last_phase().rate_factor);
   facts.steps = report->steps;
   facts.mean_loss = report->mean_loss;
   facts.stopped_early = report->stopped_early;
   Result<plan::Checkpoint> trained = model.Values();
   if (!trained.ok()) return Failed(trained.status());
   if (on_disk != nullptr) host.ReleaseTraining();
+
+  std::vector<float> control_change;
+  if (*correction != nullptr) {
+    control_change = aggregation::ControlChange(
+        verified.control, SharedDelta(program.table, verified.base, *trained),
+        steps * training.last_phase().optimizer.lr);
+  }
 
   std::vector<float> residual;
   if (plan.update.codec == plan::CodecName::kTopK) {
@@ -481,6 +580,9 @@ TrainedRound TrainRound(const SessionWork& work, VerifiedWork& verified,
                         .holdout_scores = scores,
                         .holdout_count = data->holdout.count,
                         .residual = left_out,
+                        .steps = steps,
+                        .loss = loss,
+                        .control_change = control_change,
                         .random = &random,
                         .base_tensors = on_disk.get()});
   };

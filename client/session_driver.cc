@@ -544,6 +544,7 @@ SessionEvent SessionDriver::Upload() {
   header.size_bytes = update.encoded.size();
   header.codec = update.codec;
   header.weight = update.weight;
+  header.scalars = update.scalars;
   header.metrics = update.metrics;
   Result<Receipt> receipt = (*transport)
                                 ->Upload(header, update.encoded,

@@ -1,10 +1,13 @@
 #include "client/work_loader.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "aggregation/codec/checkpoint_codec.h"
 #include "aggregation/codec/checkpoint_parts.h"
 #include "aggregation/codec/delta_codec.h"
+#include "aggregation/contribution.h"
+#include "aggregation/server_optimizer.h"
 #include "client/base_file.h"
 
 namespace selvage::client {
@@ -249,6 +252,31 @@ Result<std::unique_ptr<BaseTensors>> WorkLoader::OpenBase(
   return std::unique_ptr<BaseTensors>(std::move(base));
 }
 
+Result<std::vector<float>> WorkLoader::GetControl(
+    const SessionWork& work, const plan::TensorTable& table,
+    Transport& transport, const Transport::KeepGoing& keep_going) {
+  plan::StrategySpec strategy;
+  strategy.name = plan::StrategyName::kScaffold;
+  std::vector<float> control(aggregation::SharedCount(table));
+  if (work.control_digest.empty()) return control;
+  const Bytes head = aggregation::FormOf(strategy, control.size()).head;
+  const uint64_t size = head.size() + control.size() * sizeof(float);
+  SELVAGE_ASSIGN_OR_RETURN(
+      const Bytes bytes, Get(work.control_digest, size, transport, keep_going));
+  if (bytes.size() != size ||
+      !std::equal(head.begin(), head.end(), bytes.begin())) {
+    return DataLoss("control variate: it is another strategy's or model's");
+  }
+  ByteReader reader(ByteSpan(bytes).subspan(head.size()));
+  for (float& value : control) {
+    SELVAGE_ASSIGN_OR_RETURN(value, reader.Read<float>("value"));
+    if (!std::isfinite(value)) {
+      return DataLoss("control variate: a value is not finite");
+    }
+  }
+  return control;
+}
+
 LoadedWork WorkLoader::Load(
     const SessionWork& work,
     const std::vector<crypto::Ed25519PublicKey>& plan_keys,
@@ -308,6 +336,13 @@ LoadedWork WorkLoader::LoadAll(
       GetCheckpoint(work, out.program.table, transport, keep_going);
   if (!base.ok()) return base.status();
   out.base = *std::move(base);
+  if (out.plan.contribution.name == plan::ContributionName::kScaffold &&
+      work.train && !work.evaluate) {
+    Result<std::vector<float>> control =
+        GetControl(work, out.program.table, transport, keep_going);
+    if (!control.ok()) return control.status();
+    out.control = *std::move(control);
+  }
   return out;
 }
 

@@ -30,6 +30,9 @@ struct VerifiedWork {
   plan::Program program;
   Bytes archive;          // empty unless the program is an archive
   plan::Checkpoint base;  // the decoded checkpoint
+  // Of a scaffold assignment that trains: the server's control variate, one
+  // value for each element of the shared tensors.
+  std::vector<float> control = {};
 };
 
 // PLAN_REFUSED / PROGRAM_REFUSED, or a Status: CANCELLED (keep_going said so),
@@ -75,6 +78,11 @@ class WorkLoader {
   Result<plan::Checkpoint> GetCheckpoint(
       const SessionWork& work, const plan::TensorTable& table,
       Transport& transport, const Transport::KeepGoing& keep_going);
+  // scaffold's c. DATA_LOSS if it is not of this table.
+  Result<std::vector<float>> GetControl(const SessionWork& work,
+                                        const plan::TensorTable& table,
+                                        Transport& transport,
+                                        const Transport::KeepGoing& keep_going);
   // nullopt: `json` and `plan` hold it.
   std::optional<std::variant<WorkRefused, Status>> GetPlan(
       const SessionWork& work,

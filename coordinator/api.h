@@ -70,6 +70,7 @@ struct CheckInRequest {
   std::vector<plan::CodecName> codecs;
   uint32_t plan_format = 0;
   bool evaluates = false;  // understands RoundMode::kEvaluate
+  std::vector<plan::ContributionName> contributions = {};  // besides plain
   std::vector<std::string> unsettled_assignments;
   std::vector<InstalledModel> installed;
 };
@@ -89,6 +90,7 @@ struct Assignment {
   crypto::Digest plan_digest;
   crypto::Ed25519Signature plan_signature{};
   crypto::Digest checkpoint_digest;
+  crypto::Digest control_digest = {};  // scaffold's c; empty: all zeros
   plan::CodecName checkpoint_codec = plan::CodecName::kFloat16;
   uint64_t base_version = 0;
   crypto::Digest token;
@@ -347,7 +349,7 @@ struct RoundInfo {
   std::string reason;
   uint64_t bytes_up = 0;
   RoundMode mode = RoundMode::kTrain;
-  std::vector<ClassMetrics> classes;  // kEvaluate
+  std::vector<ClassMetrics> classes;      // kEvaluate
   std::map<std::string, double> figures;  // clip_fraction, ...
 };
 

@@ -23,6 +23,12 @@ bool CanRun(const TaskDefinition& definition, const CheckInRequest& request) {
       codecs.end()) {
     return false;
   }
+  const plan::ContributionName wanted = definition.contribution.name;
+  const auto& known = request.contributions;
+  if (wanted != plan::ContributionName::kPlain &&
+      std::find(known.begin(), known.end(), wanted) == known.end()) {
+    return false;
+  }
   if (definition.program.kind != plan::ProgramKind::kNative) return true;
   const std::string engine = "native:" + definition.program.native_name;
   return std::find(request.engines.begin(), request.engines.end(), engine) !=

@@ -5,17 +5,19 @@
 #include <optional>
 #include <utility>
 
+#include "aggregation/contribution.h"
 #include "base/check.h"
 
 namespace selvage::coordinator {
 
-size_t SharedCount(const plan::TensorTable& table) {
-  size_t count = 0;
-  for (const auto& slice : table.aggregated()) {
-    if (slice.role == plan::Role::kShared) count += slice.count;
-  }
-  return count;
+namespace {
+
+// The state is not stepped with the tensors, but by values of its own.
+bool IsControlled(const TaskDefinition& definition) {
+  return definition.contribution.name == plan::ContributionName::kScaffold;
 }
+
+}  // namespace
 
 // What a strategy remembers, moved from one blob to the next. The second
 // moments follow the first ones: they are a blob of their own until both are
@@ -27,7 +29,7 @@ class NextModel::State {
                                                const VersionRow& base,
                                                BlobStore& blobs) {
     const plan::StrategySpec& strategy = definition.spec.strategy;
-    const size_t count = SharedCount(definition.program.table);
+    const size_t count = aggregation::SharedCount(definition.program.table);
     const aggregation::ServerStateForm form =
         aggregation::FormOf(strategy, count);
     if (!form.has_momentum) return std::unique_ptr<State>();
@@ -162,7 +164,7 @@ Status NextModel::Step(const plan::TensorTable::AggregatedSlice& slice,
   if (slice.role == plan::Role::kBufferFloat) {
     return aggregation::ApplyMeanOfBuffer(delta, values);
   }
-  if (state_ == nullptr) {
+  if (state_ == nullptr || IsControlled(definition_)) {
     return aggregation::ApplyServerStep(definition_.spec.strategy, delta, {},
                                         {}, values);
   }
@@ -178,12 +180,7 @@ Status NextModel::Read(size_t entry, size_t begin, std::span<float> out) {
   const auto* const slice = slices_[entry];
   if (slice == nullptr) return OkStatus();
   while (!out.empty()) {
-    if (used_ == deltas_.size()) {
-      std::vector<double>().swap(deltas_);  // before there is another one
-      SELVAGE_ASSIGN_OR_RETURN(deltas_, mean_());
-      SELVAGE_CHECK(!deltas_.empty());
-      used_ = 0;
-    }
+    SELVAGE_RETURN_IF_ERROR(TakeMean());
     const size_t count = std::min(out.size(), deltas_.size() - used_);
     const Status stepped =
         Step(*slice, std::span<const double>(deltas_).subspan(used_, count),
@@ -198,8 +195,40 @@ Status NextModel::Read(size_t entry, size_t begin, std::span<float> out) {
   return OkStatus();
 }
 
+Status NextModel::TakeMean() {
+  if (used_ < deltas_.size()) return OkStatus();
+  std::vector<double>().swap(deltas_);  // before there is another one
+  SELVAGE_ASSIGN_OR_RETURN(deltas_, mean_());
+  SELVAGE_CHECK(!deltas_.empty());
+  used_ = 0;
+  return OkStatus();
+}
+
+Status NextModel::MoveControl() {
+  for (size_t left = aggregation::SharedCount(definition_.program.table);
+       left > 0;) {
+    SELVAGE_RETURN_IF_ERROR(TakeMean());
+    const size_t count = std::min(left, deltas_.size() - used_);
+    SELVAGE_RETURN_IF_ERROR(state_->Load(count));
+    SELVAGE_RETURN_IF_ERROR(
+        aggregation::ApplyControlStep(
+            std::span<const double>(deltas_).subspan(used_, count),
+            state_->momentum())
+            .WithContext("the control variate"));
+    SELVAGE_RETURN_IF_ERROR(state_->Save());
+    used_ += count;
+    left -= count;
+  }
+  return OkStatus();
+}
+
 Status NextModel::StoreState(VersionArtefacts& artefacts) {
-  return state_ == nullptr ? OkStatus() : state_->Store(artefacts);
+  if (state_ == nullptr) return OkStatus();
+  if (!IsControlled(definition_)) return state_->Store(artefacts);
+  SELVAGE_RETURN_IF_ERROR(MoveControl());
+  SELVAGE_RETURN_IF_ERROR(state_->Store(artefacts));
+  artefacts.references.push_back(artefacts.server_state_digest);
+  return OkStatus();
 }
 
 }  // namespace selvage::coordinator

@@ -12,9 +12,6 @@
 
 namespace selvage::coordinator {
 
-// Elements of the tensors that a strategy steps.
-size_t SharedCount(const plan::TensorTable& table);
-
 // Shared tensors are stepped by the task's strategy, buffer_float tensors moved
 // by the means they are; the others stay. Thread-compatible.
 class NextModel final : public ModelSource {
@@ -36,11 +33,14 @@ class NextModel final : public ModelSource {
   Result<std::vector<int64_t>> Ints() override { return base_->Ints(); }
 
   // After the last value was read: stores what the strategy remembers now and
-  // adds it to the version.
+  // adds it to the version. Of scaffold that is the control variate, moved by
+  // what is left of the mean; devices may fetch it.
   Status StoreState(VersionArtefacts& artefacts);
 
  private:
   class State;
+  Status MoveControl();
+  Status TakeMean();  // if none is left
   NextModel(const TaskDefinition& definition,
             std::unique_ptr<MasterReader> base, Mean mean,
             std::unique_ptr<State> state);

@@ -7,10 +7,39 @@
 #include <string>
 #include <utility>
 
+#include "aggregation/contribution.h"
 #include "aggregation/robust/rules.h"
 #include "base/check.h"
 
 namespace selvage::coordinator {
+
+namespace {
+
+// Multiplies what of `values`, elements from `first` on, lies in `range`.
+void Scale(const aggregation::ElementRange& range, double factor, size_t first,
+           std::span<double> values) {
+  const size_t begin = std::max(range.begin, first);
+  const size_t end = std::min(range.begin + range.count, first + values.size());
+  for (size_t i = begin; i < end; ++i) values[i - first] *= factor;
+}
+
+}  // namespace
+
+void ScaleMean(const TaskDefinition& definition, double factor,
+               uint64_t update_count, size_t first, std::span<double> mean) {
+  if (factor != 1) {
+    for (const aggregation::ElementRange& range : definition.shared) {
+      Scale(range, factor, first, mean);
+    }
+  }
+  if (definition.contribution.name != plan::ContributionName::kScaffold) return;
+  const plan::TensorTable& table = definition.program.table;
+  const double part =
+      static_cast<double>(update_count) /
+      static_cast<double>(definition.spec.strategy.population_size);
+  Scale({table.update_count(), aggregation::SharedCount(table)},
+        std::min(1.0, part), first, mean);
+}
 
 Result<RoundContent> RoundContent::Gather(
     const TaskDefinition& definition, const RoundKey& round, Store& store,
@@ -61,6 +90,12 @@ std::map<std::string, double> RoundContent::Figures() const {
         static_cast<double>(scalars_[0]) /
         static_cast<double>(std::max<uint64_t>(1, update_count_));
   }
+  const plan::ContributionName contribution = definition_->contribution.name;
+  if (contribution == plan::ContributionName::kFedNova) {
+    figures["local_steps"] = factor_;
+  } else if (contribution == plan::ContributionName::kQFedAvg) {
+    figures["fair_step"] = factor_;
+  }
   return figures;
 }
 
@@ -74,11 +109,20 @@ Result<std::vector<double>> RoundContent::NextMean(size_t threads) {
   SELVAGE_ASSIGN_OR_RETURN(
       aggregation::ExactSum sum,
       aggregation::ExactSum::Create(definition_->stretches[next_].layout));
+  const size_t first = definition_->stretches[next_].first;
   ++next_;
   for (PartialReader& partial : partials_) {
     SELVAGE_RETURN_IF_ERROR(partial.MergeNext(sum));
   }
-  return std::move(sum).FinishMean();
+  const plan::ContributionName contribution = definition_->contribution.name;
+  if (aggregation::DeclaredScalars(contribution) > 0) {
+    factor_ =
+        aggregation::MeanFactor(contribution, sum.weight_sum(), scalars_.at(0));
+  }
+  SELVAGE_ASSIGN_OR_RETURN(std::vector<double> mean,
+                           std::move(sum).FinishMean());
+  ScaleMean(*definition_, factor_, update_count_, first, mean);
+  return mean;
 }
 
 std::string FiguresText(const std::map<std::string, double>& figures) {

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,13 @@
 #include "crypto/secret.h"
 
 namespace selvage::coordinator {
+
+// Makes of the weighted mean of updates, the elements from `first` on, what the
+// strategy takes for it: the shared part times the factor of the contribution
+// (aggregation::MeanFactor); the changes of scaffold's control variates, which
+// come last, times the part of the population that took part.
+void ScaleMean(const TaskDefinition& definition, double factor,
+               uint64_t update_count, size_t first, std::span<double> mean);
 
 // Everything that a closed round has received: the sums of its partials, or its
 // updates, where they lie. Thread-compatible.
@@ -32,8 +40,10 @@ class RoundContent {
 
   uint64_t update_count() const { return update_count_; }
   const aggregation::MetricSums& metrics() const { return metrics_; }
-  // What people may know of how the mean came about. clip_fraction: which part
-  // of the updates was scaled down (normbound).
+  // What people may know of how the mean came about, after NextMean().
+  // clip_fraction: which part of the updates was scaled down (normbound).
+  // local_steps: of a mean device (fednova). fair_step: what the mean of the
+  // updates was multiplied by (qfedavg).
   std::map<std::string, double> Figures() const;
 
   // What the strategy takes for the mean of the updates, the next values in the
@@ -53,7 +63,8 @@ class RoundContent {
   // One of the two.
   std::vector<PartialReader> partials_;
   std::unique_ptr<HeldUpdates> held_;
-  size_t next_ = 0;  // stretch
+  size_t next_ = 0;    // stretch
+  double factor_ = 1;  // MeanFactor of the last one
 };
 
 // "clip_fraction=0.25\n": how a store keeps figures, and back. Names are

@@ -6,6 +6,7 @@
 
 #include "aggregation/codec/checkpoint_codec.h"
 #include "aggregation/codec/codec.h"
+#include "aggregation/contribution.h"
 #include "plan/plan.h"
 
 namespace selvage::coordinator {
@@ -20,7 +21,7 @@ constexpr uint64_t kAssignmentsPerSlot = 4;
 uint64_t UpdateMax(const plan::TaskSpec& spec) {
   const uint64_t bound =
       static_cast<uint64_t>(std::numeric_limits<int64_t>::max() >> 31) /
-      static_cast<uint64_t>(spec.update.weight_cap);
+      static_cast<uint64_t>(spec.WeightMax());
   return std::min(
       bound, kAssignmentsPerSlot * static_cast<uint64_t>(spec.SlotCount()));
 }
@@ -75,16 +76,26 @@ Result<TaskDefinition> DefineTask(plan::TaskSpec spec, plan::Program program,
                           ? spec.update.max_abs_buffer_float
                           : spec.update.max_abs_default});
   }
-  definition.layout.weight_max = static_cast<uint32_t>(spec.update.weight_cap);
+  if (spec.strategy.name == plan::StrategyName::kScaffold) {
+    for (const aggregation::ElementRange& range : definition.shared) {
+      definition.layout.ranges.push_back(
+          {range.count, spec.strategy.max_abs_control});
+    }
+  }
+  definition.layout.weight_max = static_cast<uint32_t>(spec.WeightMax());
   definition.layout.update_count_max = UpdateMax(spec);
   SELVAGE_RETURN_IF_ERROR(definition.layout.Validate());
   definition.stretches =
       aggregation::CutLayout(definition.layout, kStretchElements);
-  definition.update_counts = aggregation::UpdateCounts(program.table);
+  definition.contribution = spec.Contribution();
+  const plan::ContributionName contribution = definition.contribution.name;
+  definition.update_counts =
+      aggregation::ContributionCounts(contribution, program.table);
   definition.update_size_bytes =
       aggregation::EncodedSize(spec.update, definition.update_counts);
-  definition.scalar_count =
-      spec.strategy.name == plan::StrategyName::kNormBound ? 1 : 0;
+  definition.scalar_count = spec.strategy.name == plan::StrategyName::kNormBound
+                                ? 1
+                                : aggregation::DeclaredScalars(contribution);
   definition.spec = std::move(spec);
   definition.program = std::move(program);
   return definition;

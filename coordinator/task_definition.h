@@ -27,6 +27,7 @@ struct TaskDefinition {
   plan::Program program;
   crypto::Digest program_digest;
   // One range per aggregated tensor, in table order: the blocks of an update.
+  // Of scaffold then one per shared tensor, of the control variates' changes.
   aggregation::SumLayout layout;
   std::vector<size_t> update_counts;
   // The layout in stretches of kStretchElements: what is summed, sealed and
@@ -36,7 +37,9 @@ struct TaskDefinition {
   // The parts of an update that are `shared` and `buffer_float`.
   std::vector<aggregation::ElementRange> shared;
   std::vector<aggregation::ElementRange> buffers;
-  // Sums besides that of the values: normbound counts the updates it scaled.
+  plan::ContributionSpec contribution;  // what devices send
+  // Sums besides that of the values: of what devices declare; normbound counts
+  // the updates it scaled.
   size_t scalar_count = 0;
   std::string key_metric;  // explicit
 

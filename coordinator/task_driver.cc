@@ -252,6 +252,10 @@ Assignment TaskDriver::AssignmentFor(const DeviceIdentity& device,
   assignment.plan_digest = row_.plan_digest;
   assignment.plan_signature = row_.plan_signature;
   assignment.checkpoint_digest = base_.checkpoint_digest;
+  if (definition_->contribution.name == plan::ContributionName::kScaffold &&
+      assignment.mode == RoundMode::kTrain) {
+    assignment.control_digest = base_.server_state_digest;
+  }
   assignment.checkpoint_codec = base_.checkpoint_codec;
   assignment.base_version = base_.version;
   assignment.token = context_.tickets.AssignmentToken(assignment.id);

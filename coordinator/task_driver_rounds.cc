@@ -219,7 +219,6 @@ Status TaskDriver::Commit(Time now) {
   if (definition_->spec.evaluate.every == 0 && !result.metrics.empty()) {
     result.progress = ProgressAfter(content_->metrics());
   }
-  result.figures = FiguresText(content_->Figures());
   SELVAGE_ASSIGN_OR_RETURN(
       const std::unique_ptr<NextModel> next,
       NextModel::Create(
@@ -231,6 +230,7 @@ Status TaskDriver::Commit(Time now) {
                            StoreVersion(*definition_, version,
                                         lease_.key.number, *next, deps.blobs));
   SELVAGE_RETURN_IF_ERROR(next->StoreState(artefacts));
+  result.figures = FiguresText(content_->Figures());
   content_.reset();
   result.version.task_id = task_id_;
   result.version.version = version;

@@ -120,6 +120,13 @@ Status StoreSum(const UploadBatch::Context& context, const std::string& id,
   if (definition.spec.strategy.name == plan::StrategyName::kNormBound) {
     head.scalars[0] = std::count_if(factors.begin(), factors.end(),
                                     [](double factor) { return factor < 1; });
+  } else {
+    for (const VerifiedUpload& upload : uploads) {
+      // Bounded so that a round's sum fits (aggregation/contribution.h).
+      for (size_t i = 0; i < head.scalars.size(); ++i) {
+        head.scalars[i] += upload.scalars.at(i);
+      }
+    }
   }
   return WritePartial(
       {context.round_key, context.lease.key, id}, head,

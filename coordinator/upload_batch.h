@@ -32,6 +32,7 @@ struct VerifiedUpload {
   ByteBudget::Share share;
   BufferPool::Buffer bytes;
   uint32_t weight = 1;
+  std::vector<int64_t> scalars = {};  // declared by the device
   std::vector<aggregation::MetricValue> metrics;
   std::string device_class = {};  // of an evaluation
   ReceiptCallback done;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "aggregation/codec/codec.h"
+#include "aggregation/contribution.h"
 
 namespace selvage::coordinator {
 namespace {
@@ -48,10 +49,13 @@ std::optional<Receipt> UploadIngest::CheckHeader(
                          ", the bounds are 1 and " +
                          std::to_string(definition.layout.weight_max));
   }
-  if (!header.scalars.empty()) {
+  const plan::TaskSpec& spec = definition.spec;
+  if (const Status declared = aggregation::CheckDeclared(
+          definition.contribution, spec.train, spec.update.weight_cap,
+          header.weight, header.scalars);
+      !declared.ok()) {
     return Rejection(RejectReason::kBadScalars,
-                     std::to_string(header.scalars.size()) +
-                         " scalars, fedavg declares none");
+                     std::string(declared.message()));
   }
   if (!header.metrics.empty()) {
     aggregation::MetricSums probe(definition.program.metrics.size());
@@ -405,6 +409,7 @@ void UploadIngest::Finish(uint64_t upload_id, ReceiptCallback done) {
   upload.digest = header.digest;
   upload.bytes = std::move(bytes);
   upload.weight = header.weight;
+  upload.scalars = header.scalars;
   upload.metrics = header.metrics;
   upload.share = std::move(staging->share);
   upload.done = std::move(done);

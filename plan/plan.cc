@@ -40,6 +40,7 @@ void VisitPlan(Fields& f, Plan& p) {
             [&](Fields& c) { internal::VisitPrivacy(c, p.privacy); });
   internal::VisitConditions(f, p.conditions);
   f.Section("data", [&](Fields& c) { internal::VisitData(c, p.data); });
+  internal::VisitContribution(f, p.contribution);
   f.Text("key_metric", internal::WordProblem, p.key_metric);
   internal::VisitMode(f, p.maximize);
   f.Unsigned("seed", std::numeric_limits<uint64_t>::max(), p.seed);
@@ -50,6 +51,8 @@ Status CheckAcrossFields(const Plan& p) {
     return InvalidArgument("program_digest is not set");
   }
   SELVAGE_RETURN_IF_ERROR(internal::CheckTrain(p.train));
+  SELVAGE_RETURN_IF_ERROR(
+      internal::CheckContribution(p.contribution, p.train, p.update));
   return internal::CheckPersonalize(p.personalize);
 }
 
@@ -71,15 +74,18 @@ Status CheckPersonalizedTensors(const TensorTable& table,
   return OkStatus();
 }
 
+bool HasTrainable(const TensorTable& table, Role role) {
+  return std::any_of(table.entries().begin(), table.entries().end(),
+                     [role](const TensorTable::Entry& entry) {
+                       return entry.spec.role == role &&
+                              entry.spec.dtype == DType::kFloat32;
+                     });
+}
+
 // The two phases of FedRep each need something to train.
 Status CheckFedRep(const TensorTable& table) {
   for (const Role role : {Role::kPersonal, Role::kShared}) {
-    const bool any = std::any_of(table.entries().begin(), table.entries().end(),
-                                 [role](const TensorTable::Entry& entry) {
-                                   return entry.spec.role == role &&
-                                          entry.spec.dtype == DType::kFloat32;
-                                 });
-    if (!any) {
+    if (!HasTrainable(table, role)) {
       return InvalidArgument(
           "train.method is fedrep, but no f32 tensor of the "
           "program is " +
@@ -120,6 +126,7 @@ Result<Plan> MakePlan(const TaskSpec& task,
   plan.privacy = task.privacy;
   plan.conditions = task.conditions;
   plan.data = task.data;
+  plan.contribution = task.Contribution();
   plan.maximize = task.evaluate.maximize;
   plan.seed = task.seed;
 
@@ -142,6 +149,20 @@ Result<Plan> MakePlan(const TaskSpec& task,
   }
   if (plan.train.method == TrainMethod::kFedRep) {
     SELVAGE_RETURN_IF_ERROR(CheckFedRep(program.table));
+  }
+  if (plan.contribution.name == ContributionName::kScaffold &&
+      !HasTrainable(program.table, Role::kShared)) {
+    return InvalidArgument(
+        "strategy.name is scaffold, but no f32 tensor of the program is "
+        "shared: there is nothing to keep control variates of");
+  }
+  if (plan.contribution.name == ContributionName::kQFedAvg &&
+      std::find(program.metrics.begin(), program.metrics.end(), kLossMetric) ==
+          program.metrics.end()) {
+    return InvalidArgument(
+        "strategy.name is qfedavg, and no metric of the program is named "
+        "loss; its metrics are " +
+        internal::Join({program.metrics.begin(), program.metrics.end()}));
   }
   if (plan.personalize.enabled) {
     SELVAGE_RETURN_IF_ERROR(

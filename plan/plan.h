@@ -18,6 +18,9 @@ namespace selvage::plan {
 inline constexpr size_t kPlanSizeMax = 256 << 10;
 inline constexpr int kPlanFormat = 1;
 
+// The metric that qfedavg weighs devices by.
+inline constexpr std::string_view kLossMetric = "loss";
+
 struct Plan {
   std::string task;
   std::string population;
@@ -28,6 +31,7 @@ struct Plan {
   PrivacySpec privacy;
   ConditionsSpec conditions;
   DataSpec data;
+  ContributionSpec contribution;
   std::string key_metric;
   bool maximize = true;
   uint64_t seed = 0;
@@ -42,8 +46,9 @@ struct Plan {
 // and batch_size and baseline_epochs of personalize. INVALID_ARGUMENT if either
 // argument is not valid, or if they do not go together: key_metric is no metric
 // of the program, a pattern of personalize.tensors matches no tensor, nothing
-// is left to average or to fine-tune, or train.method is fedrep and the program
-// has no personal or no shared tensor to train.
+// is left to average or to fine-tune, train.method is fedrep and the program
+// has no personal or no shared tensor to train, the strategy is qfedavg and no
+// metric is named "loss", or scaffold and no tensor is shared.
 Result<Plan> MakePlan(const TaskSpec& task,
                       const crypto::Digest& program_digest,
                       const Program& program);

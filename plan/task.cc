@@ -24,14 +24,10 @@ constexpr size_t kTaskJsonSizeMax = 256 << 10;
 const std::vector<Choice>& Strategies() {
   // In the order of StrategyName, then those that are known but not built.
   static const std::vector<Choice> kChoices = {
-      {"fedavg"},         {"fedavgm"},
-      {"fedadam"},        {"fedadagrad"},
-      {"fedyogi"},        {"fedmedian"},
-      {"fedtrimmedavg"},  {"krum"},
-      {"multikrum"},      {"rfa"},
-      {"normbound"},      {"fedprox", false},
-      {"fednova", false}, {"scaffold", false},
-      {"feddyn", false},  {"qfedavg", false},
+      {"fedavg"},        {"fedavgm"},   {"fedadam"},        {"fedadagrad"},
+      {"fedyogi"},       {"fedmedian"}, {"fedtrimmedavg"},  {"krum"},
+      {"multikrum"},     {"rfa"},       {"normbound"},      {"fednova"},
+      {"qfedavg"},       {"scaffold"},  {"fedprox", false}, {"feddyn", false},
       {"fedbuff", false}};
   return kChoices;
 }
@@ -85,6 +81,10 @@ constexpr internal::RealBound kDecay = {0, 1, false, true};
 constexpr internal::RealBound kTau = {1e-12, 1};
 constexpr internal::RealBound kBeta = {0, 0.5, true, true};
 constexpr internal::RealBound kNorm = {0, 1e9, true, false};
+constexpr internal::RealBound kFairness = {0, 100};
+constexpr internal::RealBound kMaxLoss = {0, 1e6, true, false};
+constexpr internal::RealBound kControlMax = {0, 16'777'216, true, false};
+constexpr internal::IntBound kPopulation = {1, 1'000'000'000};
 constexpr internal::IntBound kIterations = {1, 100};
 // An update is compared with every other one: at most (4 x 500)^2 distances.
 constexpr int kKrumSlotsMax = 500;
@@ -156,6 +156,17 @@ constexpr Parameter kNu =
 constexpr Parameter kClippingNorm =
     Real<&StrategySpec::clipping_norm, kNorm>("clipping_norm", "(0, 1e9]", "");
 
+constexpr Parameter kQ =
+    Real<&StrategySpec::q, kFairness>("q", "[0, 100]", "0.2");
+constexpr Parameter kMaxLossParameter =
+    Real<&StrategySpec::max_loss, kMaxLoss>("max_loss", "(0, 1e6]", "");
+constexpr Parameter kPopulationSize =
+    Integer<&StrategySpec::population_size, kPopulation>(
+        "population_size", "cohort..1000000000", "");
+constexpr Parameter kMaxAbsControl =
+    Real<&StrategySpec::max_abs_control, kControlMax>("max_abs_control",
+                                                      "(0, 16777216]", "64");
+
 // In the order of their keys' appearance in documents.
 constexpr const Parameter* kParameters[] = {
     &kMomentum,
@@ -169,6 +180,10 @@ constexpr const Parameter* kParameters[] = {
     &kNu,
     &kClippingNorm,
     &kIterationsParameter,
+    &kQ,
+    &kMaxLossParameter,
+    &kPopulationSize,
+    &kMaxAbsControl,
 };
 
 // What there is to know of a strategy besides its formulas.
@@ -225,6 +240,14 @@ StrategyTraits TraitsOf(StrategyName name) {
     case StrategyName::kNormBound:
       return {"weighted mean of updates bounded in norm (Sun et al., 2019)",
               {&kClippingNorm}};
+    case StrategyName::kFedNova:
+      return {"mean of the updates per local step (Wang et al., 2020)", {}};
+    case StrategyName::kQFedAvg:
+      return {"mean by the devices' losses, for fairness (Li et al., 2020)",
+              {&kQ, &kMaxLossParameter}};
+    case StrategyName::kScaffold:
+      return {"mean with control variates (Karimireddy et al., 2020)",
+              {&kPopulationSize, &kMaxAbsControl}};
   }
   return {};
 }
@@ -322,6 +345,10 @@ std::string SecureSumProblem(const TaskSpec& s) {
     return name +
            " measures individual updates, which secure aggregation hides; "
            "privacy.clip bounds them on the device";
+  }
+  if (s.Contribution().name != ContributionName::kPlain) {
+    return name +
+           " checks what every device declares, which secure aggregation hides";
   }
   return "";
 }
@@ -461,7 +488,16 @@ Status CheckStrategy(const TaskSpec& s) {
     case StrategyName::kFedAdagrad:
     case StrategyName::kFedYogi:
     case StrategyName::kNormBound:
+    case StrategyName::kFedNova:
+    case StrategyName::kQFedAvg:
       return OkStatus();
+    case StrategyName::kScaffold:
+      if (strategy.population_size >= strategy.cohort) return OkStatus();
+      return InvalidArgument(
+          Setting("strategy.population_size", strategy.population_size) +
+          " is less than " + Setting("strategy.cohort", strategy.cohort) +
+          ": it is the number of devices that may ever "
+          "take part");
   }
   return OkStatus();
 }
@@ -487,6 +523,8 @@ Status CheckAcrossFields(const TaskSpec& s) {
   SELVAGE_RETURN_IF_ERROR(CheckEvaluate(s));
   SELVAGE_RETURN_IF_ERROR(internal::CheckTrain(s.train));
   SELVAGE_RETURN_IF_ERROR(CheckStrategy(s));
+  SELVAGE_RETURN_IF_ERROR(
+      internal::CheckContribution(s.Contribution(), s.train, s.update));
   return internal::CheckPersonalize(s.personalize);
 }
 
@@ -551,6 +589,11 @@ std::string_view StrategyNameText(StrategyName name) {
 
 bool HoldsUpdates(StrategyName name) { return TraitsOf(name).holds_updates; }
 
+bool IsAdaptive(StrategyName name) {
+  // They are the ones whose steps do not scale with the deltas.
+  return TraitsOf(name).rate_must_be_given;
+}
+
 std::vector<StrategyDescription> DescribeStrategies() {
   std::vector<StrategyDescription> all;
   for (const Choice& choice : Strategies()) {
@@ -587,6 +630,60 @@ std::string_view CodecNameText(CodecName codec) {
       return "rotated_int8";
   }
   return "";
+}
+
+std::string_view ContributionNameText(ContributionName name) {
+  switch (name) {
+    case ContributionName::kPlain:
+      return "plain";
+    case ContributionName::kFedNova:
+      return "fednova";
+    case ContributionName::kQFedAvg:
+      return "qfedavg";
+    case ContributionName::kScaffold:
+      return "scaffold";
+  }
+  return "";
+}
+
+ContributionSpec TaskSpec::Contribution() const {
+  switch (strategy.name) {
+    case StrategyName::kFedNova:
+      return {.name = ContributionName::kFedNova};
+    case StrategyName::kQFedAvg:
+      return {.name = ContributionName::kQFedAvg,
+              .q = strategy.q,
+              .max_loss = strategy.max_loss};
+    case StrategyName::kScaffold:
+      return {.name = ContributionName::kScaffold,
+              .max_abs_control = strategy.max_abs_control};
+    case StrategyName::kFedAvg:
+    case StrategyName::kFedAvgM:
+    case StrategyName::kFedAdam:
+    case StrategyName::kFedAdagrad:
+    case StrategyName::kFedYogi:
+    case StrategyName::kFedMedian:
+    case StrategyName::kFedTrimmedAvg:
+    case StrategyName::kKrum:
+    case StrategyName::kMultiKrum:
+    case StrategyName::kRfa:
+    case StrategyName::kNormBound:
+      break;
+  }
+  return {};
+}
+
+int TaskSpec::WeightMax() const {
+  switch (Contribution().name) {
+    case ContributionName::kQFedAvg:
+      return kWeightCapMax;
+    case ContributionName::kScaffold:
+      return 1;
+    case ContributionName::kPlain:
+    case ContributionName::kFedNova:
+      break;
+  }
+  return update.weight_cap;
 }
 
 Status TaskSpec::Validate() const {

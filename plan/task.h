@@ -104,11 +104,16 @@ enum class StrategyName {
   kMultiKrum,
   kRfa,
   kNormBound,
+  kFedNova,
+  kQFedAvg,
+  kScaffold,
 };
 std::string_view StrategyNameText(StrategyName name);  // "fedavg", ...
 // Whether the server must see every update by itself (aggregation/robust): they
 // are kept, sealed, until the round ends. For the others a sum is enough.
 bool HoldsUpdates(StrategyName name);
+// Whether it keeps second moments (Reddi et al., 2021).
+bool IsAdaptive(StrategyName name);
 
 struct StrategySpec {
   StrategyName name = StrategyName::kFedAvg;
@@ -137,6 +142,10 @@ struct StrategySpec {
   int num_iterations = 3;        // rfa; 1..100
   double nu = 1e-6;              // rfa; [1e-12, 1]
   double clipping_norm = 0;      // normbound; (0, 1e9]; no default
+  double q = 0.2;                // qfedavg; [0, 100]
+  double max_loss = 0;           // qfedavg; (0, 1e6]; no default
+  int population_size = 0;  // scaffold: N; cohort..1,000,000,000; no default
+  double max_abs_control = 64;  // scaffold; (0, 2^24]
   friend bool operator==(const StrategySpec&, const StrategySpec&) = default;
 };
 
@@ -246,6 +255,29 @@ inline CodecName CheckpointCodec(const UpdateSpec& update) {
                                              : CodecName::kFloat16;
 }
 
+// What a device makes of its delta before it sends it, and what it declares
+// beside it (aggregation/contribution.h has the formulas). On the wire by name.
+enum class ContributionName {
+  kPlain,    // the delta, weighing min(examples, weight_cap)
+  kFedNova,  // per local step, with the number of steps
+  kQFedAvg,  // weighing by the loss of the model that was received
+  // The change of the device's control variate as well, and trained with it.
+  kScaffold,
+};
+inline constexpr ContributionName kContributionNames[] = {
+    ContributionName::kPlain, ContributionName::kFedNova,
+    ContributionName::kQFedAvg, ContributionName::kScaffold};
+std::string_view ContributionNameText(ContributionName name);  // "fednova", ...
+struct ContributionSpec {
+  ContributionName name = ContributionName::kPlain;
+  double q = 0;         // qfedavg
+  double max_loss = 0;  // qfedavg
+  // scaffold: exclusive bound on |change of a control variate| per element.
+  double max_abs_control = 0;
+  friend bool operator==(const ContributionSpec&,
+                         const ContributionSpec&) = default;
+};
+
 struct PrivacySpec {
   int min_cohort = 1;  // <= min_updates
   // clip: {norm: X}: the L2 norm of an update is at most this; 0: not clipped.
@@ -289,14 +321,18 @@ struct TaskSpec {
   // cohort, privacy.min_cohort <= min_updates, selection_window <=
   // round_deadline, local_steps_min <= local_steps, local_steps instead of
   // local_epochs, nesterov only with momentum, and what the strategy needs of
-  // min_updates (docs/strategies.md); likewise for evaluation rounds, which also
-  // need a hold-out. INVALID_ARGUMENT names key, value and bound.
+  // min_updates (docs/strategies.md); likewise for evaluation rounds, which
+  // also need a hold-out. INVALID_ARGUMENT names key, value and bound.
   Status Validate() const;
 
   // Most updates one round can accept: ceil(cohort x over_selection). A slot
   // that is offered again after its device vanished is still one slot.
   int SlotCount() const;
   int MinUpdates() const;  // min_updates, or cohort if that is 0
+  // What the strategy wants of devices, and the largest weight they may send:
+  // update.weight_cap, but for qfedavg kWeightCapMax and for scaffold 1.
+  ContributionSpec Contribution() const;
+  int WeightMax() const;
   // The same for evaluation rounds.
   int EvaluationCohort() const;
   int EvaluationSlotCount() const;

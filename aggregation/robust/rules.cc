@@ -377,6 +377,9 @@ Result<std::vector<double>> AggregateRobustly(
       case plan::StrategyName::kFedAdagrad:
       case plan::StrategyName::kFedYogi:
       case plan::StrategyName::kNormBound:
+      case plan::StrategyName::kFedNova:
+      case plan::StrategyName::kQFedAvg:
+      case plan::StrategyName::kScaffold:
         break;
     }
     return Internal(std::string(plan::StrategyNameText(strategy.name)) +

@@ -104,6 +104,10 @@ void AddNiid(std::vector<Row>& rows, bool nightly) {
       } else {
         row.settings = {{"strategy.name", strategy}};
       }
+      if (strategy == "scaffold") {  // all ten devices; nothing has a weight
+        row.settings.emplace_back("strategy.population_size", "10");
+        row.settings.emplace_back("update.weight_cap", "10000");
+      }
       if (nightly) {
         row.settings.emplace_back("train.local_epochs", "10");
         row.settings.emplace_back("strategy.num_rounds", "50");

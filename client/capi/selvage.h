@@ -260,14 +260,15 @@ enum { SELVAGE_SGD = 1, SELVAGE_ADAM = 2, SELVAGE_ADAMW = 3 };
  * training_features). A plan that needs what is not declared is refused before
  * train is called. */
 enum {
-  SELVAGE_TRAINS_NESTEROV = 1,        /* nesterov */
-  SELVAGE_TRAINS_ADAMW = 2,           /* optimizer ADAMW */
-  SELVAGE_TRAINS_CLIP = 4,            /* clip_norm */
-  SELVAGE_TRAINS_RATE_FACTOR = 8,     /* rate_factor */
-  SELVAGE_TRAINS_STEP_COUNT = 16,     /* step_count */
-  SELVAGE_TRAINS_EARLY_STOP = 32,     /* stop_patience, stop_min_delta */
-  SELVAGE_TRAINS_SHARED_PROXIMAL = 64, /* proximal_shared_only */
-  SELVAGE_TRAINS_OPTIMIZER_STATE = 128 /* optimizer_state, save_optimizer */
+  SELVAGE_TRAINS_NESTEROV = 1,          /* nesterov */
+  SELVAGE_TRAINS_ADAMW = 2,             /* optimizer ADAMW */
+  SELVAGE_TRAINS_CLIP = 4,              /* clip_norm */
+  SELVAGE_TRAINS_RATE_FACTOR = 8,       /* rate_factor */
+  SELVAGE_TRAINS_STEP_COUNT = 16,       /* step_count */
+  SELVAGE_TRAINS_EARLY_STOP = 32,       /* stop_patience, stop_min_delta */
+  SELVAGE_TRAINS_SHARED_PROXIMAL = 64,  /* proximal_shared_only */
+  SELVAGE_TRAINS_OPTIMIZER_STATE = 128, /* optimizer_state, save_optimizer */
+  SELVAGE_TRAINS_CORRECTION = 256       /* correction */
 };
 
 typedef struct selvage_training {
@@ -332,6 +333,10 @@ typedef struct selvage_training {
   /* Not NULL: give it the optimizer's state after the last step, once, unless
    * the training fails. Copies. */
   void (*save_optimizer)(void* user, const void* state, uint64_t size);
+  /* Not NULL: program.float_count numbers, each added to the gradient of that
+   * element in every step, before everything else (SCAFFOLD). */
+  const float* correction;
+  uint64_t correction_count;
 } selvage_training;
 
 typedef struct selvage_training_report {

@@ -12,6 +12,8 @@ constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max();
 constexpr uint64_t kRoundCopies = 4;
 constexpr uint64_t kPersonalCopies = 8;
 constexpr uint64_t kEvaluateCopies = 2;
+// c, c_i, the correction here and in the engine, the change and its encoding.
+constexpr uint64_t kControlCopies = 6;
 constexpr uint64_t kFloatsPerInput = 4;
 constexpr uint64_t kFloatsPerRow = 6;
 constexpr uint64_t kScoreShare = 2;
@@ -121,6 +123,7 @@ uint64_t EstimateMemory(const plan::Program& program,
         size.work == LocalWork::kTrainRound ? kRoundCopies : kPersonalCopies;
     if (size.checkpoints) copies += 2 * (1 + StateCopies(size));
     if (size.keeps_optimizer) copies += 3 * StateCopies(size);
+    if (size.controlled) copies += kControlCopies;
     batch = std::max(
         batch, std::min(static_cast<uint64_t>(std::max(1, size.batch_size)),
                         std::max<uint64_t>(size.examples, 1)));

@@ -27,6 +27,7 @@ struct TrainingSize {
   bool checkpoints = true;  // the training keeps a local checkpoint
   // The optimizer's state comes from the store and goes there again.
   bool keeps_optimizer = false;
+  bool controlled = false;  // has control variates (scaffold)
 };
 
 // Examples that an engine scores at a time.
@@ -38,7 +39,7 @@ inline constexpr uint64_t kScoreChunk = 256;
 //                Personalising: eight, of the new base, what was installed
 //                before and what is to be. Evaluating: two
 //   a step       EstimateStepMemory; of scoring EstimateScoreMemory, if that is
-//                more
+//                more; six copies more with control variates
 //   checkpoint   1 copy of values and optimizer state, twice: as it is made
 //                and as it is written
 //   optimizer    its state, if that is kept, three times: as it was loaded, as

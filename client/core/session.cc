@@ -51,6 +51,7 @@ SessionWork WorkOf(const Assignment& assignment, const CheckInAnswer& answer,
   work.plan_digest = assignment.plan_digest;
   work.plan_signature = assignment.plan_signature;
   work.checkpoint_digest = assignment.checkpoint_digest;
+  work.control_digest = assignment.control_digest;
   work.checkpoint_codec = assignment.checkpoint_codec;
   work.token = assignment.token;
   work.seed = assignment.seed;

@@ -71,6 +71,7 @@ struct SessionWork {
   crypto::Digest plan_digest;
   Bytes plan_signature;
   crypto::Digest checkpoint_digest;
+  crypto::Digest control_digest = {};  // as Assignment's
   plan::CodecName checkpoint_codec = plan::CodecName::kFloat16;
   Bytes token;
   uint64_t seed = 0;

@@ -86,6 +86,7 @@ class Fields {
   void Fail(std::string_view what) {
     if (status_.ok()) status_ = DataLoss(std::string(what) + " is impossible");
   }
+  bool More() const { return status_.ok() && reader_.remaining() != 0; }
   Status Done() {
     if (status_.ok() && reader_.remaining() != 0) Fail("what follows the end");
     return status_;
@@ -143,6 +144,10 @@ Bytes Session::Save() const {
   AppendLe(out, ToMicros(work_.upload_deadline));
   Put(out, work_.retry_if_accepted);
   Put(out, work_.retry);
+  // It came later: the state of other work ends here, as it always did.
+  if (!work_.control_digest.empty()) {
+    AppendBytes(out, work_.control_digest.span());
+  }
   return out;
 }
 
@@ -193,6 +198,10 @@ Result<Session> Session::Restore(ByteSpan bytes) {
     work.upload_deadline = in.When("upload_deadline");
     work.retry_if_accepted = in.Window("retry_if_accepted");
     work.retry = in.Window("retry");
+    if (in.More()) {
+      work.control_digest = in.Hash("control_digest");
+      if (work.control_digest.empty()) in.Fail("control_digest");
+    }
     if (work.task.empty() || work.train == work.assignment_id.empty()) {
       in.Fail("the work");
     }

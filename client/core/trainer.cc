@@ -40,6 +40,7 @@ uint64_t FeaturesOf(const LocalTraining& options) {
   add(options.optimizer_state != nullptr ||
           static_cast<bool>(options.save_optimizer),
       kFeatureOptimizerState);
+  add(options.correction != nullptr, kFeatureCorrection);
   return out;
 }
 
@@ -69,6 +70,7 @@ Status RequireFeatures(uint64_t features, const LocalTraining& options) {
       {kFeatureEarlyStop, "early_stop"},
       {kFeatureSharedProximal, "proximal_mu beside personal tensors"},
       {kFeatureOptimizerState, "an optimizer that goes on"},
+      {kFeatureCorrection, "scaffold's correction"},
   };
   const uint64_t missing = FeaturesOf(options) & ~features;
   for (const auto& [feature, name] : kNames) {

@@ -51,8 +51,9 @@ enum TrainingFeature : uint64_t {
   kFeatureEarlyStop = 32,
   kFeatureSharedProximal = 64,
   kFeatureOptimizerState = 128,
+  kFeatureCorrection = 256,
 };
-inline constexpr uint64_t kAllTrainingFeatures = 255;
+inline constexpr uint64_t kAllTrainingFeatures = 511;
 
 struct LocalTraining {
   int epochs = 1;
@@ -114,6 +115,10 @@ struct LocalTraining {
   // If set: gets the optimizer's state after the last step, once, if the
   // training succeeds.
   std::function<void(Bytes)> save_optimizer = {};
+  // Correction. If set: a number for each float of the table, added to the
+  // gradient of that element in every step, before everything else. Shared, so
+  // that options are cheap to copy.
+  std::shared_ptr<const std::vector<float>> correction = {};
 };
 
 // The features that `options` asks for.

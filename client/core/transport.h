@@ -48,6 +48,7 @@ struct Assignment {
   crypto::Digest plan_digest;
   Bytes plan_signature;
   crypto::Digest checkpoint_digest;
+  crypto::Digest control_digest = {};  // scaffold's c; empty: all zeros
   plan::CodecName checkpoint_codec = plan::CodecName::kFloat16;
   uint64_t base_version = 0;
   Bytes token;
@@ -87,6 +88,7 @@ struct UploadHeader {
   uint64_t size_bytes = 0;
   plan::CodecName codec = plan::CodecName::kFloat16;
   uint32_t weight = 0;
+  std::vector<int64_t> scalars = {};  // what the plan's contribution declares
   std::vector<aggregation::MetricValue> metrics;
 };
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "aggregation/codec/checkpoint_codec.h"
+#include "aggregation/contribution.h"
 #include "client/core/clip.h"
 
 namespace selvage::client {
@@ -47,11 +48,27 @@ Status CheckRange(const plan::TensorTable& table,
   return OkStatus();
 }
 
+constexpr double kAnything = std::numeric_limits<double>::infinity();
+
+// The same of the changes of control variates, which come last.
+Status CheckControl(const plan::TensorTable& table, double bound,
+                    std::span<const float> update) {
+  const std::span<const float> control = update.subspan(table.update_count());
+  for (size_t i = 0; i < control.size(); ++i) {
+    if (std::fabs(static_cast<double>(control[i])) < bound) continue;
+    std::ostringstream message;
+    message << "the change of element " << i << " of the control variate ("
+            << control[i] << ") is not inside the bound (" << bound << ")";
+    return OutOfRange(message.str());
+  }
+  return OkStatus();
+}
+
 // Before clipping: finite is enough.
 plan::UpdateSpec AnyFinite() {
   plan::UpdateSpec any;
-  any.max_abs_default = std::numeric_limits<double>::infinity();
-  any.max_abs_buffer_float = std::numeric_limits<double>::infinity();
+  any.max_abs_default = kAnything;
+  any.max_abs_buffer_float = kAnything;
   return any;
 }
 
@@ -74,6 +91,53 @@ Status CheckLayout(const plan::Program& program, const UpdateInput& input) {
         "there are " + std::to_string(input.holdout_scores.size()) +
         " hold-out scores for " + std::to_string(input.holdout_count) +
         " examples and " + std::to_string(program.metrics.size()) + " metrics");
+  }
+  return OkStatus();
+}
+
+// L2 norm of the `shared` part.
+double SharedNorm(const plan::TensorTable& table,
+                  std::span<const float> update) {
+  double squares = 0;
+  for (const auto& slice : table.aggregated()) {
+    if (slice.role != plan::Role::kShared) continue;
+    for (const float value : update.subspan(slice.update_offset, slice.count)) {
+      squares += static_cast<double>(value) * static_cast<double>(value);
+    }
+  }
+  return std::sqrt(squares);
+}
+
+// The weight, and what is declared beside it. `decoded`: the update as the
+// coordinator sees it.
+Status Weigh(const plan::TensorTable& table, const plan::Plan& plan,
+             const UpdateInput& input, std::span<const float> decoded,
+             BuiltUpdate& update) {
+  update.weight = static_cast<uint32_t>(
+      std::min(input.example_count,
+               static_cast<uint64_t>(std::max(1, plan.update.weight_cap))));
+  switch (plan.contribution.name) {
+    case plan::ContributionName::kPlain:
+      return OkStatus();
+    case plan::ContributionName::kFedNova: {
+      SELVAGE_ASSIGN_OR_RETURN(
+          const int64_t declared,
+          aggregation::DeclareSteps(update.weight, input.steps));
+      update.scalars = {declared};
+      return OkStatus();
+    }
+    case plan::ContributionName::kQFedAvg: {
+      SELVAGE_ASSIGN_OR_RETURN(
+          const aggregation::LossWeight weight,
+          aggregation::WeighByLoss(plan.contribution, plan.train.optimizer.lr,
+                                   input.loss, SharedNorm(table, decoded)));
+      update.weight = weight.weight;
+      update.scalars = {weight.declared};
+      return OkStatus();
+    }
+    case plan::ContributionName::kScaffold:
+      update.weight = 1;
+      return OkStatus();
   }
   return OkStatus();
 }
@@ -105,21 +169,41 @@ Status BuildTensors(const plan::Program& program, const plan::Plan& plan,
     AppendBytes(update.encoded, encoded);
   }
   update.norm = std::sqrt(squares);
-  return OkStatus();
+  return Weigh(table, plan, input, {}, update);
 }
 
-// The same of the whole at once, clipped if the plan says so.
+// The same of the whole at once, with what the strategy wants, clipped if the
+// plan says so.
 Status BuildWhole(const plan::Program& program, const plan::Plan& plan,
                   const UpdateInput& input, BuiltUpdate& update) {
   const plan::TensorTable& table = program.table;
   std::vector<float> delta(table.update_count());
-  const std::vector<size_t> counts = aggregation::UpdateCounts(table);
+  const std::vector<size_t> counts =
+      aggregation::ContributionCounts(plan.contribution.name, table);
+  const bool per_step =
+      plan.contribution.name == plan::ContributionName::kFedNova;
   for (const auto& slice : table.aggregated()) {
+    const bool divided = per_step && slice.role == plan::Role::kShared;
     for (size_t i = 0; i < slice.count; ++i) {
+      const float change = input.trained.floats[slice.float_offset + i] -
+                           input.base.floats[slice.float_offset + i];
       delta[slice.update_offset + i] =
-          input.trained.floats[slice.float_offset + i] -
-          input.base.floats[slice.float_offset + i];
+          divided
+              ? static_cast<float>(static_cast<double>(change) / input.steps)
+              : change;
     }
+  }
+  const bool controlled =
+      plan.contribution.name == plan::ContributionName::kScaffold;
+  if (controlled) {
+    if (input.control_change.size() != aggregation::SharedCount(table)) {
+      return InvalidArgument("the change of the control variate has " +
+                             std::to_string(input.control_change.size()) +
+                             " values, not " +
+                             std::to_string(aggregation::SharedCount(table)));
+    }
+    delta.insert(delta.end(), input.control_change.begin(),
+                 input.control_change.end());
   }
   const bool feeds_back = plan.update.codec == plan::CodecName::kTopK;
   if (feeds_back && !input.residual.empty()) {
@@ -133,6 +217,8 @@ Status BuildWhole(const plan::Program& program, const plan::Plan& plan,
   const double clip = plan.privacy.clip_norm;
   SELVAGE_RETURN_IF_ERROR(
       CheckRange(table, clip > 0 ? AnyFinite() : plan.update, delta));
+  SELVAGE_RETURN_IF_ERROR(CheckControl(
+      table, clip > 0 ? kAnything : plan.contribution.max_abs_control, delta));
 
   SELVAGE_ASSIGN_OR_RETURN(
       ClippedUpdate clipped,
@@ -140,6 +226,14 @@ Status BuildWhole(const plan::Program& program, const plan::Plan& plan,
   // Rounding may have reached the bound, and the coordinator sees the rounded
   // value.
   SELVAGE_RETURN_IF_ERROR(CheckRange(table, plan.update, clipped.decoded));
+  SELVAGE_RETURN_IF_ERROR(
+      CheckControl(table, plan.contribution.max_abs_control, clipped.decoded));
+  if (controlled) {
+    update.residual_change.assign(
+        clipped.decoded.begin() +
+            static_cast<std::ptrdiff_t>(table.update_count()),
+        clipped.decoded.end());
+  }
   if (feeds_back) {
     update.residual_change.resize(delta.size());
     for (size_t i = 0; i < delta.size(); ++i) {
@@ -152,13 +246,14 @@ Status BuildWhole(const plan::Program& program, const plan::Plan& plan,
   }
   update.encoded = std::move(clipped.encoded);
   update.norm = clipped.norm;
-  return OkStatus();
+  return Weigh(table, plan, input, clipped.decoded, update);
 }
 
 }  // namespace
 
 bool BuildsByTensor(const plan::Plan& plan) {
   return plan.privacy.clip_norm == 0 &&
+         plan.contribution.name == plan::ContributionName::kPlain &&
          plan.update.codec != plan::CodecName::kTopK &&
          plan.update.codec != plan::CodecName::kRotatedInt8;
 }
@@ -195,9 +290,6 @@ Result<BuiltUpdate> BuildUpdate(const plan::Program& program,
                               ? BuildTensors(program, plan, input, update)
                               : BuildWhole(program, plan, input, update));
   update.digest = crypto::Sha256(update.encoded);
-  update.weight = static_cast<uint32_t>(
-      std::min(input.example_count,
-               static_cast<uint64_t>(std::max(1, plan.update.weight_cap))));
 
   if (input.holdout_count > 0) {
     SELVAGE_ASSIGN_OR_RETURN(

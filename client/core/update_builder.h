@@ -36,6 +36,13 @@ struct UpdateInput {
   // What earlier updates left out, by element of the update; empty: nothing.
   // Added to the delta if the codec is top_k.
   std::span<const float> residual = {};
+  // fednova: aggregation::NormalisedSteps of the steps that moved the `shared`
+  // tensors.
+  double steps = 1;
+  // qfedavg: the received model's mean on the examples that were trained on.
+  double loss = 0;
+  // scaffold: aggregation::ControlChange() of this training.
+  std::span<const float> control_change = {};
   // For a codec that draws (aggregation/codec/codec.h).
   RandomSource* random = nullptr;
   // Instead of `base`, where BuildsByTensor(): the update is the same, and only
@@ -57,7 +64,10 @@ struct BuiltUpdate {
   Bytes encoded;  // empty: an evaluation, which is its metrics and no more
   crypto::Digest digest;  // of `encoded`, or aggregation::DigestOf(metrics)
   plan::CodecName codec = plan::CodecName::kFloat16;
-  uint32_t weight = 0;  // min(example_count, plan.update.weight_cap)
+  // min(example_count, plan.update.weight_cap); of qfedavg by the loss.
+  uint32_t weight = 0;
+  // What the plan's contribution declares (aggregation/contribution.h).
+  std::vector<int64_t> scalars = {};
   std::vector<aggregation::MetricValue> metrics;
   // L2 norm of the update as the coordinator decodes it: the root of the sum of
   // squares in double, element after element in the order of the encoding.
@@ -65,15 +75,19 @@ struct BuiltUpdate {
   // top_k only: what this update's commit adds to the residual, so that
   // nothing is lost: delta + residual (clipped) is what is sent plus the new
   // residual. Clipping lowers both alike: a residual never exceeds the clip.
+  // scaffold: what it adds to the device's control variate, which is the change
+  // of it as the coordinator decodes it: c stays the mean of what devices keep.
   std::vector<float> residual_change = {};
 };
 
 // trained - base in float32 for every shared and buffer_float tensor, in table
-// order. Tensors of other roles are not even read: they have no way out.
+// order; of fednova the shared ones divided by `steps`. Tensors of other roles
+// are not even read: they have no way out.
 //
 // OUT_OF_RANGE names tensor, element, value and bound if a delta is not finite
 // or not strictly inside the plan's max_abs for its role, before or after
-// encoding: an element is never clipped.
+// encoding: an element is never clipped. So is a number that the plan's
+// contribution cannot declare.
 //
 // With privacy.clip the whole update, shared and buffer_float together, is
 // scaled before encoding so that `norm` is at most its bound (clip.h), and the

@@ -99,6 +99,11 @@ Result<Assignment> ToAssignment(const v1::Assignment& proto) {
       ToDeadline("assignment.upload_deadline_ms",
                  std::max<uint64_t>(1, proto.upload_deadline_ms())));
   out.seed = proto.seed();
+  if (!proto.control_digest().empty()) {
+    SELVAGE_ASSIGN_OR_RETURN(
+        out.control_digest,
+        ToDigest("assignment.control_digest", proto.control_digest()));
+  }
   return out;
 }
 
@@ -225,6 +230,11 @@ v1::CheckInRequest ToProto(const CheckInRequest& request) {
   }
   capabilities.set_plan_format(plan::kPlanFormat);
   capabilities.set_evaluate(true);
+  for (const plan::ContributionName name : plan::kContributionNames) {
+    if (name == plan::ContributionName::kPlain) continue;
+    capabilities.add_contributions(
+        std::string(plan::ContributionNameText(name)));
+  }
   for (const std::string& id : request.unsettled_assignments) {
     proto.add_unsettled_assignments(id);
   }
@@ -273,6 +283,7 @@ v1::UploadHeader ToProto(const UploadHeader& header) {
   proto.set_size(header.size_bytes);
   proto.set_codec(ToProto(header.codec));
   proto.set_weight(header.weight);
+  for (const int64_t scalar : header.scalars) proto.add_scalars(scalar);
   for (const aggregation::MetricValue& metric : header.metrics) {
     v1::MetricValue& entry = *proto.add_metrics();
     entry.set_numerator(metric.numerator);

@@ -176,6 +176,10 @@ Bytes EncodeAbout(const OutboxAbout& about) {
   AppendLe(out, about.weight);
   AppendLe(out, about.norm);
   Put(out, about.metrics);
+  // It came later: what older versions wrote ends here, too.
+  if (!about.scalars.empty()) {
+    Put(out, AsBytes(std::span<const int64_t>(about.scalars)));
+  }
   return out;
 }
 
@@ -196,6 +200,14 @@ Result<OutboxAbout> DecodeAbout(ByteSpan bytes) {
   SELVAGE_ASSIGN_OR_RETURN(about.weight, reader.Read<uint32_t>("weight"));
   SELVAGE_ASSIGN_OR_RETURN(about.norm, reader.Read<double>("norm"));
   SELVAGE_ASSIGN_OR_RETURN(about.metrics, Take(reader, "metrics"));
+  if (reader.remaining() == 0) return about;
+  SELVAGE_ASSIGN_OR_RETURN(const Bytes scalars, Take(reader, "scalars"));
+  ByteReader numbers(scalars);
+  while (numbers.remaining() > 0) {
+    SELVAGE_ASSIGN_OR_RETURN(const auto number,
+                             numbers.Read<int64_t>("scalar"));
+    about.scalars.push_back(number);
+  }
   return about;
 }
 

@@ -88,8 +88,9 @@ struct PersonalTensors {
   Bytes master_values;
 };
 
-// What top_k left out of a task's updates, by element of the update; or by how
-// much one update's commit changes that.
+// What top_k left out of a task's updates, by element of the update, or the
+// control variate of a scaffold task, by element of its shared tensors; or by
+// how much one update's commit changes that.
 struct ResidualChange {
   std::string task;
   crypto::Digest program_digest;

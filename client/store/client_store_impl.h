@@ -76,6 +76,7 @@ struct OutboxAbout {
   uint32_t weight = 0;
   double norm = 0;
   Bytes metrics;
+  std::vector<int64_t> scalars = {};
 };
 Bytes EncodeAbout(const OutboxAbout& about);
 Result<OutboxAbout> DecodeAbout(ByteSpan bytes);

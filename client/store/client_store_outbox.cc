@@ -171,6 +171,7 @@ Status PutOutbox(ClientStore::Impl& impl, SQLite::Database& db,
   about.codec = static_cast<int>(update.codec);
   about.weight = update.weight;
   about.norm = update.norm;
+  about.scalars = update.scalars;
   about.metrics = EncodeMetrics(update.metrics);
   SELVAGE_ASSIGN_OR_RETURN(
       const Bytes sealed_about,
@@ -217,6 +218,7 @@ Result<std::optional<OutboxEntry>> ClientStore::LoadOutbox() {
         entry.update.codec = static_cast<plan::CodecName>(codec);
         entry.update.weight = row->about.weight;
         entry.update.norm = row->about.norm;
+        entry.update.scalars = row->about.scalars;
         SELVAGE_ASSIGN_OR_RETURN(entry.update.metrics,
                                  DecodeMetrics(row->about.metrics));
         SQLite::Statement query(db, "SELECT payload FROM outbox");

@@ -1,6 +1,6 @@
-// What top_k left out of updates, for the next one (error feedback). It moves
-// only when the outcome of a round is known: until then an update's change of
-// it is staged under its assignment.
+// What top_k left out of updates, for the next one (error feedback), and the
+// control variates of scaffold. It moves only when the outcome of a round is
+// known: until then an update's change of it is staged under its assignment.
 #include <SQLiteCpp/SQLiteCpp.h>
 
 #include <cstring>

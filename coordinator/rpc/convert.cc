@@ -336,6 +336,18 @@ Result<CheckInRequest> FromProto(const v1::CheckInRequest& proto) {
       if (codec == plan::CodecNameText(known)) request.codecs.push_back(known);
     }
   }
+  SELVAGE_RETURN_IF_ERROR(CheckCount("capabilities.contributions",
+                                     capabilities.contributions_size(),
+                                     kCodecsMax));
+  for (const std::string& name : capabilities.contributions()) {
+    SELVAGE_RETURN_IF_ERROR(
+        CheckPrintable("capabilities.contributions", name, kAttributeSizeMax));
+    for (const plan::ContributionName known : plan::kContributionNames) {
+      if (name == plan::ContributionNameText(known)) {
+        request.contributions.push_back(known);
+      }
+    }
+  }
   request.plan_format = capabilities.plan_format();
   request.evaluates = capabilities.evaluate();
 
@@ -374,6 +386,9 @@ v1::CheckInResponse ToProto(const CheckInAnswer& answer) {
     out.set_compute_deadline_ms(ToMillis(assignment->compute_deadline));
     out.set_upload_deadline_ms(ToMillis(assignment->upload_deadline));
     out.set_seed(assignment->seed);
+    if (!assignment->control_digest.empty()) {
+      out.set_control_digest(DigestBytes(assignment->control_digest));
+    }
   } else if (const auto* offer = std::get_if<ModelOffer>(&answer.work)) {
     v1::ModelOffer& out = *proto.mutable_model();
     out.set_task(offer->task);

@@ -30,6 +30,8 @@ constexpr RealBound kHoldout{0, 0.9};
 constexpr RealBound kClipNorm{0, 1e9, true, false};
 constexpr RealBound kBattery{0, 1};
 constexpr IntBound kExamples{1, 1'000'000'000};
+constexpr RealBound kFairness{0, 100};
+constexpr RealBound kMaxLoss{0, 1e6, true, false};
 
 const std::vector<Choice>& Optimizers() {  // in the order of OptimizerName
   static const std::vector<Choice> kChoices = {
@@ -325,6 +327,89 @@ void VisitData(Fields& f, DataSpec& s) {
       s.collection);
   f.Integer("min_examples", kExamples, s.min_examples);
   f.Real("holdout", kHoldout, s.holdout);
+}
+
+void VisitContribution(Fields& f, ContributionSpec& s) {
+  static const std::vector<Choice> kChoices = {// as in ContributionName
+                                               {"plain"},
+                                               {"fednova"},
+                                               {"qfedavg"},
+                                               {"scaffold"}};
+  static const ContributionSpec kDefault;
+  bool special = s.name != ContributionName::kPlain;
+  f.OptionalSection("contribution", special, [&](Fields& c) {
+    c.Require("name");
+    int name = static_cast<int>(s.name);
+    c.Choose("name", kChoices, name);
+    s.name = static_cast<ContributionName>(name);
+    const std::string why(ContributionNameText(s.name));
+    if (s.name == ContributionName::kQFedAvg) {
+      c.Require("q");
+      c.Require("max_loss");
+      c.Real("q", kFairness, s.q);
+      c.Real("max_loss", kMaxLoss, s.max_loss);
+    } else {
+      c.Inapplicable("q", why + " has none", s.q == kDefault.q);
+      c.Inapplicable("max_loss", why + " has none",
+                     s.max_loss == kDefault.max_loss);
+    }
+    if (s.name == ContributionName::kScaffold) {
+      c.Require("max_abs_control");
+      c.Real("max_abs_control", kMaxAbs, s.max_abs_control);
+    } else {
+      c.Inapplicable("max_abs_control", why + " has none",
+                     s.max_abs_control == kDefault.max_abs_control);
+    }
+  });
+}
+
+Status CheckContribution(const ContributionSpec& contribution,
+                         const TrainSpec& train, const UpdateSpec& update) {
+  if (contribution.name == ContributionName::kPlain) return OkStatus();
+  const std::string name(ContributionNameText(contribution.name));
+  if (train.optimizer.name != OptimizerName::kSgd) {
+    return InvalidArgument("train.optimizer is not sgd: " + name +
+                           " knows what local steps add up to for sgd alone");
+  }
+  if (contribution.name == ContributionName::kFedNova) {
+    if (train.proximal_mu > 0 && train.optimizer.momentum > 0) {
+      return InvalidArgument(
+          "train.proximal_mu with a momentum: what a local step then counts "
+          "may be negative, and fednova divides by the sum");
+    }
+    if (train.proximal_mu * train.optimizer.lr >= 1) {
+      return InvalidArgument(
+          "train.proximal_mu (" + NumberText(train.proximal_mu) +
+          ") x optimizer.lr (" + NumberText(train.optimizer.lr) +
+          ") is not below 1: what a local step counts would be negative, and "
+          "fednova divides by the sum");
+    }
+    return OkStatus();
+  }
+  static const UpdateSpec kDefault;
+  if (update.weight_cap != kDefault.weight_cap) {
+    return InvalidArgument(
+        "update.weight_cap (" + std::to_string(update.weight_cap) +
+        ") has no meaning with " + name + ": it weighs updates by itself");
+  }
+  if (contribution.name == ContributionName::kQFedAvg) {
+    if (update.codec != CodecName::kTopK) return OkStatus();
+    return InvalidArgument(
+        "update.codec is top_k, and qfedavg weighs every round anew: what is "
+        "left out would be sent later with another round's weight");
+  }
+  if (update.codec == CodecName::kTopK) {
+    return InvalidArgument(
+        "update.codec is top_k, and scaffold keeps a state of every device "
+        "for each element: what is left out of it would be wrong until sent");
+  }
+  const std::string extra = train.proximal_mu > 0     ? "train.proximal_mu"
+                            : train.clip_gradient > 0 ? "train.clip_gradient"
+                                                      : "";
+  if (extra.empty()) return OkStatus();
+  return InvalidArgument(extra +
+                         " is not for scaffold: a device tells its gradient "
+                         "by how far sgd alone went");
 }
 
 void VisitMode(Fields& f, bool& maximize) {

@@ -20,6 +20,8 @@ void VisitPrivacy(Fields& f, PrivacySpec& s,
 // The whole section `conditions`, which is not written while nothing is wanted.
 void VisitConditions(Fields& f, ConditionsSpec& s);
 void VisitData(Fields& f, DataSpec& s);
+// The whole section `contribution`, which is not written for a plain one.
+void VisitContribution(Fields& f, ContributionSpec& s);
 
 // max | min
 void VisitMode(Fields& f, bool& maximize);
@@ -27,6 +29,10 @@ void VisitMode(Fields& f, bool& maximize);
 // What holds between the fields of a section.
 Status CheckTrain(const TrainSpec& s);
 Status CheckPersonalize(const PersonalizeSpec& s);
+// ... and between what a strategy wants of devices, how they train and what
+// they send.
+Status CheckContribution(const ContributionSpec& contribution,
+                         const TrainSpec& train, const UpdateSpec& update);
 
 std::string NameProblem(std::string_view text);      // tasks, populations
 std::string WordProblem(std::string_view text);      // [a-z0-9_]{1,64}

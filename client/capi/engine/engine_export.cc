@@ -186,6 +186,11 @@ selvage_code Train(void* model, const selvage_example_set* examples,
         training->save_optimizer(training->user, state.data(), state.size());
       };
     }
+    if (training->correction != nullptr) {
+      options.correction = std::make_shared<const std::vector<float>>(
+          training->correction,
+          training->correction + training->correction_count);
+    }
     client::TrainableModel& trained = *ModelOf(model).model;
     SELVAGE_RETURN_IF_ERROR(
         client::RequireFeatures(trained.features(), options));

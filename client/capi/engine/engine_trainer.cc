@@ -63,7 +63,8 @@ static_assert(int{client::kFeatureNesterov} == SELVAGE_TRAINS_NESTEROV &&
               int{client::kFeatureSharedProximal} ==
                   SELVAGE_TRAINS_SHARED_PROXIMAL &&
               int{client::kFeatureOptimizerState} ==
-                  SELVAGE_TRAINS_OPTIMIZER_STATE);
+                  SELVAGE_TRAINS_OPTIMIZER_STATE &&
+              int{client::kFeatureCorrection} == SELVAGE_TRAINS_CORRECTION);
 
 int32_t KindOf(plan::ProgramKind kind) {
   switch (kind) {
@@ -341,6 +342,10 @@ class EngineModel final : public client::TrainableModel {
       training.optimizer_state_size = options.optimizer_state->size();
     }
     if (options.save_optimizer) training.save_optimizer = SaveOptimizer;
+    if (options.correction != nullptr) {
+      training.correction = options.correction->data();
+      training.correction_count = options.correction->size();
+    }
     selvage_training_report report{};
     report.struct_size = sizeof report;
     EngineCall call("train");

@@ -36,11 +36,12 @@ ByteSpan AsByteSpan(const at::Tensor& dense) {
 
 Optimizer::Optimizer(const plan::OptimizerSpec& spec,
                      std::vector<at::Tensor> parameters, Proximal proximal,
-                     double clip_norm)
+                     double clip_norm, std::vector<at::Tensor> correction)
     : spec_(spec),
       proximal_mu_(proximal.mu),
       clip_norm_(clip_norm),
       parameters_(std::move(parameters)),
+      correction_(std::move(correction)),
       anchors_(parameters_.size()),
       states_(parameters_.size()) {
   if (proximal_mu_ == 0) return;
@@ -56,6 +57,9 @@ void Optimizer::Step(double rate_factor) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     gradients[i] = parameters_[i].grad();
     if (!gradients[i].defined()) continue;
+    if (!correction_.empty() && correction_[i].defined()) {
+      gradients[i] = gradients[i].add(correction_[i]);
+    }
     if (anchors_[i].defined()) {
       gradients[i] =
           gradients[i].add(parameters_[i] - anchors_[i], proximal_mu_);

@@ -23,12 +23,14 @@ struct Proximal {
 // PyTorch's formulas, operation by operation: torch.optim.SGD without
 // dampening, torch.optim.Adam and AdamW without AMSGrad. `clip_norm` > 0 scales
 // all gradients together to at most this L2 norm, the proximal term included.
-// Thread-compatible.
+// `correction`: none, or one tensor a parameter, undefined where nothing is
+// added to its gradient; before everything else. Thread-compatible.
 class Optimizer {
  public:
   // `parameters` are the only tensors that are ever written to.
   Optimizer(const plan::OptimizerSpec& spec, std::vector<at::Tensor> parameters,
-            Proximal proximal, double clip_norm);
+            Proximal proximal, double clip_norm,
+            std::vector<at::Tensor> correction = {});
 
   // Moves every parameter that has a gradient, at spec.lr times `rate_factor`,
   // and drops the gradients.
@@ -66,6 +68,7 @@ class Optimizer {
   const double proximal_mu_;
   const double clip_norm_;
   std::vector<at::Tensor> parameters_;
+  std::vector<at::Tensor> correction_;
   std::vector<at::Tensor> anchors_;  // undefined where there is no term
   std::vector<State> states_;
 };

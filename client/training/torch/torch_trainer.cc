@@ -376,6 +376,12 @@ class TorchModel final : public TrainableModel {
                              std::to_string(options.clip_norm) +
                              "; it must not be negative");
     }
+    if (options.correction != nullptr &&
+        options.correction->size() != program_.table.float_count()) {
+      return InvalidArgument(
+          "correction has " + std::to_string(options.correction->size()) +
+          " values, the table " + std::to_string(program_.table.float_count()));
+    }
     if (options.stop_patience < 0 || !(options.stop_min_delta >= 0)) {
       return InvalidArgument(
           "stop_patience is " + std::to_string(options.stop_patience) +
@@ -522,8 +528,18 @@ class TorchModel final : public TrainableModel {
       proximal.on.push_back(!options.proximal_shared_only ||
                             Spec(i).role == plan::Role::kShared);
     }
+    std::vector<at::Tensor> correction;
+    if (options.correction != nullptr) {
+      for (const size_t i : trained) {
+        const auto& entry = program_.table.entries()[i];
+        const at::Tensor part = torch::from_blob(
+            const_cast<float*>(options.correction->data() + entry.offset),
+            {static_cast<int64_t>(entry.count)}, torch::kFloat32);
+        correction.push_back(part.view(tensors_[i].sizes()).clone());
+      }
+    }
     engine::Optimizer optimizer(options.optimizer, parameters, proximal,
-                                options.clip_norm);
+                                options.clip_norm, std::move(correction));
     const size_t batch_size =
         std::min(static_cast<size_t>(options.batch_size), examples.count);
     SavedTraining begun;

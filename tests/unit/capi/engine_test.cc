@@ -200,6 +200,7 @@ class CheckpointModel final : public TrainableModel {
         return FailedPrecondition("another optimizer");
       }
       options.save_optimizer({6, 7, 8});
+      EXPECT_THAT(*options.correction, ElementsAre(1, -2, 3));
       return client::TrainingReport{.steps = 2, .stopped_early = true};
     }
     EXPECT_FALSE(options.rate_factor);
@@ -299,6 +300,8 @@ TEST_F(RoundTripTest, ExportedTrainer_EveryFeature_GetsAcross) {
   options.save_optimizer = [&](Bytes made) {
     states.push_back(std::move(made));
   };
+  options.correction =
+      std::make_shared<const std::vector<float>>(std::vector<float>{1, -2, 3});
   EXPECT_EQ(client::FeaturesOf(options), client::kAllTrainingFeatures);
   const auto report = model->Train(examples, options);
   ASSERT_THAT(report, IsOk());

@@ -8,6 +8,7 @@
 #include <gmock/gmock.h>
 
 #include "aggregation/codec/checkpoint_parts.h"
+#include "aggregation/contribution.h"
 #include "coordinator/byte_budget.h"
 #include "coordinator/model_store.h"
 #include "coordinator/next_model.h"
@@ -366,7 +367,7 @@ TEST_F(ResultTest, NextModel_TouchesWhatIsAggregatedByItsRole) {
 
 TEST_F(ResultTest, NextModel_StrategyWithState_StepsSharedTensorsOnly) {
   definition_.spec.strategy.name = plan::StrategyName::kFedAvgM;
-  ASSERT_EQ(SharedCount(definition_.program.table), 2u);
+  ASSERT_EQ(aggregation::SharedCount(definition_.program.table), 2u);
   plan::Checkpoint master;
   master.floats = {1.0f, 2.0f, 7.0f, 10.0f};
   master.ints = {42};

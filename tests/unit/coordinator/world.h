@@ -83,6 +83,8 @@ struct WorldOptions {
   std::string privacy = "{min_cohort: 1}";
   std::string evaluate;    // YAML flow map; empty: absent
   bool evaluates = false;  // devices can evaluate
+  std::vector<plan::ContributionName> contributions;  // that devices know
+  std::string update_extra = ", weight_cap: 100";     // of `update`
   plan::CodecName codec = plan::CodecName::kFloat32;
   uint64_t task_seed = 7;
   uint64_t random_seed = 1;
@@ -237,7 +239,7 @@ class World {
            ", num_rounds: " + std::to_string(options_.rounds) + ", " +
            options_.strategy + "}\nupdate: {codec: " +
            std::string(plan::CodecNameText(options_.codec)) +
-           ", weight_cap: 100}\nprivacy: " + options_.privacy + "\n" +
+           options_.update_extra + "}\nprivacy: " + options_.privacy + "\n" +
            (options_.evaluate.empty()
                 ? ""
                 : "evaluate: " + options_.evaluate + "\n");
@@ -258,6 +260,7 @@ class World {
     request.codecs = {plan::CodecName::kFloat32, plan::CodecName::kFloat16};
     request.plan_format = 1;
     request.evaluates = options_.evaluates;
+    request.contributions = options_.contributions;
     return request;
   }
   // Checks in; the answer is there after the next Poll() at the latest.

@@ -131,12 +131,15 @@ TEST(ParseTaskFile, EveryKey_IsRead) {
 // What `selvage strategies` prints is what a task file takes.
 TEST(DescribeStrategies, EveryNameParameterAndDefault_IsAccepted) {
   const std::vector<StrategyDescription> all = DescribeStrategies();
-  ASSERT_EQ(all.size(), 11u);
+  ASSERT_EQ(all.size(), 14u);
   for (size_t i = 0; i < all.size(); ++i) {
     const StrategyDescription& one = all[i];
     EXPECT_EQ(one.name, StrategyNameText(static_cast<StrategyName>(i)));
     EXPECT_FALSE(one.summary.empty());
-    std::string given = "name: " + one.name;
+    std::string given = "cohort: 1, name: " + one.name;
+    if (HoldsUpdates(static_cast<StrategyName>(i))) {
+      given = "name: " + one.name;
+    }
     std::string required = given;
     for (const StrategyParameter& p : one.parameters) {
       const std::string value = p.default_value.empty() ? "1" : p.default_value;
@@ -242,8 +245,51 @@ const Mistake kUnavailable[] = {
      "line 4: conditions.chargin is not a key here; did you mean charging?"},
     {"strategy: {fraction_train: 0.1}\n",
      "line 4: strategy.fraction_train is not available in this version"},
+    {"strategy: {name: feddyn}\n",
+     "line 4: strategy.name: feddyn is not available in this version"},
     {"strategy: {name: scaffold}\n",
-     "line 4: strategy.name: scaffold is not available in this version"},
+     "line 4: strategy.population_size is missing"},
+    {"strategy: {name: scaffold, cohort: 10, population_size: 9}\n",
+     "line 4: strategy.population_size (9) is less than strategy.cohort (10): "
+     "it is the number of devices that may ever take part"},
+    {"strategy: {name: qfedavg}\n", "line 4: strategy.max_loss is missing"},
+    {"strategy: {name: qfedavg, max_loss: 1, q: -1}\n",
+     "line 4: strategy.q is -1; must be in [0, 100]"},
+    {"strategy: {name: fednova, q: 1}\n",
+     "line 4: strategy.q: fednova has none"},
+    {"strategy: {name: fednova}\ntrain: {optimizer: {name: adam}}\n",
+     "line 5: train.optimizer is not sgd: fednova knows what local steps add "
+     "up to for sgd alone"},
+    {"strategy: {name: fednova}\ntrain: {proximal_mu: 1, optimizer: {momentum: "
+     "0.9}}\n",
+     "line 5: train.proximal_mu with a momentum: what a local step then counts "
+     "may be negative, and fednova divides by the sum"},
+    {"strategy: {name: fednova}\ntrain: {proximal_mu: 20, optimizer: {lr: "
+     "0.1}}\n",
+     "line 5: train.proximal_mu (20) x optimizer.lr (0.1) is not below 1: what "
+     "a local step counts would be negative, and fednova divides by the sum"},
+    {"strategy: {name: fednova}\nprivacy: {secure_aggregation: true}\n",
+     "line 5: privacy.secure_aggregation: fednova checks what every device "
+     "declares, which secure aggregation hides"},
+    {"strategy: {name: qfedavg, max_loss: 1}\nupdate: {weight_cap: 5}\n",
+     "line 5: update.weight_cap (5) has no meaning with qfedavg: it weighs "
+     "updates by itself"},
+    {"strategy: {name: qfedavg, max_loss: 1}\nupdate: {codec: top_k}\n",
+     "line 5: update.codec is top_k, and qfedavg weighs every round anew: what "
+     "is left out would be sent later with another round's weight"},
+    {"strategy: {name: scaffold, population_size: 10}\nupdate: {codec: "
+     "top_k}\n",
+     "line 5: update.codec is top_k, and scaffold keeps a state of every "
+     "device for each element: what is left out of it would be wrong until "
+     "sent"},
+    {"strategy: {name: scaffold, population_size: 10}\ntrain: {proximal_mu: "
+     "1}\n",
+     "line 5: train.proximal_mu is not for scaffold: a device tells its "
+     "gradient by how far sgd alone went"},
+    {"strategy: {name: scaffold, population_size: 10}\ntrain: {clip_gradient: "
+     "1}\n",
+     "line 5: train.clip_gradient is not for scaffold: a device tells its "
+     "gradient by how far sgd alone went"},
     {"strategy: {name: fedadam}\n",
      "line 4: strategy.server_learning_rate is missing"},
     {"strategy: {name: fedadam, server_learning_rate: 0.1, tau: 0}\n",
@@ -308,7 +354,7 @@ const Mistake kUnavailable[] = {
     {"strategy: {name: best}\n",
      "line 4: strategy.name is best; must be one of fedavg, "
      "fedavgm, fedadam, fedadagrad, fedyogi, fedmedian, fedtrimmedavg, krum, "
-     "multikrum, rfa, normbound"},
+     "multikrum, rfa, normbound, fednova, qfedavg, scaffold"},
     {"update: {codec: topk}\n",
      "line 4: update.codec is topk; did you mean top_k?"},
     {"update: {codec: int8, top_k: 0.1}\n",

@@ -222,6 +222,30 @@ TEST(TrainingTest, Train_Proximal_FollowsTheReference) {
   ExpectNear(TrainLinear(options), wanted);
 }
 
+// SCAFFOLD's term joins the gradient before everything else.
+TEST(TrainingTest, Train_Correction_FollowsTheReference) {
+  LocalTraining options;
+  options.epochs = 4;
+  options.batch_size = 3;
+  options.seed = 11;
+  options.optimizer = {.lr = 0.01, .weight_decay = 0.1};
+  options.trainable = {0, 1};
+  options.correction =
+      std::make_shared<const std::vector<float>>(std::vector<float>{2, -0.5F});
+  const Linear wanted =
+      Reference({0.5, -0.25}, options, [&](Linear& values, Linear gradient) {
+        values = {values.w - 0.01 * (gradient.w + 2 + 0.1 * values.w),
+                  values.b - 0.01 * (gradient.b - 0.5 + 0.1 * values.b)};
+      });
+  ExpectNear(TrainLinear(options), wanted);
+  options.correction =
+      std::make_shared<const std::vector<float>>(std::vector<float>{2});
+  const auto model =
+      LoadWith(LinearProgram(), {.floats = {0.5F, -0.25F}, .ints = {}});
+  EXPECT_THAT(model->Train(LinearExamples(kX, kY), options),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("correction")));
+}
+
 // torch.optim.SGD(nesterov=True): g + momentum * the new velocity.
 TEST(TrainingTest, Train_Nesterov_FollowsTheReference) {
   LocalTraining options;
