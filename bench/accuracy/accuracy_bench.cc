@@ -78,6 +78,7 @@ Result<Cell> RunRow(const Options& options, const Row& row, uint64_t seed,
   federation.program = std::move(work.program);
   federation.attack = row.attack;
   federation.attackers = row.attackers;
+  federation.may_break = row.may_break;
   federation.threads = options.threads;
   federation.score_devices = row.measure == Measure::kDevices;
   if (row.measure == Measure::kRoundsTo) {

@@ -333,8 +333,7 @@ class Federation {
       case RunResult::kDeclined:
       case RunResult::kFailed:
         device.last_reason = what;
-        // Attackers may have left a model that nobody can train.
-        if (options_.attackers == 0) device.failed = Internal(what);
+        if (!options_.may_break) device.failed = Internal(what);
         break;
       default:
         break;
@@ -365,7 +364,7 @@ class Federation {
           result_.failure += "; " + device.name + ": " + device.last_reason;
           break;
         }
-        if (options_.attackers > 0) return OkStatus();
+        if (options_.may_break) return OkStatus();
         return Internal(result_.failure);
       }
     }

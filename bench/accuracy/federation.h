@@ -47,6 +47,9 @@ struct FederationOptions {
   plan::Program program;  // a source program; metrics: accuracy and loss
   Attack attack = Attack::kNone;
   size_t attackers = 0;  // the first so many devices
+  // A model that devices cannot train any more is a result, not an error:
+  // attackers may break it, or a strategy that diverges.
+  bool may_break = false;
   int threads = 1;
   // Devices install the last version, finish their own models and score them;
   // then the newcomers do. Needs test examples of each.
@@ -63,14 +66,14 @@ struct FederationResult {
   uint64_t rounds = 0;                 // committed
   uint64_t abandoned = 0;              // rounds
   uint64_t rejected = 0;               // updates
-  // Why it ended before its rounds were done, if on_version did not end it: a
-  // model that attackers broke cannot be trained on.
+  // Why it ended before its rounds were done, if on_version did not end it:
+  // with may_break, a model that cannot be trained on.
   std::string failure;
 };
 
 // Works in a folder of its own under the system's temporary directory, which is
-// gone afterwards. INVALID_ARGUMENT: task or data. Without attackers a session
-// that fails, or a device that declines, is an error.
+// gone afterwards. INVALID_ARGUMENT: task or data. Without `may_break` a
+// session that fails, or a device that declines, is an error.
 Result<FederationResult> RunFederation(const FederationOptions& options,
                                        const FederationData& data,
                                        client::Trainer& trainer);

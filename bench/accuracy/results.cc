@@ -68,7 +68,8 @@ constexpr char kRobustText[] = R"(
 2 epochs; the last round, and its distance to the same rule without attackers.
 *sign-flip*: -5 times the update. *scaled*: a million times the update, cut to
 what `update.max_abs` lets through. *out of range*: the same uncut, which the
-coordinator refuses.
+coordinator refuses. `normbound` bounds each update to 0.7 and steps 2.3 times the
+mean, which makes up for what the bound takes.
 
 )";
 
@@ -160,6 +161,11 @@ struct Group {
   const Row* row = nullptr;
   std::vector<const Cell*> cells;
 
+  // Whether a seed ended before its rounds were done.
+  bool Broke() const {
+    return std::any_of(cells.begin(), cells.end(),
+                       [](const Cell* cell) { return !cell->failure.empty(); });
+  }
   double Mean() const {
     double sum = 0;
     for (const Cell* cell : cells) sum += cell->figure;
@@ -331,6 +337,7 @@ std::string MatrixTable(const std::vector<Group>& groups) {
         out += " " + group->WhyEmpty() + " |";
       } else {
         out += " " + Figures(*group, 2);
+        if (group->Broke()) out += "; could not go on";
         if (group->row->reference > 0) {
           out += "; reference " + Number(group->row->reference, 2);
         }
@@ -392,10 +399,7 @@ std::string RobustTable(const std::vector<Group>& groups) {
         continue;
       }
       out += " " + Number(group->Mean(), 1);
-      const bool failed =
-          std::any_of(group->cells.begin(), group->cells.end(),
-                      [](const Cell* cell) { return !cell->failure.empty(); });
-      if (failed) out += " (could not go on)";
+      if (group->Broke()) out += " (could not go on)";
       const bool is_attack = group->row->attackers > 0;
       if (is_attack && calm != nullptr && !calm->cells.empty()) {
         const double loss = calm->Mean() - group->Mean();

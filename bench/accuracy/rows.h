@@ -39,6 +39,7 @@ struct Row {
   double reference = 0;
   Attack attack = Attack::kNone;
   size_t attackers = 0;
+  bool may_break = false;  // as in FederationOptions
   bool nightly = false;
 
   std::string name() const {

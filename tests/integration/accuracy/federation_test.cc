@@ -167,6 +167,7 @@ TEST_F(FederationTest, Run_Attackers_BreakTheMeanAndNotTheMedian) {
     options.task_file = Task(strategy, "update: {codec: float32}\n");
     options.attack = attack;
     options.attackers = attack == Attack::kNone ? 0 : 2;
+    options.may_break = options.attackers > 0;
     options.threads = 2;
     const auto result = Run(options, data);
     EXPECT_THAT(result, IsOk());
@@ -194,6 +195,20 @@ TEST_F(FederationTest, Run_UpdatesBeyondMaxAbs_AreRefused) {
   EXPECT_EQ(result->rounds, 3u);
   EXPECT_GE(result->rejected, 3u);
   EXPECT_GT(result->versions.back().accuracy, 80);
+}
+
+TEST_F(FederationTest, Run_NobodyCanGoOn_IsAnErrorOrAResult) {
+  const FederationData data = MakeData(2, 0);
+  FederationOptions options;
+  options.task_file =
+      Task("cohort: 2", "update: {max_abs: {default: 0.0001}}\n");
+  EXPECT_THAT(Run(options, data),
+              StatusIs(StatusCode::kInternal, HasSubstr("DECLINED")));
+  options.may_break = true;
+  const auto result = Run(options, data);
+  ASSERT_THAT(result, IsOk());
+  EXPECT_THAT(result->failure, HasSubstr("DECLINED"));
+  EXPECT_EQ(result->rounds, 0u);
 }
 
 TEST_F(FederationTest, Run_WhatCannotBe_IsRefused) {
