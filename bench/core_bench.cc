@@ -4,7 +4,6 @@
 // The process that is measured is this one, started anew (--only=DIRECTORY):
 // it is linked with libselvage.so like any app.
 #include <spawn.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,8 +13,10 @@
 #include <vector>
 
 #include "base/check.h"
+#include "bench/process.h"
 #include "bench/report.h"
 #include "client/capi/selvage.hpp"
+#include "tests/testing/scratch_folder.h"
 
 extern char** environ;
 
@@ -80,23 +81,14 @@ Start StartOnce(const std::string& directory) {
 // Of `file` without its symbols, as it is installed.
 double StrippedMiB(const std::string& file, const std::string& directory) {
   const std::string out = directory + "/stripped.so";
-  std::string strip = "strip";
-  std::string o = "-o";
-  char* argv[] = {strip.data(), o.data(), const_cast<char*>(out.c_str()),
-                  const_cast<char*>(file.c_str()), nullptr};
-  pid_t child = 0;
-  SELVAGE_CHECK(
-      posix_spawnp(&child, "strip", nullptr, nullptr, argv, environ) == 0);
-  int status = 0;
-  SELVAGE_CHECK(waitpid(child, &status, 0) == child && status == 0);
+  SELVAGE_CHECK(WaitForProcess(StartProcess({"strip", "-o", out, file})));
   return static_cast<double>(std::filesystem::file_size(out)) / kMiB;
 }
 
 Status Run(Report& report) {
   report.PrintMachine();
-  std::string directory =
-      (std::filesystem::temp_directory_path() / "selvage-XXXXXX").string();
-  SELVAGE_CHECK(mkdtemp(directory.data()) != nullptr);
+  const test::ScratchFolder scratch;
+  const std::string directory = scratch.path().string();
   std::vector<double> times;
   std::vector<double> memory;
   for (int i = -2; i < 21; ++i) {
@@ -107,7 +99,6 @@ Status Run(Report& report) {
   }
   const double core = StrippedMiB(SELVAGE_LIBRARY, directory);
   const double network = StrippedMiB(SELVAGE_GRPC_LIBRARY, directory);
-  std::filesystem::remove_all(directory);
   SELVAGE_RETURN_IF_ERROR(report.Add(
       {.id = "B9",
        .case_name = "libselvage.so, stripped",

@@ -12,11 +12,7 @@
 // from the start of the process to its end, making the task included.
 //
 // --mb=N: another size. --check: fail unless both are within their bounds.
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include <sys/types.h>
 
 #include <algorithm>
 #include <atomic>
@@ -36,10 +32,11 @@
 #include "base/check.h"
 #include "base/mutex.h"
 #include "base/random.h"
+#include "bench/coordinator_process.h"
+#include "bench/process.h"
 #include "bench/report.h"
 #include "client/capi/selvage.hpp"
-
-extern char** environ;
+#include "tests/testing/scratch_folder.h"
 
 namespace selvage::bench {
 namespace {
@@ -172,29 +169,6 @@ void Device(const fs::path& home, const fs::path& bundle, int64_t width) {
 
 // ---- Processes -------------------------------------------------------------
 
-pid_t Start(std::vector<std::string> words, bool quiet = true) {
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  if (quiet) {
-    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-  }
-  pid_t pid = -1;
-  SELVAGE_CHECK(
-      posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ) == 0);
-  posix_spawn_file_actions_destroy(&actions);
-  return pid;
-}
-
-bool Wait(pid_t pid) {
-  int status = 0;
-  SELVAGE_CHECK(waitpid(pid, &status, 0) == pid);
-  return status == 0;
-}
-
 // The anonymous memory of a process now; 0 if it is gone.
 double AnonymousMiB(pid_t pid) {
   std::ifstream status("/proc/" + std::to_string(pid) + "/status");
@@ -246,69 +220,6 @@ class Watcher {
   std::thread thread_;
 };
 
-class Coordinator {
- public:
-  Coordinator(const fs::path& home, Watcher& watcher) : home_(home) {
-    const fs::path bin = fs::read_symlink("/proc/self/exe").parent_path();
-    tool_ = (bin / "selvage").string();
-    pid_ = Start({(bin / "selvage-coordinator").string(), "--data-dir",
-                  (home / "coordinator").string(), "--device-address",
-                  "127.0.0.1:0", "--admin-address", "127.0.0.1:0",
-                  "--pace-retry-min", "100ms", "--pace-retry-max", "200ms"});
-    watcher.Watch(pid_);
-    while (!fs::exists(home / "coordinator" / "endpoints.json")) {
-      SELVAGE_CHECK(waitpid(pid_, nullptr, WNOHANG) == 0);
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    Do({"population", "create", "bench"});
-    Do({"token", "create", "--population", "bench", "--uses", "8", "--out",
-        bundle_file().string()});
-    Do({"run", (home / "task.yaml").string()});
-  }
-  ~Coordinator() {
-    kill(pid_, SIGTERM);
-    waitpid(pid_, nullptr, 0);
-  }
-  Coordinator(const Coordinator&) = delete;
-  Coordinator& operator=(const Coordinator&) = delete;
-
-  fs::path bundle_file() const { return home_ / "bundle.json"; }
-  pid_t pid() const { return pid_; }
-  void WaitForTheModel() { Do({"watch", "large", "--timeout", "30m"}); }
-
- private:
-  void Do(const std::vector<std::string>& verb) {
-    std::vector<std::string> words = {tool_, "--coordinator",
-                                      (home_ / "coordinator").string()};
-    words.insert(words.end(), verb.begin(), verb.end());
-    SELVAGE_CHECK(Wait(Start(words)));
-  }
-
-  const fs::path home_;
-  std::string tool_;
-  pid_t pid_ = -1;
-};
-
-class Scratch {
- public:
-  Scratch() {
-    std::string name =
-        (fs::temp_directory_path() / "selvage-bench-XXXXXX").string();
-    SELVAGE_CHECK(mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
 // ---- The bench -------------------------------------------------------------
 
 struct Arguments {
@@ -318,7 +229,7 @@ struct Arguments {
 
 Status Run(Report& report, const Arguments& arguments) {
   report.PrintMachine();
-  const Scratch scratch;
+  const test::ScratchFolder scratch;
   const int64_t width = WidthOf(arguments.megabytes);
   const double model = ModelMiB(width);
   const std::string self = fs::read_symlink("/proc/self/exe").string();
@@ -326,21 +237,24 @@ Status Run(Report& report, const Arguments& arguments) {
   WriteProgram(scratch.path(), width);
   Watcher watcher;
 
-  const pid_t loop = Start({self, only});
+  const pid_t loop = StartProcess({self, only});
   watcher.Watch(loop);
-  SELVAGE_CHECK(Wait(loop));
+  SELVAGE_CHECK(WaitForProcess(loop));
 
   const double begin = WallSeconds();
-  Coordinator coordinator(scratch.path(), watcher);
+  CoordinatorProcess coordinator(scratch.path(), "100ms", "200ms");
+  watcher.Watch(coordinator.pid());
+  coordinator.CreateTask(scratch.path() / "task.yaml");
   const double made = WallSeconds();
   std::vector<pid_t> devices;
   for (const char* name : {"a", "b"}) {
-    devices.push_back(Start({self, only, (scratch.path() / name).string(),
-                             coordinator.bundle_file().string()}));
+    devices.push_back(
+        StartProcess({self, only, (scratch.path() / name).string(),
+                      coordinator.bundle_file().string()}));
     watcher.Watch(devices.back());
   }
-  for (const pid_t device : devices) SELVAGE_CHECK(Wait(device));
-  coordinator.WaitForTheModel();
+  for (const pid_t device : devices) SELVAGE_CHECK(WaitForProcess(device));
+  coordinator.Do({"watch", "large", "--timeout", "30m"});
   const double end = WallSeconds();
 
   double device_peak = 0;

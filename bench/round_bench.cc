@@ -35,10 +35,12 @@
 #include "aggregation/codec/codec.h"
 #include "base/check.h"
 #include "bench/bare_stream.h"
+#include "bench/process.h"
 #include "bench/report.h"
 #include "bench/round_fleet.h"
 #include "crypto/tls_policy.h"
 #include "plan/program.h"
+#include "tests/testing/scratch_folder.h"
 
 extern char** environ;
 
@@ -167,10 +169,6 @@ class Child {
   int in_ = -1;
   int out_ = -1;
 };
-
-fs::path BinDirectory() {
-  return fs::read_symlink("/proc/self/exe").parent_path();
-}
 
 struct Sample {
   double wall = 0;
@@ -391,9 +389,8 @@ class Rounds {
 
 void RunCase(const Case& what, Report& report) {
   // On disk: /tmp may be memory.
-  std::string pattern = "/var/tmp/selvage-bench-XXXXXX";
-  SELVAGE_CHECK(mkdtemp(pattern.data()) != nullptr);
-  const fs::path root(pattern);
+  const test::ScratchFolder scratch("/var/tmp");
+  const fs::path& root = scratch.path();
   Samples ours;
   Samples bare;
   Samples unhashed;
@@ -410,7 +407,6 @@ void RunCase(const Case& what, Report& report) {
     }
     peak = rounds.PeakMiB();
   }
-  fs::remove_all(root);
 
   char note[96];
   std::snprintf(note, sizeof note, "unhashed stream: %.3f s, server %.3f s",

@@ -17,12 +17,7 @@
 //
 // Time: interleaved, medians. Memory: the peak of a process that does one of
 // the two and nothing else (this program, started again with --only=).
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -40,10 +35,10 @@
 
 #include "base/check.h"
 #include "base/random.h"
+#include "bench/coordinator_process.h"
 #include "bench/report.h"
 #include "client/capi/selvage.hpp"
-
-extern char** environ;
+#include "tests/testing/scratch_folder.h"
 
 namespace selvage::bench {
 namespace {
@@ -125,64 +120,6 @@ std::vector<float> HandWritten(Images& images) {
 }
 
 // ---- As an app -------------------------------------------------------------
-
-// A coordinator with a task of a thousand rounds, each of one device.
-class Coordinator {
- public:
-  explicit Coordinator(const fs::path& home) : home_(home) {
-    const fs::path bin = fs::read_symlink("/proc/self/exe").parent_path();
-    tool_ = (bin / "selvage").string();
-    pid_ = Start({(bin / "selvage-coordinator").string(), "--data-dir",
-                  (home / "coordinator").string(), "--device-address",
-                  "127.0.0.1:0", "--admin-address", "127.0.0.1:0",
-                  "--pace-retry-min", "20ms", "--pace-retry-max", "50ms"});
-    while (!fs::exists(home / "coordinator" / "endpoints.json")) {
-      SELVAGE_CHECK(waitpid(pid_, nullptr, WNOHANG) == 0);
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    Do({"population", "create", "bench"});
-    Do({"token", "create", "--population", "bench", "--uses", "8", "--out",
-        bundle_file().string()});
-    Do({"run", SELVAGE_BENCH_SESSION "/task.yaml"});
-  }
-  ~Coordinator() {
-    kill(pid_, SIGTERM);
-    waitpid(pid_, nullptr, 0);
-  }
-  Coordinator(const Coordinator&) = delete;
-  Coordinator& operator=(const Coordinator&) = delete;
-
-  fs::path bundle_file() const { return home_ / "bundle.json"; }
-
- private:
-  static pid_t Start(std::vector<std::string> words) {
-    std::vector<char*> argv;
-    for (std::string& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-    pid_t pid = -1;
-    SELVAGE_CHECK(posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(),
-                              environ) == 0);
-    posix_spawn_file_actions_destroy(&actions);
-    return pid;
-  }
-  void Do(const std::vector<std::string>& verb) {
-    std::vector<std::string> words = {tool_, "--coordinator",
-                                      (home_ / "coordinator").string()};
-    words.insert(words.end(), verb.begin(), verb.end());
-    int status = 0;
-    const pid_t pid = Start(words);
-    SELVAGE_CHECK(waitpid(pid, &status, 0) == pid);
-    SELVAGE_CHECK(status == 0);
-  }
-
-  const fs::path home_;
-  std::string tool_;
-  pid_t pid_ = -1;
-};
 
 struct Session {
   double seconds = 0;  // all of selvage_run_once
@@ -323,27 +260,6 @@ class App {
 
 // ---- The bench -------------------------------------------------------------
 
-// A folder that is gone with it.
-class Scratch {
- public:
-  Scratch() {
-    std::string name =
-        (fs::temp_directory_path() / "selvage-bench-XXXXXX").string();
-    SELVAGE_CHECK(mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
 double PeakMiB() {
   rusage usage{};
   SELVAGE_CHECK(getrusage(RUSAGE_SELF, &usage) == 0);
@@ -404,8 +320,10 @@ Status MeasureStops(Report& report, App& app, bool by_condition) {
 
 Status Run(Report& report) {
   report.PrintMachine();
-  const Scratch scratch;
-  const Coordinator coordinator(scratch.path());
+  const test::ScratchFolder scratch;
+  // A task of a thousand rounds, each of one device.
+  CoordinatorProcess coordinator(scratch.path(), "20ms", "50ms");
+  coordinator.CreateTask(SELVAGE_BENCH_SESSION "/task.yaml");
   Images images;
   std::vector<double> session;
   std::vector<double> local;

@@ -4,6 +4,7 @@
 
 #include "coordinator/store/memory_store.h"
 #include "coordinator/store/sqlite_store.h"
+#include "tests/testing/scratch_folder.h"
 
 namespace selvage::coordinator {
 namespace {
@@ -19,28 +20,18 @@ class MemoryUnderTest final : public StoreUnderTest {
 
 class SqliteUnderTest final : public StoreUnderTest {
  public:
-  SqliteUnderTest() {
-    std::string pattern =
-        (std::filesystem::temp_directory_path() / "selvage-store-XXXXXX")
-            .string();
-    directory_ = ::mkdtemp(pattern.data());
-    Reopen();
-  }
-  ~SqliteUnderTest() override {
-    store_.reset();
-    std::filesystem::remove_all(directory_);
-  }
+  SqliteUnderTest() { Reopen(); }
   Store& store() override { return *store_; }
   void Reopen() override {
     store_.reset();
-    auto opened =
-        SqliteStore::Open({.path = directory_ / "store.db"}, clock, random);
+    auto opened = SqliteStore::Open({.path = directory_.path() / "store.db"},
+                                    clock, random);
     ASSERT_THAT(opened, test::IsOk());
     store_ = *std::move(opened);
   }
 
  private:
-  Path directory_;
+  const test::ScratchFolder directory_;
   std::unique_ptr<SqliteStore> store_;
 };
 

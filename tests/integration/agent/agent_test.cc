@@ -15,6 +15,7 @@
 
 #include "client/capi/selvage.hpp"
 #include "tests/integration/faults/process.h"
+#include "tests/testing/scratch_folder.h"
 
 namespace selvage::test {
 namespace {
@@ -34,15 +35,8 @@ constexpr const char* kManifest = R"({
 class AgentTest : public ::testing::Test {
  protected:
   AgentTest() {
-    std::string name = (fs::temp_directory_path() / "selvage-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) std::abort();
-    home_ = name;
     fs::create_directories(home_ / "spool");
     std::ofstream(home_ / "manifest.json") << kManifest;
-  }
-  ~AgentTest() override {
-    std::error_code ignored;
-    fs::remove_all(home_, ignored);
   }
 
   std::vector<std::string> Command() const {
@@ -109,7 +103,8 @@ class AgentTest : public ::testing::Test {
     return json::parse(answer, nullptr, /*allow_exceptions=*/false);
   }
 
-  fs::path home_;
+  const ScratchFolder scratch_;
+  const fs::path& home_ = scratch_.path();
 };
 
 TEST_F(AgentTest, Spool_Examples_AdaptWhatTheSocketAnswers) {

@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/testing/scratch_folder.h"
 #include "tests/testing/status_matchers.h"
 
 namespace selvage {
@@ -23,13 +24,6 @@ using ::testing::IsEmpty;
 
 class PosixFileSystemTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = ::testing::TempDir() + "selvage-files-XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   std::string Contents(const Path& path) {
     const Result<Bytes> contents = ReadFile(fs_, path, 1 << 20);
     return contents.ok() ? ToString(*contents) : contents.status().ToString();
@@ -41,7 +35,8 @@ class PosixFileSystemTest : public ::testing::Test {
   }
 
   PosixFileSystem fs_;
-  Path folder_;
+  const test::ScratchFolder scratch_;
+  const Path& folder_ = scratch_.path();
 };
 
 TEST_F(PosixFileSystemTest, WriteFileDurably_NewFile_IsThereAlone) {

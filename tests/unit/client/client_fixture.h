@@ -2,7 +2,6 @@
 // clock of its own.
 #pragma once
 
-#include <filesystem>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -13,6 +12,7 @@
 #include "base/file_system.h"
 #include "base/log.h"
 #include "client/client.h"
+#include "tests/testing/scratch_folder.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/client/fake_server.h"
 #include "tests/unit/client/fake_trainer.h"
@@ -26,27 +26,6 @@ inline void PrintTo(RunResult result, std::ostream* out) {
 }  // namespace selvage::client
 
 namespace selvage::test {
-
-// Removed with everything in it.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    std::string name =
-        (std::filesystem::temp_directory_path() / "selvage-XXXXXX").string();
-    SELVAGE_CHECK(mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~TemporaryDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  const Path& path() const { return path_; }
-
- private:
-  Path path_;
-};
 
 inline constexpr char kPixelCanary[] = "CANARY-PIXELS-00";  // 16 bytes and a 0
 
@@ -122,7 +101,7 @@ class ClientFixture : public ::testing::Test {
     return outcome;
   }
 
-  TemporaryDirectory directory_;
+  ScratchFolder directory_;
   Path state_dir_;
   std::optional<std::string> bundle_;
   std::string vfs_;  // empty: the real disk

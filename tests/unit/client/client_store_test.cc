@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/testing/fault_vfs.h"
+#include "tests/testing/scratch_folder.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/client/client_fixture.h"
 #include "tests/unit/client/store_fixture.h"
@@ -58,7 +59,7 @@ class ClientStoreTest : public ::testing::Test {
   }
 
   test::StoreParts parts_;
-  test::TemporaryDirectory directory_;
+  test::ScratchFolder directory_;
   Path path_ = directory_.path() / "client.db";
   std::unique_ptr<ClientStore> store_;
 };

@@ -1,6 +1,7 @@
 // Collections: what they accept, what expires, what is evicted and told.
 #include <gmock/gmock.h>
 
+#include "tests/testing/scratch_folder.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/client/client_fixture.h"
 #include "tests/unit/client/store_fixture.h"
@@ -47,7 +48,7 @@ class CollectionsTest : public ::testing::Test {
   }
 
   test::StoreParts parts_;
-  test::TemporaryDirectory directory_;
+  test::ScratchFolder directory_;
   Path path_ = directory_.path() / "client.db";
   std::unique_ptr<ClientStore> store_;
   int reports_ = 0;

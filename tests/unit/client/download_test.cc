@@ -18,8 +18,8 @@ using ::selvage::test::ClientFixture;
 using ::selvage::test::IsOk;
 using ::selvage::test::MakeFakePlan;
 using ::selvage::test::MakeFakeProgram;
+using ::selvage::test::ScratchFolder;
 using ::selvage::test::StatusIs;
-using ::selvage::test::TemporaryDirectory;
 
 constexpr auto kCodec = plan::CodecName::kFloat32;
 
@@ -438,7 +438,7 @@ class BlobCacheTest : public ::testing::Test {
     return digest;
   }
 
-  TemporaryDirectory directory_;
+  ScratchFolder directory_;
   PosixFileSystem files_;
   std::optional<BlobCache> cache_;
 };

@@ -133,7 +133,7 @@ TEST_F(OfflineTest, TwoClientsOfOneProcess_DoNotMeet) {
       clock.Advance(hours(24 * 365 * 53));
       server = std::make_unique<test::FakeServer>(clock);
     }
-    test::TemporaryDirectory directory;
+    test::ScratchFolder directory;
     test::FakeClock clock;
     SeededRandom random{5};
     std::ostringstream log;

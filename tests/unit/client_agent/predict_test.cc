@@ -15,6 +15,7 @@
 #include "client/agent/predict_protocol.h"
 #include "client/agent/predict_server.h"
 #include "tests/testing/fake_clock.h"
+#include "tests/testing/scratch_folder.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/client/client_fixture.h"
 
@@ -124,7 +125,7 @@ class PredictServerTest : public ::testing::Test {
     return line;
   }
 
-  test::TemporaryDirectory directory_;
+  test::ScratchFolder directory_;
   Path path_ = directory_.path() / "predict.sock";
   test::FakeClock clock_;
   std::ostringstream log_;

@@ -6,6 +6,7 @@
 
 #include "client/agent/schedule.h"
 #include "tests/testing/fake_clock.h"
+#include "tests/testing/scratch_folder.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/client/client_fixture.h"
 
@@ -43,7 +44,7 @@ class SysfsTest : public ::testing::Test {
     Write("thermal/thermal_zone0/trip_point_1_temp", "100000");
   }
 
-  test::TemporaryDirectory directory_;
+  test::ScratchFolder directory_;
   Path root_ = directory_.path();
 };
 

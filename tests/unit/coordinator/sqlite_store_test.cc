@@ -10,6 +10,7 @@
 #include "coordinator/store/sqlite_schema.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/fault_vfs.h"
+#include "tests/testing/scratch_folder.h"
 #include "tests/testing/status_matchers.h"
 
 namespace selvage::coordinator {
@@ -24,18 +25,10 @@ using ::testing::Not;
 
 class SqliteStoreTest : public ::testing::Test {
  protected:
-  SqliteStoreTest() {
-    std::string pattern =
-        (std::filesystem::temp_directory_path() / "selvage-sqlite-XXXXXX")
-            .string();
-    directory_ = ::mkdtemp(pattern.data());
-  }
-  ~SqliteStoreTest() override { std::filesystem::remove_all(directory_); }
-
   Result<std::unique_ptr<SqliteStore>> Open() {
     return SqliteStore::Open({.path = path()}, clock_, random_);
   }
-  Path path() const { return directory_ / "store.db"; }
+  Path path() const { return directory_.path() / "store.db"; }
   void Execute(const std::string& sql) {
     sqlite3* db = nullptr;
     ASSERT_EQ(sqlite3_open(path().c_str(), &db), SQLITE_OK);
@@ -44,7 +37,7 @@ class SqliteStoreTest : public ::testing::Test {
     sqlite3_close(db);
   }
 
-  Path directory_;
+  const test::ScratchFolder directory_;
   FakeClock clock_;
   SeededRandom random_{1};
 };

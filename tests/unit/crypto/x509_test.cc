@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/random.h"
 #include "crypto/openssl_ptr.h"
+#include "tests/testing/scratch_folder.h"
 #include "tests/testing/status_matchers.h"
 
 namespace selvage::crypto {
@@ -747,12 +748,6 @@ class OpenSslCommandTest : public X509Test {
     if (std::system("openssl version >/dev/null 2>&1") != 0) {
       GTEST_SKIP() << "the openssl command is not installed";
     }
-    std::string name = ::testing::TempDir() + "selvage-x509-XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override {
-    if (!folder_.empty()) std::filesystem::remove_all(folder_);
   }
   std::string Write(const std::string& name, const std::string& contents) {
     std::ofstream(folder_ / name) << contents;
@@ -763,7 +758,8 @@ class OpenSslCommandTest : public X509Test {
     return std::system(("openssl " + arguments + " >/dev/null 2>&1").c_str());
   }
 
-  std::filesystem::path folder_;
+  const test::ScratchFolder scratch_;
+  const std::filesystem::path& folder_ = scratch_.path();
 };
 
 TEST_F(OpenSslCommandTest, Verify_OurChains_AreAccepted) {

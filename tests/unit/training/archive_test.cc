@@ -12,6 +12,7 @@
 #include "base/random.h"
 #include "client/training/torch/archive_scan.h"
 #include "client/training/torch/torch_trainer.h"
+#include "tests/testing/scratch_folder.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/training/archive_tools.h"
 #include "tests/unit/training/programs.h"
@@ -42,14 +43,6 @@ class ArchiveTest : public ::testing::Test {
     archive_ = new Bytes(*std::move(exported));
   }
   static void TearDownTestSuite() { delete archive_; }
-
-  void SetUp() override {
-    std::string pattern =
-        (fs::temp_directory_path() / "selvage-archive-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(directory_); }
 
   static plan::Program ProgramOf(ByteSpan archive) {
     plan::Program program = FashionProgram();
@@ -91,7 +84,8 @@ class ArchiveTest : public ::testing::Test {
   }
 
   static Bytes* archive_;
-  fs::path directory_;
+  const test::ScratchFolder scratch_;
+  const fs::path& directory_ = scratch_.path();
 };
 Bytes* ArchiveTest::archive_ = nullptr;
 

@@ -10,6 +10,7 @@
 
 #include "plan/checkpoint.h"
 #include "plan/program.h"
+#include "tests/testing/scratch_folder.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/training/programs.h"
 #include "tests/unit/training/python.h"
@@ -24,14 +25,6 @@ using ::testing::HasSubstr;
 
 class TorchCliTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern =
-        (fs::temp_directory_path() / "selvage-torch-cli-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(directory_); }
-
   ExitCode Run(const std::vector<std::string>& arguments) {
     out_.str("");
     err_.str("");
@@ -54,7 +47,8 @@ class TorchCliTest : public ::testing::Test {
   }
 
   PosixFileSystem files_;
-  fs::path directory_;
+  const test::ScratchFolder scratch_;
+  const fs::path& directory_ = scratch_.path();
   std::ostringstream out_;
   std::ostringstream err_;
 };
