@@ -1,17 +1,15 @@
 #include "bench/accuracy/federation.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <iostream>
 #include <map>
 #include <memory>
 #include <optional>
-#include <thread>
 #include <utility>
 
+#include "base/executor.h"
 #include "base/file_system.h"
 #include "base/log.h"
 #include "base/mutex.h"
@@ -24,6 +22,8 @@
 #include "crypto/aead.h"
 #include "plan/checkpoint.h"
 #include "tests/testing/fake_clock.h"
+#include "tests/testing/locked_random.h"
+#include "tests/testing/scratch_folder.h"
 
 namespace selvage::bench {
 namespace {
@@ -40,58 +40,6 @@ constexpr Duration kStep = std::chrono::seconds(1);
 constexpr uint64_t kAbandonedMax = 10;
 constexpr int kIdleTurnsMax = 2000;
 constexpr size_t kScoreBatch = 1000;
-
-class LockedRandom final : public RandomSource {
- public:
-  explicit LockedRandom(uint64_t seed) : random_(seed) {}
-  void Fill(std::span<uint8_t> out) override {
-    const MutexLock lock(mu_);
-    random_.Fill(out);
-  }
-
- private:
-  Mutex mu_;
-  SeededRandom random_ SELVAGE_GUARDED_BY(mu_);
-};
-
-class TemporaryFolder {
- public:
-  static Result<TemporaryFolder> Create() {
-    std::string name =
-        (std::filesystem::temp_directory_path() / "selvage-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) {
-      return FailedPrecondition("cannot create a folder " + name);
-    }
-    return TemporaryFolder(name);
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryFolder(TemporaryFolder&& other) noexcept
-      : path_(std::exchange(other.path_, Path())) {}
-  TemporaryFolder& operator=(TemporaryFolder&&) = delete;
-  const Path& path() const { return path_; }
-
- private:
-  explicit TemporaryFolder(Path path) : path_(std::move(path)) {}
-  Path path_;
-};
-
-// Calls work(0) ... work(count - 1), on `threads` threads.
-void ParallelFor(size_t count, int threads,
-                 const std::function<void(size_t)>& work) {
-  std::atomic<size_t> next{0};
-  const auto loop = [&] {
-    for (size_t i = next++; i < count; i = next++) work(i);
-  };
-  std::vector<std::thread> others;
-  for (int i = 1; i < threads && static_cast<size_t>(i) < count; ++i) {
-    others.emplace_back(loop);
-  }
-  loop();
-  for (std::thread& other : others) other.join();
-}
 
 // Examples [begin, begin + count) of a set.
 ExampleSet Slice(const ExampleSet& all, size_t begin, size_t count) {
@@ -121,13 +69,12 @@ struct Device {
 class Federation {
  public:
   Federation(const FederationOptions& options, const FederationData& data,
-             client::Trainer& trainer, TemporaryFolder folder,
-             plan::TaskSpec spec)
+             client::Trainer& trainer, plan::TaskSpec spec)
       : options_(options),
         data_(data),
         trainer_(trainer),
-        folder_(std::move(folder)),
         spec_(std::move(spec)),
+        executor_(static_cast<size_t>(options.threads)),
         random_(DeriveSeed(spec_.seed, "coordinator", 0)),
         wrapping_key_(crypto::NewAeadKey(random_)),
         server_key_(crypto::NewAeadKey(random_)),
@@ -250,8 +197,8 @@ class Federation {
       device.random =
           std::make_unique<SeededRandom>(DeriveSeed(spec_.seed, name, 0));
     }
-    ParallelFor(devices.size(), options_.threads,
-                [&](size_t i) { devices[i].failed = Open(devices[i]); });
+    executor_.Run(devices.size(),
+                  [&](size_t i) { devices[i].failed = Open(devices[i]); });
     return FirstFailure(devices);
   }
 
@@ -307,8 +254,7 @@ class Federation {
         due.push_back(&device);
       }
     }
-    ParallelFor(due.size(), options_.threads,
-                [&](size_t i) { Session(*due[i]); });
+    executor_.Run(due.size(), [&](size_t i) { Session(*due[i]); });
   }
 
   void Session(Device& device) {
@@ -414,7 +360,7 @@ class Federation {
       SELVAGE_RETURN_IF_ERROR(scorer->SetValues(values));
       idle.push_back(scorer.get());
     }
-    ParallelFor(test_batches_.size(), options_.threads, [&](size_t batch) {
+    executor_.Run(test_batches_.size(), [&](size_t batch) {
       client::TrainableModel* scorer = nullptr;
       {
         const MutexLock lock(mu);
@@ -453,7 +399,7 @@ class Federation {
   Result<std::vector<quickstart::DeviceScore>> Score(
       std::vector<Device>& devices) {
     std::vector<quickstart::DeviceScore> scores(devices.size());
-    ParallelFor(devices.size(), options_.threads, [&](size_t i) {
+    executor_.Run(devices.size(), [&](size_t i) {
       Device& device = devices[i];
       scores[i].device = device.name;
       const auto put = [&](client::Slot slot, double& accuracy) -> Status {
@@ -478,13 +424,14 @@ class Federation {
   const FederationOptions& options_;
   const FederationData& data_;
   client::Trainer& trainer_;
-  const TemporaryFolder folder_;
+  const ::selvage::test::ScratchFolder folder_;
   const plan::TaskSpec spec_;
   ::selvage::test::FakeClock clock_;
   PosixFileSystem files_;
   StreamEventSink events_{std::cerr, clock_, StreamEventSink::Format::kText,
                           LogLevel::kError};
-  LockedRandom random_;
+  ThreadExecutor executor_;
+  ::selvage::test::LockedRandom random_;
   const crypto::SecretBytes wrapping_key_;
   const crypto::SecretBytes server_key_;
   const crypto::Ed25519KeyPair plan_key_;
@@ -523,9 +470,7 @@ Result<FederationResult> RunFederation(const FederationOptions& options,
                            " attackers among " +
                            std::to_string(data.devices.size()) + " devices");
   }
-  SELVAGE_ASSIGN_OR_RETURN(TemporaryFolder folder, TemporaryFolder::Create());
-  return Federation(options, data, trainer, std::move(folder), std::move(spec))
-      .Run();
+  return Federation(options, data, trainer, std::move(spec)).Run();
 }
 
 }  // namespace selvage::bench

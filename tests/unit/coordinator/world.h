@@ -17,7 +17,6 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/mutex.h"
-#include "base/random.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/store/file_blob_store.h"
 #include "coordinator/store/memory_store.h"
@@ -28,6 +27,7 @@
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/fault_file_system.h"
 #include "tests/testing/fault_vfs.h"
+#include "tests/testing/locked_random.h"
 #include "tests/testing/status_matchers.h"
 
 namespace selvage::coordinator::test {
@@ -36,21 +36,8 @@ using ::selvage::test::FakeClock;
 using ::selvage::test::FaultFileSystem;
 using ::selvage::test::FaultVfs;
 using ::selvage::test::IsOk;
+using ::selvage::test::LockedRandom;
 using ::selvage::test::StatusIs;
-
-// Deterministic, and thread-safe as the coordinator wants it.
-class LockedRandom final : public RandomSource {
- public:
-  explicit LockedRandom(uint64_t seed) : random_(seed) {}
-  void Fill(std::span<uint8_t> out) override {
-    MutexLock lock(mu_);
-    random_.Fill(out);
-  }
-
- private:
-  Mutex mu_;
-  SeededRandom random_ SELVAGE_GUARDED_BY(mu_);
-};
 
 // Keeps what was logged, to look for what must not be there.
 class MemorySink final : public EventSink {
