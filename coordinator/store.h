@@ -11,8 +11,8 @@
 // nothing. State changes are compare-and-set on (epoch, state); each leaves a
 // row of history.
 //
-// Implementations: MemoryStore (tests, simulation), SqliteStore (one process).
-// Both pass tests/contract/store_contract.h; behaviour that is not tested there
+// Implementations: MemoryStore (tests, simulation), SqliteStore (one process),
+// PostgresStore (replicas). All pass tests/contract/store_contract.h; behaviour that is not tested there
 // is not promised here.
 //
 // Errors everywhere: NOT_FOUND, ALREADY_EXISTS, ABORTED (lost a race; nothing

@@ -610,6 +610,113 @@ TEST_P(StoreContract, CloseVersusCommit_Concurrent_NoAcknowledgedPartialLost) {
   }
 }
 
+// A device offers its update to two replicas at once: one of them counts it,
+// the other one is told whose receipt to answer with.
+TEST_P(StoreContract, CommitPartial_OneAssignmentTwice_Concurrent_CountsOnce) {
+  std::vector<std::string> devices;
+  for (int i = 0; i < 10; ++i) devices.push_back("d" + std::to_string(i));
+  const RoundLease lease = RoundWith(devices);
+  uint64_t sent = 0;
+  for (const std::string& device : devices) {
+    // Two batches share this device only; the other member of each is alone.
+    const std::string id = "a-1-" + device;
+    std::vector<Result<std::vector<std::string>>> answers(
+        2, Result<std::vector<std::string>>(Status(StatusCode::kUnknown, "")));
+    std::vector<std::thread> replicas;
+    for (size_t i = 0; i < answers.size(); ++i) {
+      replicas.emplace_back([&, i] {
+        const std::string partial = "p-" + device + "-" + std::to_string(i);
+        const std::vector<ReceiptRow> receipts = {Accepted(id, partial)};
+        answers[i] =
+            store().CommitPartial(lease, SomePartial(lease, partial), receipts);
+      });
+    }
+    for (std::thread& replica : replicas) replica.join();
+
+    size_t counted = 0;
+    size_t winner = 0;
+    for (size_t i = 0; i < answers.size(); ++i) {
+      ASSERT_THAT(answers[i], test::IsOk());
+      if (answers[i]->empty()) {
+        ++counted;
+        winner = i;
+      } else {
+        EXPECT_EQ(*answers[i], std::vector<std::string>{id});
+      }
+    }
+    EXPECT_EQ(counted, 1u) << device;
+    const auto record = *store().FindAssignment(id);
+    EXPECT_EQ(record->receipt->partial_id,
+              "p-" + device + "-" + std::to_string(winner));
+    sent += 100;
+  }
+  EXPECT_EQ(store().ListPartials(lease.key)->size(), devices.size());
+  EXPECT_EQ(store().GetRound(lease.key)->bytes_up, sent);
+}
+
+// Two batches that share members, in opposite orders: no deadlock, and whoever
+// comes second changes nothing.
+TEST_P(StoreContract, CommitPartial_OverlappingBatches_Concurrent_OneWins) {
+  const RoundLease lease = RoundWith({"d", "e", "f", "g"});
+  const std::vector<std::vector<ReceiptRow>> batches = {
+      {Accepted("a-1-d", "p0"), Accepted("a-1-e", "p0"),
+       Accepted("a-1-f", "p0")},
+      {Accepted("a-1-f", "p1"), Accepted("a-1-e", "p1"),
+       Accepted("a-1-g", "p1")}};
+  std::vector<Result<std::vector<std::string>>> answers(
+      2, Result<std::vector<std::string>>(Status(StatusCode::kUnknown, "")));
+  std::vector<std::thread> replicas;
+  for (size_t i = 0; i < 2; ++i) {
+    replicas.emplace_back([&, i] {
+      answers[i] = store().CommitPartial(
+          lease, SomePartial(lease, "p" + std::to_string(i)), batches[i]);
+    });
+  }
+  for (std::thread& replica : replicas) replica.join();
+
+  ASSERT_THAT(answers[0], test::IsOk());
+  ASSERT_THAT(answers[1], test::IsOk());
+  ASSERT_NE(answers[0]->empty(), answers[1]->empty());
+  const size_t loser = answers[0]->empty() ? 1 : 0;
+  EXPECT_EQ(answers[loser]->size(), 2u);
+  const std::string alone = loser == 0 ? "a-1-d" : "a-1-g";
+  EXPECT_FALSE((*store().FindAssignment(alone))->receipt.has_value());
+  EXPECT_EQ(store().ListPartials(lease.key)->size(), 1u);
+}
+
+// The acknowledgement was lost, and the device asks again after the round has
+// ended, perhaps elsewhere: the receipt is still there, for an assignment that
+// was handed out again, too.
+TEST_P(StoreContract, Receipt_AfterTheRoundEnded_IsStillThere) {
+  const RoundLease lease = RoundWith({"d"});
+  const std::vector<ReceiptRow> receipts = {Accepted("a-1-d", "p")};
+  ASSERT_TRUE(
+      store().CommitPartial(lease, SomePartial(lease, "p"), receipts)->empty());
+  const std::vector<AssignmentRow> again = {SomeAssignment(lease.key, "d")};
+  ASSERT_THAT(store().PutAssignments(lease, again), test::IsOk());
+  EXPECT_EQ((*store().FindAssignment("a-1-d"))->assignment.state,
+            AssignmentState::kAccepted);
+  const std::vector<ReceiptRow> elsewhere = {Accepted("a-1-d", "q")};
+  EXPECT_EQ(*store().CommitPartial(lease, SomePartial(lease, "q"), elsewhere),
+            std::vector<std::string>{"a-1-d"});
+  MoveToApplying(lease);
+  ASSERT_THAT(store().CommitRound(lease, SomeResult(lease, 1), At(9)),
+              test::IsOk());
+  under_test_->Reopen();
+
+  EXPECT_THAT(store().CommitPartial(lease, SomePartial(lease, "q"), elsewhere),
+              test::StatusIs(StatusCode::kFailedPrecondition));
+  ReceiptRow refusal;
+  refusal.assignment_id = "a-1-d";
+  refusal.status = ReceiptStatus::kLate;
+  const auto recorded = store().RecordRefusal(refusal);
+
+  ASSERT_THAT(recorded, test::IsOk());
+  EXPECT_EQ(recorded->status, ReceiptStatus::kAccepted);
+  EXPECT_EQ(recorded->partial_id, "p");
+  EXPECT_EQ(recorded->digest, DigestOf("update of a-1-d"));
+}
+
 TEST_P(StoreContract, RecordRefusal_Repeated_KeepsTheFirst) {
   const RoundLease lease = RoundWith({"d", "e"});
   ReceiptRow refusal;
