@@ -33,7 +33,8 @@ Status CheckConnectionString(const std::string& text);
 
 struct ConnectOptions {
   std::string conninfo;  // CheckConnectionString() is OK with it
-  std::string password = {};  // empty: PGPASSWORD, PGPASSFILE, ~/.pgpass or none
+  std::string password =
+      {};  // empty: PGPASSWORD, PGPASSFILE, ~/.pgpass or none
   Duration timeout = std::chrono::seconds(5);  // to connect; at least 2 s
 };
 

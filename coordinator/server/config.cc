@@ -7,6 +7,7 @@
 #include <charconv>
 #include <numeric>
 
+#include "coordinator/postgres/connection.h"
 #include "coordinator/rpc/listener.h"
 
 namespace selvage::coordinator {
@@ -80,6 +81,21 @@ Setting AddressSetting(std::string_view key, std::string_view help,
   setting.set = [member](Config& config, const std::string& text) -> Status {
     SELVAGE_RETURN_IF_ERROR(ParseHostPort(text).status());
     config.*member = text;
+    return OkStatus();
+  };
+  return setting;
+}
+
+// Its text is never in an error: it may have a password.
+Setting PostgresSetting() {
+  Setting setting = TextSetting(
+      "store.postgres", "ADDRESS",
+      "a PostgreSQL database instead of SQLite in the data directory: a "
+      "postgresql:// address or key=value pairs, without a password",
+      &Config::store_postgres);
+  setting.set = [](Config& config, const std::string& text) -> Status {
+    if (!text.empty()) SELVAGE_RETURN_IF_ERROR(CheckConnectionString(text));
+    config.store_postgres = text;
     return OkStatus();
   };
   return setting;
@@ -301,6 +317,12 @@ void CheckTogether(const Config& config, std::vector<std::string>& mistakes) {
                        ") exceeds pace.retry_max (" +
                        PrintDuration(config.retry_max) + ")");
   }
+  if (config.store_postgres.empty() &&
+      (!config.store_password_file.empty() || config.store_migrate)) {
+    mistakes.push_back(
+        "store.password_file and store.migrate are for store.postgres, which "
+        "is not set");
+  }
   if (!config.insecure) return;
   for (const auto& [key, address] :
        {std::pair("device.address", config.device_address),
@@ -350,6 +372,30 @@ std::vector<Setting> Settings() {
                   "the key that wraps round keys; keep it out of backups; "
                   "default: DATA_DIR/keys/wrapping.key",
                   &Config::wrapping_key_file),
+      PostgresSetting(),
+      PathSetting("store.password_file", "FILE",
+                  "its password, a line; default: PGPASSWORD, PGPASSFILE or "
+                  "~/.pgpass",
+                  &Config::store_password_file),
+      CountSetting("store.pool_size",
+                   "connections of this process to it, at most", 1, 1000,
+                   &Config::store_pool_size),
+      DurationSetting("store.statement_timeout", "of one statement",
+                      std::chrono::milliseconds(100), std::chrono::minutes(10),
+                      &Config::store_statement_timeout),
+      DurationSetting("store.lock_timeout", "of waiting for one lock",
+                      std::chrono::milliseconds(100), std::chrono::minutes(10),
+                      &Config::store_lock_timeout),
+      DurationSetting("store.operation_timeout",
+                      "of a whole transaction, with its retries and its wait "
+                      "for a connection",
+                      std::chrono::milliseconds(100), std::chrono::minutes(10),
+                      &Config::store_operation_timeout),
+      ChoiceSetting<bool>("store.migrate", "true|false",
+                          "bring its schema up to date at the start, as "
+                          "`selvage-coordinator migrate` does",
+                          {{"false", false}, {"true", true}},
+                          &Config::store_migrate),
       ChoiceSetting<bool>(
           "insecure", "true|false",
           "no TLS at all, for experiments; loopback addresses only",

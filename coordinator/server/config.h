@@ -5,6 +5,7 @@
 //   device.address   SELVAGE_DEVICE_ADDRESS   --device-address
 //
 // No setting is a secret: secrets are files, and only their paths are set here.
+// A connection string with a password is refused.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,13 @@ struct Config {
   std::string admin_address = "127.0.0.1:8444";
   std::vector<std::string> server_names;  // empty: localhost and this host
   Path wrapping_key_file;                 // empty: DATA_DIR/keys/wrapping.key
+  std::string store_postgres;             // empty: SQLite in data_dir
+  Path store_password_file;               // empty: PGPASSWORD, ~/.pgpass, none
+  uint64_t store_pool_size = 8;
+  Duration store_statement_timeout = std::chrono::seconds(5);
+  Duration store_lock_timeout = std::chrono::seconds(3);
+  Duration store_operation_timeout = std::chrono::seconds(15);
+  bool store_migrate = false;
   bool insecure = false;
   uint64_t connections_max = 10'000;
   uint64_t upload_bytes_max = uint64_t{256} << 20;

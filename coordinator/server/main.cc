@@ -117,6 +117,26 @@ int Serve(const Config& config, const sigset_t& signals) {
   return 0;
 }
 
+// `selvage-coordinator migrate`.
+int Migrate(const Config& config) {
+  if (config.store_postgres.empty()) {
+    std::cerr << "selvage-coordinator: store.postgres is not set; SQLite is "
+                 "migrated when the coordinator starts\n";
+    return kExitUsage;
+  }
+  SteadyClock steady;
+  OsRandom random;
+  PosixFileSystem files;
+  const auto store =
+      OpenPostgresStore(config, files, steady, random, /*migrate=*/true);
+  if (!store.ok()) {
+    std::cerr << "selvage-coordinator: " << store.status().message() << "\n";
+    return ExitCodeOf(store.status());
+  }
+  std::cout << "the database has schema " << (*store)->schema_version() << "\n";
+  return 0;
+}
+
 int Main(int argc, char** argv) {
   KeepLittle();
   // Whatever is created here is the owner's alone, the database included.
@@ -151,6 +171,11 @@ int Main(int argc, char** argv) {
                "say what is wrong with the settings, and stop");
   app.add_flag("--print-config", arguments.print_config,
                "print the effective settings as YAML, and stop");
+  bool migrate = false;
+  app.add_subcommand("migrate",
+                     "bring the schema of store.postgres up to date, and stop")
+      ->fallthrough()
+      ->callback([&migrate] { migrate = true; });
   const Config defaults;
   for (const Setting& setting : settings) {
     const std::string key(setting.key);
@@ -206,7 +231,7 @@ int Main(int argc, char** argv) {
     std::cout << "the settings are good\n";
     return 0;
   }
-  return Serve(loaded.config, signals);
+  return migrate ? Migrate(loaded.config) : Serve(loaded.config, signals);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ namespace {
 
 constexpr char kDatabaseFile[] = "coordinator.db";
 constexpr char kEndpointsFile[] = "endpoints.json";
+constexpr uint64_t kPasswordFileSizeMax = 4096;
 constexpr auto kDrainPoll = std::chrono::milliseconds(10);
 // Two descriptors per connection (ours is a duplicate), and some for the rest.
 constexpr uint64_t kOtherDescriptors = 128;
@@ -102,6 +103,29 @@ std::string DeviceEndpoint(const Config& config, const std::string& host_name,
   return Join(host_name.empty() ? "localhost" : host_name, port);
 }
 
+Result<std::unique_ptr<PostgresStore>> OpenPostgresStore(const Config& config,
+                                                         FileSystem& files,
+                                                         Clock& steady,
+                                                         RandomSource& random,
+                                                         bool migrate) {
+  PostgresStoreOptions options;
+  options.connect.conninfo = config.store_postgres;
+  if (!config.store_password_file.empty()) {
+    auto text =
+        ReadFile(files, config.store_password_file, kPasswordFileSizeMax);
+    if (!text.ok()) return text.status().WithContext("store.password_file");
+    std::string& password = options.connect.password;
+    password = ToString(*text);
+    password.erase(std::min(password.find_first_of("\r\n"), password.size()));
+  }
+  options.pool_size = config.store_pool_size;
+  options.statement_timeout = config.store_statement_timeout;
+  options.lock_timeout = config.store_lock_timeout;
+  options.operation_timeout = config.store_operation_timeout;
+  options.migrate = migrate;
+  return PostgresStore::Open(options, steady, random);
+}
+
 Result<std::unique_ptr<Service>> Service::Start(const Config& config,
                                                 FileSystem& files, Clock& clock,
                                                 RandomSource& random,
@@ -120,8 +144,16 @@ Status Service::Open(Clock& clock, RandomSource& random) {
       lock_, FileLock::Acquire(data_dir / kLockFile, "coordinator"));
 
   std::error_code error;
-  const bool first_start =
-      !std::filesystem::exists(data_dir / kDatabaseFile, error);
+  bool first_start = !std::filesystem::exists(data_dir / kDatabaseFile, error);
+  if (!config_.store_postgres.empty()) {
+    SELVAGE_ASSIGN_OR_RETURN(store_,
+                             OpenPostgresStore(config_, files_, steady_, random,
+                                               config_.store_migrate));
+    // A coordinator whose database has something has had its keys.
+    SELVAGE_ASSIGN_OR_RETURN(const auto populations,
+                             store_->ListPopulations("", 1));
+    first_start = populations.empty();
+  }
   SELVAGE_ASSIGN_OR_RETURN(
       CoordinatorKeys keys,
       OpenKeys(files_,
@@ -160,10 +192,12 @@ Status Service::Open(Clock& clock, RandomSource& random) {
   const std::string device_endpoint =
       DeviceEndpoint(config_, host_name, rpc_->device_port());
 
-  SELVAGE_ASSIGN_OR_RETURN(
-      store_, SqliteStore::Open(
-                  {.path = data_dir / kDatabaseFile, .lock_directory = false},
-                  clock, random));
+  if (store_ == nullptr) {
+    SELVAGE_ASSIGN_OR_RETURN(
+        store_, SqliteStore::Open(
+                    {.path = data_dir / kDatabaseFile, .lock_directory = false},
+                    clock, random));
+  }
   SELVAGE_ASSIGN_OR_RETURN(blobs_,
                            FileBlobStore::Open(files_, data_dir / "blobs"));
   CoordinatorOptions options;
@@ -196,6 +230,7 @@ Status Service::Open(Clock& clock, RandomSource& random) {
       {{"version", Version()},
        {"commit", Commit()},
        {"data_dir", data_dir.string()},
+       {"store", config_.store_postgres.empty() ? "sqlite" : "postgres"},
        {"device", Join(HostOf(config_.device_address), rpc_->device_port())},
        {"device_endpoint", device_endpoint},
        {"admin", Join(HostOf(config_.admin_address), rpc_->admin_port())},

@@ -12,6 +12,8 @@
 #include "base/status.h"
 #include "base/time.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/postgres/postgres_store.h"
+#include "coordinator/postgres/steady_clock.h"
 #include "coordinator/rpc/server.h"
 #include "coordinator/server/config.h"
 #include "coordinator/server/key_files.h"
@@ -47,6 +49,7 @@ class Service {
   FileSystem& files_;
   EventSink& log_;
   // In the order in which they need each other.
+  SteadyClock steady_;
   std::unique_ptr<FileLock> lock_;
   std::unique_ptr<const CoordinatorKeys> keys_;
   std::unique_ptr<Store> store_;
@@ -54,6 +57,15 @@ class Service {
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<RpcServer> rpc_;
 };
+
+// The store of `store.postgres`. Errors as of PostgresStore::Open(), and of the
+// password's file. `steady` must outlive it; `migrate` is in place of
+// store.migrate.
+Result<std::unique_ptr<PostgresStore>> OpenPostgresStore(const Config& config,
+                                                         FileSystem& files,
+                                                         Clock& steady,
+                                                         RandomSource& random,
+                                                         bool migrate);
 
 // The names for the server's certificate: those configured, or localhost,
 // 127.0.0.1, ::1 and `host_name`; and the hosts devices are told to use.

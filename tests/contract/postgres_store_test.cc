@@ -155,15 +155,19 @@ class PostgresStoreTest : public StoreContract {
     }
     FAIL() << "nobody waits for a lock";
   }
+  // All connections of now; the store may make new ones meanwhile.
   void TerminateAll() {
-    ASSERT_THAT(server().Execute("SELECT pg_terminate_backend(pid) FROM "
-                                 "pg_stat_activity WHERE datname = '" +
-                                 database() + "'"),
+    const auto pids = server().Ask(
+        "SELECT coalesce(string_agg(pid::text, ','), '0') FROM "
+        "pg_stat_activity WHERE datname = '" +
+        database() + "'");
+    ASSERT_THAT(pids, test::IsOk());
+    const std::string of_them =
+        " FROM pg_stat_activity WHERE pid IN (" + *pids + ")";
+    ASSERT_THAT(server().Execute("SELECT pg_terminate_backend(pid)" + of_them),
                 test::IsOk());
     for (int i = 0; i < 2000; ++i) {
-      const auto left = server().Ask(
-          "SELECT count(*) FROM pg_stat_activity WHERE datname = '" +
-          database() + "'");
+      const auto left = server().Ask("SELECT count(*)" + of_them);
       if (left.ok() && *left == "0") return;
       poll(nullptr, 0, 5);
     }

@@ -10,6 +10,7 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 LoadedConfig Load(const std::string& file,
                   const std::map<std::string, std::string>& variables = {},
@@ -122,6 +123,32 @@ TEST(PrintConfigTest, PrintedFile_LoadsBack) {
   EXPECT_EQ(PrintConfig(again.config), printed);
   EXPECT_EQ(again.config.data_dir, "/with space");
   EXPECT_EQ(again.config.retry_min, std::chrono::milliseconds(1500));
+}
+
+TEST(LoadConfigTest, PostgresAddressWithAPassword_IsRefusedUnprinted) {
+  for (const std::string& address :
+       {std::string("postgresql://selvage:hunter2@db/selvage"),
+        std::string("host=db password=hunter2"), std::string("hunter2")}) {
+    const LoadedConfig loaded = Load("", {}, {{"store.postgres", address}});
+    ASSERT_EQ(loaded.mistakes.size(), 1U) << address;
+    EXPECT_THAT(loaded.mistakes[0], Not(HasSubstr("hunter2")));
+    EXPECT_THAT(PrintConfig(loaded.config), Not(HasSubstr("hunter2")));
+  }
+}
+
+TEST(LoadConfigTest, Postgres_SettingsAndBounds) {
+  const LoadedConfig loaded = Load(
+      "store: {postgres: \"host=/run/pg dbname=selvage\", pool_size: 3, "
+      "statement_timeout: 2s, migrate: true}\n");
+  EXPECT_THAT(loaded.mistakes, IsEmpty());
+  EXPECT_EQ(loaded.config.store_postgres, "host=/run/pg dbname=selvage");
+  EXPECT_EQ(loaded.config.store_pool_size, 3U);
+  EXPECT_EQ(loaded.config.store_statement_timeout, std::chrono::seconds(2));
+  EXPECT_TRUE(loaded.config.store_migrate);
+  EXPECT_EQ(Load("store: {pool_size: 0}\n").mistakes.size(), 1U);
+  EXPECT_EQ(Load("store: {pool_size: 1001}\n").mistakes.size(), 1U);
+  EXPECT_EQ(Load("store: {lock_timeout: 1ms}\n").mistakes.size(), 1U);
+  EXPECT_EQ(Load("store: {migrate: true}\n").mistakes.size(), 1U);
 }
 
 TEST(SettingsTest, Names_FollowFromTheKey) {

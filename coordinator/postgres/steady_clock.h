@@ -1,0 +1,19 @@
+// Time since the machine started: for DatabaseClock and for how long a call may
+// still take. Only differences mean anything.
+#pragma once
+
+#include <chrono>
+
+#include "base/time.h"
+
+namespace selvage::coordinator {
+
+class SteadyClock final : public Clock {
+ public:
+  Time Now() override {
+    return Time(std::chrono::duration_cast<Duration>(
+        std::chrono::steady_clock::now().time_since_epoch()));
+  }
+};
+
+}  // namespace selvage::coordinator
