@@ -12,8 +12,8 @@
 // row of history.
 //
 // Implementations: MemoryStore (tests, simulation), SqliteStore (one process),
-// PostgresStore (replicas). All pass tests/contract/store_contract.h; behaviour that is not tested there
-// is not promised here.
+// PostgresStore (replicas). All pass tests/contract/store_contract.h; behaviour
+// that is not tested there is not promised here.
 //
 // Errors everywhere: NOT_FOUND, ALREADY_EXISTS, ABORTED (lost a race; nothing
 // changed), RESOURCE_EXHAUSTED (disk full), UNAVAILABLE (busy), INTERNAL (I/O),
@@ -144,6 +144,25 @@ struct RoundLease {
   uint64_t epoch = 0;
 };
 
+// The right to drive a task: to open, draw, close and apply its rounds. One of
+// several coordinators over one store has it, for as long as it renews it.
+struct TaskClaim {
+  uint64_t task_id = 0;
+  std::string holder;  // empty: nobody
+  uint64_t token = 0;  // from 1; +1 whenever the holder changes
+  Time expires{};      // by Store::Now()
+};
+
+// A device that checked in with a coordinator that does not drive the task.
+struct CandidateRow {
+  std::string device_id;
+  std::string device_class = {};  // of evaluation rounds
+};
+struct Candidates {
+  std::vector<CandidateRow> rows;
+  uint64_t last = 0;  // the place of the last of them; `after` if there is none
+};
+
 struct RoundRow {
   RoundKey key;
   RoundState state = RoundState::kSelecting;
@@ -161,6 +180,9 @@ struct RoundRow {
   RoundMode mode = RoundMode::kTrain;
   Bytes class_metrics;  // EvaluationSums of a committed evaluation round
   std::string figures;  // of a committed round (FiguresText); empty: none
+  // Only for OpenRound(), not kept: the token of the TaskClaim that allows it;
+  // 0: no claim is asked for.
+  uint64_t claim = 0;
 };
 
 struct HistoryRow {
@@ -345,8 +367,20 @@ class Store {
 
   // --------------------------------------------------------------- rounds
   // Inserts a round in SELECTING. FAILED_PRECONDITION unless the task is
-  // RUNNING; ALREADY_EXISTS.
+  // RUNNING; ALREADY_EXISTS; ABORTED if row.claim is given and not the token of
+  // the task's claim.
   virtual Status OpenRound(const RoundRow& row) = 0;
+  // Claims the task for `holder` until Now() + ttl if nobody holds it, its
+  // claim has expired, or `holder` has it (the same token then: a renewal, also
+  // after it expired as long as nobody else came). Returns whose claim stands
+  // now. A change of the token raises the epochs of the task's rounds that have
+  // not ended, in the same transaction: whoever read an epoch before is fenced
+  // off. NOT_FOUND.
+  virtual Result<TaskClaim> ClaimTask(uint64_t task_id,
+                                      const std::string& holder,
+                                      Duration ttl) = 0;
+  // Gives it back before it expires. Nothing happens unless it stands.
+  virtual Status ReleaseTask(const TaskClaim& claim) = 0;
   // Raises the epoch: earlier leases are fenced off from now on.
   virtual Result<RoundLease> TakeRound(const RoundKey& key) = 0;
   virtual Result<RoundRow> GetRound(const RoundKey& key) = 0;
@@ -382,6 +416,19 @@ class Store {
                               const std::string& reason) = 0;
   // In the order they happened.
   virtual Result<std::vector<HistoryRow>> History(const RoundKey& key) = 0;
+
+  // What others than the round's driver tell it: devices that checked in, each
+  // at the end of a queue (again, if it is in it). Nothing happens unless the
+  // round is SELECTING or COLLECTING. They are forgotten when it ends.
+  virtual Status PutCandidates(const RoundKey& key,
+                               std::span<const CandidateRow> rows) = 0;
+  // Those behind the place `after` (0: all), in the order of the queue. Places
+  // are in the order of the commits: none is added before one that was read.
+  virtual Result<Candidates> ListCandidates(const RoundKey& key,
+                                            uint64_t after) = 0;
+  // Text that differs whenever the round's state or epoch, its assignments, its
+  // partials or its queue of candidates do. Cheap: for polling.
+  virtual Result<std::string> RoundPulse(const RoundKey& key) = 0;
 
   // --------------------------------------------- assignments and receipts
   // Inserts, or renews the lease of an expired one. ABORTED unless the round

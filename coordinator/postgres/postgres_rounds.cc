@@ -164,6 +164,10 @@ void MoveRound(Connection& db, const RoundRow& round, RoundState to, Time at,
                 "wrapped_key = $6 WHERE task_id = $1 AND number = $2",
                 round.key.task_id, round.key.number, to, at, reason,
                 Bytes(round.wrapped_key.size(), 0));
+    PostgresSql(db,
+                "DELETE FROM selvage.candidate "
+                "WHERE task_id = $1 AND number = $2",
+                round.key.task_id, round.key.number);
   } else {
     PostgresSql(db,
                 "UPDATE selvage.round SET state = $3 "
@@ -188,6 +192,14 @@ Status PostgresStore::OpenRound(const RoundRow& row) {
     task.Columns(state, name);
     if (state != TaskState::kRunning) {
       return FailedPrecondition("task " + name + " is not running");
+    }
+    if (row.claim != 0) {
+      uint64_t token = 0;
+      PostgresSql claim(
+          db, "SELECT token FROM selvage.claim WHERE task_id = $1 FOR SHARE",
+          row.key.task_id);
+      if (claim.Next()) claim.Columns(token);
+      if (token != row.claim) return StaleClaim(row.key.task_id, row.claim);
     }
     const int64_t inserted =
         PostgresSql(db,

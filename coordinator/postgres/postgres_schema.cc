@@ -240,6 +240,26 @@ CREATE TABLE selvage.counter (
   PRIMARY KEY (population, name, shard)
 ) WITH (fillfactor = 50);
 )sql"},
+    // Several coordinators over one store: who drives a task, and who checked
+    // in elsewhere.
+    {2, R"sql(
+CREATE TABLE selvage.claim (
+  task_id BIGINT PRIMARY KEY REFERENCES selvage.task (id),
+  holder TEXT NOT NULL,
+  token BIGINT NOT NULL,
+  expires BIGINT NOT NULL
+) WITH (fillfactor = 50);
+
+CREATE TABLE selvage.candidate (
+  place BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  task_id BIGINT NOT NULL,
+  number BIGINT NOT NULL,
+  device_id TEXT COLLATE "C" NOT NULL,
+  device_class TEXT NOT NULL,
+  UNIQUE (task_id, number, device_id)
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX candidate_place ON selvage.candidate (task_id, number, place);
+)sql"},
 };
 
 }  // namespace

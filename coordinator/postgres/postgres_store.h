@@ -92,6 +92,9 @@ class PostgresStore final : public Store {
   Result<std::vector<VersionRow>> ListVersions(uint64_t task_id, uint64_t first,
                                                uint32_t limit) override;
   Status OpenRound(const RoundRow& row) override;
+  Result<TaskClaim> ClaimTask(uint64_t task_id, const std::string& holder,
+                              Duration ttl) override;
+  Status ReleaseTask(const TaskClaim& claim) override;
   Result<RoundLease> TakeRound(const RoundKey& key) override;
   Result<RoundRow> GetRound(const RoundKey& key) override;
   Result<std::vector<RoundRow>> ListRounds(uint64_t task_id, uint64_t first,
@@ -108,6 +111,11 @@ class PostgresStore final : public Store {
   Status AbandonRound(const RoundLease& lease, RoundState from, Time at,
                       const std::string& reason) override;
   Result<std::vector<HistoryRow>> History(const RoundKey& key) override;
+  Status PutCandidates(const RoundKey& key,
+                       std::span<const CandidateRow> rows) override;
+  Result<Candidates> ListCandidates(const RoundKey& key,
+                                    uint64_t after) override;
+  Result<std::string> RoundPulse(const RoundKey& key) override;
   Status PutAssignments(const RoundLease& lease,
                         std::span<const AssignmentRow> rows) override;
   Status ChangeAssignments(std::span<const AssignmentChange> changes) override;

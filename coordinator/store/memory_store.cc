@@ -399,6 +399,7 @@ void MemoryStore::End(RoundRow& round, RoundState to, Time at,
   round.ended = at;
   round.reason = reason;
   std::fill(round.wrapped_key.begin(), round.wrapped_key.end(), uint8_t{0});
+  candidates_.erase(round.key);
 }
 
 Status MemoryStore::OpenRound(const RoundRow& row) {
@@ -410,11 +411,48 @@ Status MemoryStore::OpenRound(const RoundRow& row) {
   if (task->state != TaskState::kRunning) {
     return FailedPrecondition("task " + task->name + " is not running");
   }
-  if (!rounds_.emplace(row.key, row).second) {
-    return AlreadyExists(Text(row.key) + " exists");
+  if (const auto claim = claims_.find(row.key.task_id);
+      row.claim != 0 &&
+      (claim == claims_.end() || claim->second.token != row.claim)) {
+    return StaleClaim(row.key.task_id, row.claim);
   }
+  const auto [it, is_new] = rounds_.emplace(row.key, row);
+  if (!is_new) return AlreadyExists(Text(row.key) + " exists");
+  it->second.claim = 0;
   history_.push_back(
       HistoryRow{row.key, std::nullopt, row.state, row.epoch, row.opened, ""});
+  return OkStatus();
+}
+
+Result<TaskClaim> MemoryStore::ClaimTask(uint64_t task_id,
+                                         const std::string& holder,
+                                         Duration ttl) {
+  const Time now = Now();
+  MutexLock lock(mu_);
+  if (FindTask(task_id) == nullptr) {
+    return NotFound("no task " + std::to_string(task_id));
+  }
+  TaskClaim& claim = claims_[task_id];
+  if (claim.holder != holder) {
+    if (!claim.holder.empty() && now < claim.expires) return claim;
+    claim.task_id = task_id;
+    claim.holder = holder;
+    ++claim.token;
+    for (auto& [key, round] : rounds_) {
+      if (key.task_id == task_id && !IsTerminal(round.state)) ++round.epoch;
+    }
+  }
+  claim.expires = now + ttl;
+  return claim;
+}
+
+Status MemoryStore::ReleaseTask(const TaskClaim& claim) {
+  MutexLock lock(mu_);
+  const auto it = claims_.find(claim.task_id);
+  if (it == claims_.end() || it->second.token != claim.token) {
+    return OkStatus();
+  }
+  it->second.holder.clear();
   return OkStatus();
 }
 
@@ -543,6 +581,65 @@ Result<std::vector<HistoryRow>> MemoryStore::History(const RoundKey& key) {
     if (row.key == key) rows.push_back(row);
   }
   return rows;
+}
+
+Status MemoryStore::PutCandidates(const RoundKey& key,
+                                  std::span<const CandidateRow> rows) {
+  MutexLock lock(mu_);
+  const auto round = rounds_.find(key);
+  if (round == rounds_.end() || !IsOpen(round->second.state)) {
+    return OkStatus();
+  }
+  std::map<uint64_t, CandidateRow>& queue = candidates_[key];
+  std::set<std::string> moved;
+  for (const CandidateRow& row : rows) moved.insert(row.device_id);
+  std::erase_if(queue, [&](const auto& entry) {
+    return moved.contains(entry.second.device_id);
+  });
+  for (const CandidateRow& row : rows) {
+    if (moved.erase(row.device_id) == 1) queue.emplace(next_place_++, row);
+  }
+  return OkStatus();
+}
+
+Result<Candidates> MemoryStore::ListCandidates(const RoundKey& key,
+                                               uint64_t after) {
+  MutexLock lock(mu_);
+  Candidates found;
+  found.last = after;
+  const auto queue = candidates_.find(key);
+  if (queue == candidates_.end()) return found;
+  for (auto it = queue->second.upper_bound(after); it != queue->second.end();
+       ++it) {
+    found.rows.push_back(it->second);
+    found.last = it->first;
+  }
+  return found;
+}
+
+Result<std::string> MemoryStore::RoundPulse(const RoundKey& key) {
+  MutexLock lock(mu_);
+  const auto round = rounds_.find(key);
+  if (round == rounds_.end()) return NotFound("no " + Text(key));
+  std::map<AssignmentState, uint64_t> counts;
+  int64_t deadlines = 0;
+  for (const auto& [id, row] : assignments_) {
+    if (row.round != key) continue;
+    ++counts[row.state];
+    deadlines += ToMicros(row.lease_deadline) - ToMicros(round->second.opened);
+  }
+  std::string pulse = std::to_string(static_cast<int>(round->second.state)) +
+                      " " + std::to_string(round->second.epoch) + " " +
+                      std::to_string(deadlines);
+  for (const auto& [state, count] : counts) {
+    pulse += " " + std::to_string(static_cast<int>(state)) + "=" +
+             std::to_string(count);
+  }
+  const auto queue = candidates_.find(key);
+  if (queue != candidates_.end() && !queue->second.empty()) {
+    pulse += " " + std::to_string(queue->second.rbegin()->first);
+  }
+  return pulse;
 }
 
 // ------------------------------------------------ assignments and receipts

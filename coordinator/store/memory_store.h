@@ -65,6 +65,9 @@ class MemoryStore final : public Store {
   Result<std::vector<VersionRow>> ListVersions(uint64_t task_id, uint64_t first,
                                                uint32_t limit) override;
   Status OpenRound(const RoundRow& row) override;
+  Result<TaskClaim> ClaimTask(uint64_t task_id, const std::string& holder,
+                              Duration ttl) override;
+  Status ReleaseTask(const TaskClaim& claim) override;
   Result<RoundLease> TakeRound(const RoundKey& key) override;
   Result<RoundRow> GetRound(const RoundKey& key) override;
   Result<std::vector<RoundRow>> ListRounds(uint64_t task_id, uint64_t first,
@@ -81,6 +84,11 @@ class MemoryStore final : public Store {
   Status AbandonRound(const RoundLease& lease, RoundState from, Time at,
                       const std::string& reason) override;
   Result<std::vector<HistoryRow>> History(const RoundKey& key) override;
+  Status PutCandidates(const RoundKey& key,
+                       std::span<const CandidateRow> rows) override;
+  Result<Candidates> ListCandidates(const RoundKey& key,
+                                    uint64_t after) override;
+  Result<std::string> RoundPulse(const RoundKey& key) override;
   Status PutAssignments(const RoundLease& lease,
                         std::span<const AssignmentRow> rows) override;
   Status ChangeAssignments(std::span<const AssignmentChange> changes) override;
@@ -142,6 +150,11 @@ class MemoryStore final : public Store {
   std::map<RowId, VersionRow> versions_ SELVAGE_GUARDED_BY(mu_);
   std::map<std::pair<RowId, std::string>, EvaluationRow> evaluations_
       SELVAGE_GUARDED_BY(mu_);
+  std::map<uint64_t, TaskClaim> claims_ SELVAGE_GUARDED_BY(mu_);
+  // By the place in the queue.
+  std::map<RoundKey, std::map<uint64_t, CandidateRow>> candidates_
+      SELVAGE_GUARDED_BY(mu_);
+  uint64_t next_place_ SELVAGE_GUARDED_BY(mu_) = 1;
   std::map<RoundKey, RoundRow> rounds_ SELVAGE_GUARDED_BY(mu_);
   std::vector<HistoryRow> history_ SELVAGE_GUARDED_BY(mu_);
   std::map<std::string, AssignmentRow> assignments_ SELVAGE_GUARDED_BY(mu_);

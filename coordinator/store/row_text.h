@@ -31,6 +31,11 @@ inline Status StaleEpoch(const RoundLease& lease, uint64_t current) {
                  std::to_string(current) + ", not " +
                  std::to_string(lease.epoch));
 }
+inline Status StaleClaim(uint64_t task_id, uint64_t token) {
+  return Aborted("the claim of task " + std::to_string(task_id) +
+                 " is not the one with token " + std::to_string(token) +
+                 " any more");
+}
 inline Status WrongState(const RoundKey& key, RoundState is,
                          RoundState wanted) {
   return Aborted(Text(key) + " is " + std::string(RoundStateName(is)) +

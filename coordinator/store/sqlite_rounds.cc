@@ -105,6 +105,9 @@ Status MoveRound(SQLite::Database& db, const RoundRow& round, RoundState to,
         at, reason, Bytes(round.wrapped_key.size(), 0), round.key.task_id,
         round.key.number)
         .Run();
+    Sql(db, "DELETE FROM candidate WHERE task_id = ? AND number = ?",
+        round.key.task_id, round.key.number)
+        .Run();
   }
   InsertHistory(db, round.key, static_cast<int64_t>(round.state), to,
                 round.epoch, at, reason);
@@ -123,6 +126,13 @@ Status SqliteStore::OpenRound(const RoundRow& row) {
     if (state != TaskState::kRunning) {
       return FailedPrecondition("task " + name + " is not running");
     }
+    if (row.claim != 0) {
+      uint64_t token = 0;
+      Sql claim(db, "SELECT token FROM claim WHERE task_id = ?",
+                row.key.task_id);
+      if (claim.Next()) claim.Columns(token);
+      if (token != row.claim) return StaleClaim(row.key.task_id, row.claim);
+    }
     const int inserted =
         Sql(db,
             "INSERT INTO round (task_id, number, state, epoch, base_version, "
@@ -139,6 +149,126 @@ Status SqliteStore::OpenRound(const RoundRow& row) {
     InsertHistory(db, row.key, 0, row.state, row.epoch, row.opened, "");
     return OkStatus();
   });
+}
+
+Result<TaskClaim> SqliteStore::ClaimTask(uint64_t task_id,
+                                         const std::string& holder,
+                                         Duration ttl) {
+  const Time now = Now();
+  TaskClaim claim{task_id, "", 0, Time{}};
+  const Status done = Write([&](SQLite::Database& db) -> Status {
+    {
+      Sql task(db, "SELECT id FROM task WHERE id = ?", task_id);
+      if (!task.Next()) return NotFound("no task " + std::to_string(task_id));
+    }
+    {
+      Sql sql(db, "SELECT holder, token, expires FROM claim WHERE task_id = ?",
+              task_id);
+      if (sql.Next()) sql.Columns(claim.holder, claim.token, claim.expires);
+    }
+    if (claim.holder != holder) {
+      if (!claim.holder.empty() && now < claim.expires) return OkStatus();
+      claim.holder = holder;
+      ++claim.token;
+      Sql(db,
+          "UPDATE round SET epoch = epoch + 1 "
+          "WHERE task_id = ? AND state NOT IN (?, ?)",
+          task_id, RoundState::kCommitted, RoundState::kAbandoned)
+          .Run();
+    }
+    claim.expires = now + ttl;
+    Sql(db,
+        "INSERT INTO claim (task_id, holder, token, expires) "
+        "VALUES (?, ?, ?, ?) ON CONFLICT (task_id) DO UPDATE SET "
+        "holder = excluded.holder, token = excluded.token, "
+        "expires = excluded.expires",
+        task_id, claim.holder, claim.token, claim.expires)
+        .Run();
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return claim;
+}
+
+Status SqliteStore::ReleaseTask(const TaskClaim& claim) {
+  return Write([&](SQLite::Database& db) -> Status {
+    Sql(db, "UPDATE claim SET holder = '' WHERE task_id = ? AND token = ?",
+        claim.task_id, claim.token)
+        .Run();
+    return OkStatus();
+  });
+}
+
+Status SqliteStore::PutCandidates(const RoundKey& key,
+                                  std::span<const CandidateRow> rows) {
+  return Write([&](SQLite::Database& db) -> Status {
+    RoundRow round;
+    const Status read = ReadRound(db, key, round);
+    if (read.code() == StatusCode::kNotFound) return OkStatus();
+    SELVAGE_RETURN_IF_ERROR(read);
+    if (!IsOpen(round.state)) return OkStatus();
+    for (const CandidateRow& row : rows) {
+      // REPLACE: a new place, at the end.
+      Sql(db,
+          "INSERT OR REPLACE INTO candidate "
+          "(task_id, number, device_id, device_class) VALUES (?, ?, ?, ?)",
+          key.task_id, key.number, row.device_id, row.device_class)
+          .Run();
+    }
+    return OkStatus();
+  });
+}
+
+Result<Candidates> SqliteStore::ListCandidates(const RoundKey& key,
+                                               uint64_t after) {
+  Candidates found;
+  found.last = after;
+  const Status done = Read([&](SQLite::Database& db) {
+    Sql sql(db,
+            "SELECT place, device_id, device_class FROM candidate "
+            "WHERE task_id = ? AND number = ? AND place > ? ORDER BY place",
+            key.task_id, key.number, after);
+    while (sql.Next()) {
+      CandidateRow& row = found.rows.emplace_back();
+      sql.Columns(found.last, row.device_id, row.device_class);
+    }
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return found;
+}
+
+Result<std::string> SqliteStore::RoundPulse(const RoundKey& key) {
+  std::string pulse;
+  const Status done = Read([&](SQLite::Database& db) -> Status {
+    RoundRow round;
+    SELVAGE_RETURN_IF_ERROR(ReadRound(db, key, round));
+    pulse = std::to_string(static_cast<int>(round.state)) + " " +
+            std::to_string(round.epoch);
+    Sql counts(
+        db,
+        "SELECT state, COUNT(*), SUM(lease_deadline - ?) FROM assignment "
+        "WHERE task_id = ? AND number = ? GROUP BY state ORDER BY state",
+        round.opened, key.task_id, key.number);
+    while (counts.Next()) {
+      int64_t state = 0;
+      int64_t count = 0;
+      int64_t deadlines = 0;
+      counts.Columns(state, count, deadlines);
+      pulse += " " + std::to_string(state) + "=" + std::to_string(count) + "/" +
+               std::to_string(deadlines);
+    }
+    uint64_t place = 0;
+    Sql last(db,
+             "SELECT IFNULL(MAX(place), 0) FROM candidate "
+             "WHERE task_id = ? AND number = ?",
+             key.task_id, key.number);
+    if (last.Next()) last.Columns(place);
+    pulse += " " + std::to_string(place);
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return pulse;
 }
 
 Result<RoundLease> SqliteStore::TakeRound(const RoundKey& key) {

@@ -228,6 +228,25 @@ ALTER TABLE device ADD COLUMN nonce_made INTEGER NOT NULL DEFAULT 0;
     {5, R"sql(
 ALTER TABLE round ADD COLUMN figures TEXT NOT NULL DEFAULT '';
 )sql"},
+    // Several coordinators over one store: who drives a task, and who checked
+    // in elsewhere. AUTOINCREMENT: a place in the queue is never used again.
+    {6, R"sql(
+CREATE TABLE claim (
+  task_id INTEGER PRIMARY KEY REFERENCES task (id),
+  holder TEXT NOT NULL,
+  token INTEGER NOT NULL,
+  expires INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE candidate (
+  place INTEGER PRIMARY KEY AUTOINCREMENT,
+  task_id INTEGER NOT NULL,
+  number INTEGER NOT NULL,
+  device_id TEXT NOT NULL,
+  device_class TEXT NOT NULL,
+  UNIQUE (task_id, number, device_id)
+) STRICT;
+)sql"},
 };
 
 }  // namespace

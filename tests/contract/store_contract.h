@@ -4,10 +4,12 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/random.h"
@@ -715,6 +717,203 @@ TEST_P(StoreContract, Receipt_AfterTheRoundEnded_IsStillThere) {
   EXPECT_EQ(recorded->status, ReceiptStatus::kAccepted);
   EXPECT_EQ(recorded->partial_id, "p");
   EXPECT_EQ(recorded->digest, DigestOf("update of a-1-d"));
+}
+
+// ----------------------------------------- several coordinators, one store
+
+TEST_P(StoreContract, ClaimTask_Held_NamesTheHolderUntilItExpires) {
+  using std::chrono::seconds;
+  const RoundLease lease = SomeRound();
+  const uint64_t task = lease.key.task_id;
+  EXPECT_THAT(store().ClaimTask(task + 1, "a", seconds(10)),
+              test::StatusIs(StatusCode::kNotFound));
+  const auto first = store().ClaimTask(task, "a", seconds(10));
+  ASSERT_THAT(first, test::IsOk());
+  EXPECT_EQ(first->holder, "a");
+  EXPECT_EQ(first->token, 1U);
+  EXPECT_EQ(first->task_id, task);
+  under_test_->clock.Advance(seconds(9));
+  auto other = store().ClaimTask(task, "b", seconds(10));
+  ASSERT_THAT(other, test::IsOk());
+  EXPECT_EQ(other->holder, "a");
+  EXPECT_EQ(other->expires, first->expires);
+  // A renewal keeps the token.
+  const auto renewed = store().ClaimTask(task, "a", seconds(10));
+  ASSERT_THAT(renewed, test::IsOk());
+  EXPECT_EQ(renewed->token, 1U);
+  EXPECT_GT(renewed->expires, first->expires);
+  under_test_->clock.Advance(seconds(9));
+  EXPECT_EQ(store().ClaimTask(task, "b", seconds(10))->holder, "a");
+  under_test_->clock.Advance(seconds(2));
+  const auto taken = store().ClaimTask(task, "b", seconds(10));
+  ASSERT_THAT(taken, test::IsOk());
+  EXPECT_EQ(taken->holder, "b");
+  EXPECT_EQ(taken->token, 2U);
+  // The first one's renewal is refused: it learns who holds the task now.
+  const auto refused = store().ClaimTask(task, "a", seconds(10));
+  ASSERT_THAT(refused, test::IsOk());
+  EXPECT_EQ(refused->holder, "b");
+  EXPECT_EQ(refused->token, 2U);
+}
+
+TEST_P(StoreContract, ClaimTask_ExpiredUncontested_KeepsItsToken) {
+  using std::chrono::seconds;
+  const uint64_t task = SomeRound().key.task_id;
+  ASSERT_THAT(store().ClaimTask(task, "a", seconds(1)), test::IsOk());
+  under_test_->clock.Advance(seconds(5));
+  const auto renewed = store().ClaimTask(task, "a", seconds(1));
+  ASSERT_THAT(renewed, test::IsOk());
+  EXPECT_EQ(renewed->token, 1U);
+}
+
+TEST_P(StoreContract, ClaimTask_Takeover_FencesTheOneBefore) {
+  using std::chrono::seconds;
+  const RoundLease before = RoundWith({"x"});
+  const uint64_t task = before.key.task_id;
+  const auto first = store().ClaimTask(task, "a", seconds(1));
+  ASSERT_THAT(first, test::IsOk());
+  const RoundLease lease{before.key, store().GetRound(before.key)->epoch};
+  EXPECT_GT(lease.epoch, before.epoch);
+  // A renewal does not fence its own holder.
+  ASSERT_THAT(store().ClaimTask(task, "a", seconds(1)), test::IsOk());
+  EXPECT_EQ(store().GetRound(lease.key)->epoch, lease.epoch);
+  under_test_->clock.Advance(seconds(2));
+  ASSERT_THAT(store().ClaimTask(task, "b", seconds(9)), test::IsOk());
+  const std::vector<AssignmentRow> more = {SomeAssignment(lease.key, "y")};
+  EXPECT_THAT(store().PutAssignments(lease, more),
+              test::StatusIs(StatusCode::kAborted));
+  EXPECT_THAT(store().Transition(lease, RoundState::kCollecting,
+                                 RoundState::kClosing, At(5), 1),
+              test::StatusIs(StatusCode::kAborted));
+  EXPECT_THAT(store().AbandonRound(lease, RoundState::kCollecting, At(5), ""),
+              test::StatusIs(StatusCode::kAborted));
+  const std::vector<ReceiptRow> receipts = {Accepted("a-1-x", "p1")};
+  EXPECT_THAT(store().CommitPartial(lease, SomePartial(lease, "p1"), receipts),
+              test::StatusIs(StatusCode::kAborted));
+  RoundRow next;
+  next.key = {task, 2};
+  next.claim = first->token;
+  EXPECT_THAT(store().OpenRound(next), test::StatusIs(StatusCode::kAborted));
+  EXPECT_EQ(store().LatestRound(task)->value().key.number, 1U);
+  next.claim = first->token + 1;
+  EXPECT_THAT(store().OpenRound(next), test::IsOk());
+}
+
+TEST_P(StoreContract, ClaimTask_EndedRound_KeepsItsEpoch) {
+  const RoundLease lease = RoundWith({"x"});
+  ASSERT_THAT(store().AbandonRound(lease, RoundState::kCollecting, At(5), "r"),
+              test::IsOk());
+  ASSERT_THAT(
+      store().ClaimTask(lease.key.task_id, "a", std::chrono::seconds(1)),
+      test::IsOk());
+  EXPECT_EQ(store().GetRound(lease.key)->epoch, lease.epoch);
+}
+
+TEST_P(StoreContract, ReleaseTask_IsFreeAtOnce_UnlessItWasTaken) {
+  using std::chrono::seconds;
+  const uint64_t task = SomeRound().key.task_id;
+  const auto first = store().ClaimTask(task, "a", seconds(100));
+  ASSERT_THAT(first, test::IsOk());
+  ASSERT_THAT(store().ReleaseTask(*first), test::IsOk());
+  const auto second = store().ClaimTask(task, "b", seconds(100));
+  ASSERT_THAT(second, test::IsOk());
+  EXPECT_EQ(second->holder, "b");
+  EXPECT_EQ(second->token, 2U);
+  // Too late: it is another's.
+  ASSERT_THAT(store().ReleaseTask(*first), test::IsOk());
+  EXPECT_EQ(store().ClaimTask(task, "c", seconds(1))->holder, "b");
+}
+
+TEST_P(StoreContract, ClaimTask_AtOnce_GoesToOne) {
+  const uint64_t task = SomeRound().key.task_id;
+  constexpr int kThreads = 4;
+  std::vector<TaskClaim> claims(kThreads);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&, i] {
+      const auto claim = store().ClaimTask(task, "r" + std::to_string(i),
+                                           std::chrono::seconds(60));
+      EXPECT_THAT(claim, test::IsOk());
+      if (claim.ok()) claims[static_cast<size_t>(i)] = *claim;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const TaskClaim& claim : claims) {
+    EXPECT_EQ(claim.holder, claims[0].holder);
+    EXPECT_EQ(claim.token, 1U);
+  }
+}
+
+TEST_P(StoreContract, Candidates_ComeInOrder_AndGoWithTheRound) {
+  const RoundLease lease = SomeRound();
+  const RoundKey& key = lease.key;
+  EXPECT_THAT(store().ListCandidates(key, 0)->rows, ::testing::IsEmpty());
+  const std::vector<CandidateRow> first = {{"x", "phone"}, {"y", ""}};
+  ASSERT_THAT(store().PutCandidates(key, first), test::IsOk());
+  const auto read = store().ListCandidates(key, 0);
+  ASSERT_THAT(read, test::IsOk());
+  ASSERT_EQ(read->rows.size(), 2U);
+  EXPECT_EQ(read->rows[0].device_id, "x");
+  EXPECT_EQ(read->rows[0].device_class, "phone");
+  EXPECT_EQ(read->rows[1].device_id, "y");
+  const auto none = store().ListCandidates(key, read->last);
+  ASSERT_THAT(none, test::IsOk());
+  EXPECT_THAT(none->rows, ::testing::IsEmpty());
+  EXPECT_EQ(none->last, read->last);
+  // Again: at the end of the queue, and once.
+  const std::vector<CandidateRow> again = {{"x", "tablet"}};
+  ASSERT_THAT(store().PutCandidates(key, again), test::IsOk());
+  const auto more = store().ListCandidates(key, read->last);
+  ASSERT_THAT(more, test::IsOk());
+  ASSERT_EQ(more->rows.size(), 1U);
+  EXPECT_EQ(more->rows[0].device_class, "tablet");
+  EXPECT_EQ(store().ListCandidates(key, 0)->rows.size(), 2U);
+  // An ended round has none and takes none.
+  ASSERT_THAT(store().AbandonRound(lease, RoundState::kSelecting, At(5), "r"),
+              test::IsOk());
+  ASSERT_THAT(store().PutCandidates(key, first), test::IsOk());
+  EXPECT_THAT(store().ListCandidates(key, 0)->rows, ::testing::IsEmpty());
+}
+
+TEST_P(StoreContract, RoundPulse_DiffersAfterEveryChange) {
+  const RoundLease lease = SomeRound();
+  const RoundKey& key = lease.key;
+  EXPECT_THAT(store().RoundPulse({key.task_id, 9}),
+              test::StatusIs(StatusCode::kNotFound));
+  std::set<std::string> seen;
+  const auto differs = [&](const char* after) {
+    const auto pulse = store().RoundPulse(key);
+    ASSERT_THAT(pulse, test::IsOk());
+    EXPECT_EQ(*store().RoundPulse(key), *pulse);
+    EXPECT_TRUE(seen.insert(*pulse).second) << after;
+  };
+  differs("nothing");
+  const std::vector<CandidateRow> candidate = {{"x", ""}};
+  ASSERT_THAT(store().PutCandidates(key, candidate), test::IsOk());
+  differs("a candidate");
+  ASSERT_THAT(store().PutCandidates(key, candidate), test::IsOk());
+  differs("it again");
+  std::vector<AssignmentRow> rows = {SomeAssignment(key, "x"),
+                                     SomeAssignment(key, "y")};
+  ASSERT_THAT(store().PutAssignments(lease, rows), test::IsOk());
+  differs("the draw");
+  const std::vector<Store::AssignmentChange> expired = {
+      {rows[0].id, AssignmentState::kExpired, ""}};
+  ASSERT_THAT(store().ChangeAssignments(expired), test::IsOk());
+  differs("an expiry");
+  rows[0].lease_deadline = At(15);
+  ASSERT_THAT(store().PutAssignments(lease, rows), test::IsOk());
+  differs("a new lease");
+  const std::vector<ReceiptRow> receipts = {Accepted(rows[0].id, "p1")};
+  ASSERT_THAT(store().CommitPartial(lease, SomePartial(lease, "p1"), receipts),
+              test::IsOk());
+  differs("a partial");
+  ASSERT_THAT(store().TakeRound(key), test::IsOk());
+  differs("a new epoch");
+  ASSERT_THAT(store().AbandonRound({key, lease.epoch + 1},
+                                   RoundState::kSelecting, At(5), "r"),
+              test::IsOk());
+  differs("the end");
 }
 
 TEST_P(StoreContract, RecordRefusal_Repeated_KeepsTheFirst) {

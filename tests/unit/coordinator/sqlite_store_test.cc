@@ -92,6 +92,7 @@ TEST_F(SqliteStoreTest, Open_FirstSchema_IsMigrated) {
       "ALTER TABLE assignment DROP COLUMN device_class;"
       "ALTER TABLE device DROP COLUMN nonce_made;"
       "ALTER TABLE round DROP COLUMN figures;"
+      "DROP TABLE claim; DROP TABLE candidate;"
       "PRAGMA user_version = 1");
 
   const auto store = Open();
