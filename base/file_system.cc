@@ -53,7 +53,9 @@ class PosixWritableFile final : public WritableFile {
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return FromErrno(errno, "cannot write", path_);
       bytes = bytes.subspan(static_cast<size_t>(n));
+      unstarted_ += n;
     }
+    StartWriting();
     return OkStatus();
   }
   Status Sync() override {
@@ -69,7 +71,24 @@ class PosixWritableFile final : public WritableFile {
   }
 
  private:
+  // Has the kernel begin to move what was appended to the disk, so that Sync()
+  // finds less to wait for. Only a hint: whether it works, Sync() tells.
+  void StartWriting() {
+#ifdef SYNC_FILE_RANGE_WRITE
+    if (unstarted_ < kStartBytes) return;
+    const off_t end = ::lseek(fd_, 0, SEEK_CUR);
+    if (end >= unstarted_) {
+      static_cast<void>(::sync_file_range(fd_, end - unstarted_, unstarted_,
+                                          SYNC_FILE_RANGE_WRITE));
+    }
+    unstarted_ = 0;
+#endif
+  }
+
+  static constexpr off_t kStartBytes = off_t{1} << 20;
+
   int fd_;
+  off_t unstarted_ = 0;  // appended since StartWriting() did something
   const Path path_;
 };
 

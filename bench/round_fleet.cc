@@ -68,20 +68,23 @@ Status FleetDevice::Contribute(const Contribution& contribution) {
 
 Status FleetDevice::FetchOne(const crypto::Digest& digest) {
   if (cached_.contains(digest)) return OkStatus();
-  buffer_.clear();
+  // As the bare stream does with what it receives: hashed as it comes, and not
+  // kept.
+  crypto::Sha256Hasher hasher;
+  size_t size = 0;
   SELVAGE_RETURN_IF_ERROR(transport_->Fetch(
       digest, 0,
-      [this](ByteSpan bytes, uint64_t total) {
-        buffer_.reserve(static_cast<size_t>(total));
-        AppendBytes(buffer_, bytes);
+      [&](ByteSpan bytes, uint64_t) {
+        hasher.Update(bytes);
+        size += bytes.size();
         return OkStatus();
       },
       [] { return true; }));
-  if (crypto::Sha256(buffer_) != digest) {
+  if (std::move(hasher).Finish() != digest) {
     return DataLoss("an artefact has another digest");
   }
-  bytes_down_ += buffer_.size();
-  cached_[digest] = buffer_.size();
+  bytes_down_ += size;
+  cached_[digest] = size;
   return OkStatus();
 }
 

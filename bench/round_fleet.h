@@ -49,7 +49,6 @@ class FleetDevice {
   // Per task, so that the coordinator offers nothing it has.
   std::map<std::string, uint64_t> installed_;
   std::map<crypto::Digest, size_t> cached_;  // sizes of what was fetched
-  Bytes buffer_;
   uint64_t bytes_down_ = 0;
 };
 

@@ -133,8 +133,12 @@ Status Coordinator::Parts::OfferModel(const TaskRow& row) {
 void Coordinator::Parts::AddTask(
     const TaskRow& row, std::shared_ptr<const TaskDefinition> definition) {
   const TaskDriver::Context context{
-      options, deps, tickets, outcomes,
-      [this](uint64_t task_id) { return ingest.ActiveStreams(task_id); }};
+      options,
+      deps,
+      tickets,
+      outcomes,
+      [this](uint64_t task_id) { return ingest.ActiveStreams(task_id); },
+      sums_room};
   catalog.AddRunning(row.population, std::make_shared<TaskDriver>(
                                          context, row, std::move(definition)));
 }

@@ -67,6 +67,7 @@ struct Coordinator::Parts final : public UploadSink {
   const Tickets tickets;
   Enrolment enrolment;
   Describer describer;
+  ByteBudget sums_room{RunningSums::kBytesMax};
   TaskCatalog catalog;
   OutcomeCache outcomes;
   TaskAdmin admin;

@@ -1,9 +1,11 @@
 #include "coordinator/model_store.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <future>
 #include <optional>
 
 #include "aggregation/codec/checkpoint_parts.h"
@@ -18,9 +20,26 @@ using Named = std::pair<crypto::Digest, uint64_t>;
 // Elements that are read at a time.
 constexpr size_t kPiece = size_t{256} << 10;
 constexpr size_t kBufferBytes = size_t{1} << 20;
+// Models of fewer values are not worth a thread.
+constexpr size_t kPipedMin = size_t{256} << 10;
+// Up to so many, a copy in memory is worth it, so that master and checkpoint
+// can be written at the same time.
+constexpr size_t kKeptMax = size_t{1} << 20;
 
 bool IsFloat(const Entry& entry) {
   return entry.spec.dtype == plan::DType::kFloat32;
+}
+
+constexpr int32_t kInfinityBits = 0x7f800000;
+
+// Of what has the largest magnitude, without its sign: in the order of finite
+// values, and at least kInfinityBits for others.
+int32_t MaxAbsBits(std::span<const float> values) {
+  int32_t most = 0;
+  for (const float value : values) {
+    most = std::max(most, std::bit_cast<int32_t>(value) & 0x7fffffff);
+  }
+  return most;
 }
 
 // All elements of a tensor, piece by piece.
@@ -37,20 +56,147 @@ Status ForEachPiece(const Entry& entry, size_t index, ModelSource& source,
 
 using Emit = std::function<Status(const std::function<Status(ByteSpan)>&)>;
 
+// A blob that is hashed, written and made durable by another thread, a buffer
+// behind its caller. Thread-compatible.
+class BlobPipe {
+ public:
+  explicit BlobPipe(std::unique_ptr<BlobWriter> writer)
+      : writer_(std::move(writer)) {}
+  BlobPipe(const BlobPipe&) = delete;
+  BlobPipe& operator=(const BlobPipe&) = delete;
+
+  Status Append(ByteSpan bytes) {
+    size_ += bytes.size();
+    while (!bytes.empty()) {
+      const size_t count =
+          std::min(bytes.size(), kBufferBytes - filling_.size());
+      AppendBytes(filling_, bytes.first(count));
+      bytes = bytes.subspan(count);
+      if (filling_.size() < kBufferBytes) continue;
+      SELVAGE_RETURN_IF_ERROR(Wait());
+      Swap();
+      running_ = std::async(std::launch::async,
+                            [this] { return writer_->Append(writing_); });
+    }
+    return OkStatus();
+  }
+  // There is no more: the rest is done while the caller does something else.
+  Status Close() {
+    SELVAGE_RETURN_IF_ERROR(Wait());
+    Swap();
+    running_ = std::async(std::launch::async, [this]() -> Status {
+      SELVAGE_RETURN_IF_ERROR(writer_->Append(writing_));
+      SELVAGE_ASSIGN_OR_RETURN(digest_, writer_->Finish());
+      return OkStatus();
+    });
+    return OkStatus();
+  }
+  // After Close(). Durable once this returns OK.
+  Result<Named> Finish() {
+    SELVAGE_RETURN_IF_ERROR(Wait());
+    return Named(digest_, size_);
+  }
+
+ private:
+  Status Wait() { return running_.valid() ? running_.get() : OkStatus(); }
+  void Swap() {
+    filling_.swap(writing_);
+    filling_.clear();
+    filling_.reserve(kBufferBytes);
+  }
+
+  const std::unique_ptr<BlobWriter> writer_;
+  uint64_t size_ = 0;
+  crypto::Digest digest_;
+  Bytes filling_;
+  Bytes writing_;
+  std::future<Status> running_;  // waits when it goes away, before the others
+};
+
+// Keeps the values it has read, and reads them again from memory.
+class KeptSource final : public ModelSource {
+ public:
+  KeptSource(const plan::TensorTable& table, ModelSource& source)
+      : table_(table), source_(source), values_(table.entries().size()) {}
+
+  Status Read(size_t entry, size_t begin, std::span<float> out) override {
+    std::vector<float>& kept = values_[entry];
+    if (begin == kept.size()) {
+      kept.reserve(table_.entries()[entry].count);
+      kept.resize(begin + out.size());
+      SELVAGE_RETURN_IF_ERROR(
+          source_.Read(entry, begin, std::span(kept).subspan(begin)));
+    }
+    const auto from = kept.begin() + static_cast<std::ptrdiff_t>(begin);
+    std::copy_n(from, out.size(), out.begin());
+    return OkStatus();
+  }
+  Result<std::vector<int64_t>> Ints() override { return source_.Ints(); }
+
+ private:
+  const plan::TensorTable& table_;
+  ModelSource& source_;
+  std::vector<std::vector<float>> values_;  // by entry
+};
+
+size_t FloatCount(const plan::TensorTable& table) {
+  size_t count = 0;
+  for (const Entry& entry : table.entries()) {
+    if (IsFloat(entry)) count += entry.count;
+  }
+  return count;
+}
+
 // Writes what a version needs and notes it.
 class VersionWriter {
  public:
   VersionWriter(const plan::TensorTable& table, BlobStore& blobs,
-                VersionArtefacts& artefacts)
+                VersionArtefacts& artefacts, bool piped)
       : table_(table),
         blobs_(blobs),
         artefacts_(artefacts),
+        piped_(piped),
         max_abs_(table.entries().size()) {}
 
+  using Metadata = std::vector<std::pair<std::string, std::string>>;
+
+  // Both at the same time, of a model that is not cut.
+  Status PutBoth(plan::CodecName codec, ModelSource& source,
+                 const Metadata& metadata) {
+    SELVAGE_ASSIGN_OR_RETURN(ints_, source.Ints());
+    const aggregation::PartLayout part =
+        aggregation::LayOutParts(codec, table_).front();
+    std::vector<size_t> order;
+    for (const size_t index : part.entries) {
+      if (IsFloat(table_.entries()[index])) order.push_back(index);
+    }
+    KeptSource kept(table_, source);
+    SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<BlobWriter> writer,
+                             blobs_.NewBlob());
+    BlobPipe master(std::move(writer));
+    SELVAGE_RETURN_IF_ERROR(
+        master.Append(plan::SafetensorsHead(table_, ints_, order, metadata)));
+    SELVAGE_RETURN_IF_ERROR(PutFloats(
+        part, kept, [&](ByteSpan bytes) { return master.Append(bytes); }));
+    SELVAGE_RETURN_IF_ERROR(master.Close());
+    SELVAGE_ASSIGN_OR_RETURN(writer, blobs_.NewBlob());
+    BlobPipe checkpoint(std::move(writer));
+    SELVAGE_RETURN_IF_ERROR(PutPart(codec, part, kept, [&](ByteSpan bytes) {
+      return checkpoint.Append(bytes);
+    }));
+    SELVAGE_RETURN_IF_ERROR(checkpoint.Close());
+    SELVAGE_ASSIGN_OR_RETURN(const Named named_master, master.Finish());
+    SELVAGE_ASSIGN_OR_RETURN(const Named named_checkpoint, checkpoint.Finish());
+    artefacts_.master_digest = named_master.first;
+    artefacts_.checkpoint_digest = named_checkpoint.first;
+    artefacts_.artefacts = {named_master, named_checkpoint};
+    artefacts_.references = {named_checkpoint.first};
+    return OkStatus();
+  }
+
   // The master as safetensors: its beginning, what never changes, the rest.
-  Result<crypto::Digest> PutMaster(
-      ModelSource& source,
-      const std::vector<std::pair<std::string, std::string>>& metadata) {
+  Result<crypto::Digest> PutMaster(ModelSource& source,
+                                   const Metadata& metadata) {
     SELVAGE_ASSIGN_OR_RETURN(ints_, source.Ints());
     const std::vector<aggregation::PartLayout> parts =
         aggregation::LayOutParts(plan::CodecName::kFloat32, table_);
@@ -132,12 +278,25 @@ class VersionWriter {
         return named;
       }
     }
-    SELVAGE_ASSIGN_OR_RETURN(BlobBuffer blob, BlobBuffer::Create(blobs_));
-    SELVAGE_RETURN_IF_ERROR(
-        emit([&](ByteSpan bytes) { return blob.Append(bytes); }));
-    SELVAGE_ASSIGN_OR_RETURN(const Named named, blob.Finish());
+    SELVAGE_ASSIGN_OR_RETURN(const Named named, PutBytes(emit));
     artefacts_.artefacts.push_back(named);
     return named;
+  }
+
+  Result<Named> PutBytes(const Emit& emit) {
+    if (!piped_) {
+      SELVAGE_ASSIGN_OR_RETURN(BlobBuffer blob, BlobBuffer::Create(blobs_));
+      SELVAGE_RETURN_IF_ERROR(
+          emit([&](ByteSpan bytes) { return blob.Append(bytes); }));
+      return blob.Finish();
+    }
+    SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<BlobWriter> writer,
+                             blobs_.NewBlob());
+    BlobPipe pipe(std::move(writer));
+    SELVAGE_RETURN_IF_ERROR(
+        emit([&](ByteSpan bytes) { return pipe.Append(bytes); }));
+    SELVAGE_RETURN_IF_ERROR(pipe.Close());
+    return pipe.Finish();
   }
 
   Status PutFloats(const aggregation::PartLayout& part, ModelSource& source,
@@ -145,15 +304,13 @@ class VersionWriter {
     for (const size_t index : part.entries) {
       const Entry& entry = table_.entries()[index];
       if (!IsFloat(entry)) continue;
-      float& most = max_abs_[index];
-      most = 0;
+      int32_t most = 0;
       SELVAGE_RETURN_IF_ERROR(ForEachPiece(
           entry, index, source, buffer_, [&](std::span<const float> values) {
-            for (const float value : values) {
-              most = std::max(most, std::abs(value));
-            }
+            most = std::max(most, MaxAbsBits(values));
             return sink(AsBytes(values));
           }));
+      max_abs_[index] = std::bit_cast<float>(most);
     }
     return OkStatus();
   }
@@ -190,6 +347,7 @@ class VersionWriter {
   const plan::TensorTable& table_;
   BlobStore& blobs_;
   VersionArtefacts& artefacts_;
+  const bool piped_;  // by BlobPipe
   std::vector<int64_t> ints_;
   std::vector<float> max_abs_;  // by entry
   std::vector<float> buffer_;
@@ -243,6 +401,7 @@ Status MasterReader::Read(size_t entry, size_t begin, std::span<float> out) {
       ReadExactly(*file_, begins_[entry] + begin * sizeof(float),
                   {reinterpret_cast<uint8_t*>(out.data()), out.size_bytes()},
                   "tensor " + name));
+  if (MaxAbsBits(out) < kInfinityBits) return OkStatus();
   for (size_t i = 0; i < out.size(); ++i) {
     if (std::isfinite(out[i])) continue;
     return InvalidArgument("tensor " + name + ": element " +
@@ -280,27 +439,35 @@ Status CheckModel(const plan::TensorTable& table, ModelSource& source) {
 
 Result<VersionArtefacts> StoreVersion(const TaskDefinition& definition,
                                       uint64_t version, uint64_t round,
-                                      ModelSource& source, BlobStore& blobs) {
+                                      ModelSource& source, BlobStore& blobs,
+                                      size_t threads) {
   const plan::TensorTable& table = definition.program.table;
+  const plan::CodecName codec = plan::CheckpointCodec(definition.spec.update);
   VersionArtefacts artefacts;
-  VersionWriter writer(table, blobs, artefacts);
+  const size_t count = FloatCount(table);
+  const bool piped = threads > 1 && count >= kPipedMin;
+  VersionWriter writer(table, blobs, artefacts, piped);
   // No time and no host in here: equal masters have equal digests.
-  SELVAGE_ASSIGN_OR_RETURN(
-      artefacts.master_digest,
-      writer.PutMaster(
-          source, {{"format", "pt"},
-                   {"selvage.task", definition.spec.name},
-                   {"selvage.version", std::to_string(version)},
-                   {"selvage.round", std::to_string(round)},
-                   {"selvage.program", definition.program_digest.ToHex()}}));
+  const VersionWriter::Metadata metadata = {
+      {"format", "pt"},
+      {"selvage.task", definition.spec.name},
+      {"selvage.version", std::to_string(version)},
+      {"selvage.round", std::to_string(round)},
+      {"selvage.program", definition.program_digest.ToHex()}};
+  if (piped && count <= kKeptMax &&
+      aggregation::LayOutParts(codec, table).size() == 1 &&
+      aggregation::LayOutParts(plan::CodecName::kFloat32, table).size() == 1) {
+    SELVAGE_RETURN_IF_ERROR(writer.PutBoth(codec, source, metadata));
+    return artefacts;
+  }
+  SELVAGE_ASSIGN_OR_RETURN(artefacts.master_digest,
+                           writer.PutMaster(source, metadata));
   // Of what was written: the source gives its values once.
   SELVAGE_ASSIGN_OR_RETURN(
       const std::unique_ptr<MasterReader> master,
       MasterReader::Open(table, artefacts.master_digest, blobs));
-  SELVAGE_ASSIGN_OR_RETURN(
-      artefacts.checkpoint_digest,
-      writer.PutCheckpoint(plan::CheckpointCodec(definition.spec.update),
-                           *master));
+  SELVAGE_ASSIGN_OR_RETURN(artefacts.checkpoint_digest,
+                           writer.PutCheckpoint(codec, *master));
   return artefacts;
 }
 

@@ -1,5 +1,5 @@
-// Models as blobs, read and written a piece at a time: no copy of a model is
-// ever in memory.
+// Models as blobs, read and written a piece at a time: no copy of a large model
+// is ever in memory.
 #pragma once
 
 #include <cstdint>
@@ -90,10 +90,12 @@ struct VersionArtefacts {
   std::vector<crypto::Digest> references;
 };
 // Reads `source` once, but for what no round changes. Leaves the server state
-// to others.
+// to others. With `threads` > 1, what is worth it is hashed and written while
+// the values behind it come into being, with the same bytes.
 Result<VersionArtefacts> StoreVersion(const TaskDefinition& definition,
                                       uint64_t version, uint64_t round,
-                                      ModelSource& source, BlobStore& blobs);
+                                      ModelSource& source, BlobStore& blobs,
+                                      size_t threads = 1);
 
 // Writes a blob in pieces that are worth a write. Thread-compatible.
 class BlobBuffer {

@@ -44,7 +44,8 @@ struct CoordinatorOptions {
   // Disk for the updates of one round that a strategy must see by themselves:
   // a task whose rounds could need more is refused.
   uint64_t held_bytes_max = uint64_t{8} << 30;
-  // For such strategies' rules; their results do not depend on it. 1..64
+  // For such strategies' rules, and for the writing of large versions; results
+  // do not depend on it. 1..64
   size_t rule_threads = 2;
 
   // Group commit: flush at this many updates or when the oldest is this old.

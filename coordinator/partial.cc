@@ -80,7 +80,8 @@ Result<crypto::SecretBytes> UnwrapRoundKey(
 Status WritePartial(
     const PartialName& name, const PartialHead& head, size_t stretch_count,
     const std::function<Result<aggregation::ExactSum>(size_t)>& sum_of,
-    BlobStore& blobs, RandomSource& random) {
+    BlobStore& blobs, RandomSource& random,
+    const std::function<void(size_t, aggregation::ExactSum)>& keep) {
   SELVAGE_ASSIGN_OR_RETURN(const std::unique_ptr<SealedWriter> file,
                            blobs.NewSealed(name.id));
   const auto append = [&](size_t place, Bytes plain) -> Status {
@@ -98,8 +99,9 @@ Status WritePartial(
   for (size_t i = 0; i < stretch_count; ++i) {
     Bytes plain;
     {
-      SELVAGE_ASSIGN_OR_RETURN(const aggregation::ExactSum sum, sum_of(i));
+      SELVAGE_ASSIGN_OR_RETURN(aggregation::ExactSum sum, sum_of(i));
       plain = sum.Serialize();
+      if (keep) keep(i, std::move(sum));
     }
     SELVAGE_RETURN_IF_ERROR(append(i + 1, std::move(plain)));
   }

@@ -53,11 +53,13 @@ struct PartialName {
 };
 
 // Stores a partial of so many stretches, which `sum_of` gives in order; durable
-// once this returns OK. Memory: a stretch's sum and twice its bytes.
+// once this returns OK. `keep`, if there is one, is given each sum once it was
+// written. Memory: a stretch's sum and twice its bytes.
 Status WritePartial(
     const PartialName& name, const PartialHead& head, size_t stretch_count,
     const std::function<Result<aggregation::ExactSum>(size_t)>& sum_of,
-    BlobStore& blobs, RandomSource& random);
+    BlobStore& blobs, RandomSource& random,
+    const std::function<void(size_t, aggregation::ExactSum)>& keep = {});
 
 // Reads a partial in order. Thread-compatible.
 class PartialReader {

@@ -41,9 +41,11 @@ void ScaleMean(const TaskDefinition& definition, double factor,
         std::min(1.0, part), first, mean);
 }
 
-Result<RoundContent> RoundContent::Gather(
-    const TaskDefinition& definition, const RoundKey& round, Store& store,
-    BlobStore& blobs, const crypto::SecretBytes& round_key) {
+Result<RoundContent> RoundContent::Gather(const TaskDefinition& definition,
+                                          const RoundKey& round, Store& store,
+                                          BlobStore& blobs,
+                                          const crypto::SecretBytes& round_key,
+                                          RunningSums* sums) {
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<PartialRow> partials,
                            store.ListPartials(round));
   RoundContent content(definition);
@@ -57,6 +59,8 @@ Result<RoundContent> RoundContent::Gather(
   }
   content.metrics_ = aggregation::MetricSums(definition.program.metrics.size());
   content.scalars_.resize(definition.scalar_count);
+  if (sums != nullptr) content.kept_ = sums->Take(partials);
+  uint64_t kept_count = 0;
   for (const PartialRow& partial : partials) {
     SELVAGE_ASSIGN_OR_RETURN(
         PartialReader reader,
@@ -78,7 +82,16 @@ Result<RoundContent> RoundContent::Gather(
     }
     SELVAGE_RETURN_IF_ERROR(content.metrics_.MergeWith(head.metrics));
     content.update_count_ += head.update_count;
-    content.partials_.push_back(std::move(reader));
+    if (content.kept_.has_value() && content.kept_->ids.contains(partial.id)) {
+      kept_count += head.update_count;
+    } else {
+      content.partials_.push_back(std::move(reader));
+    }
+  }
+  if (content.kept_.has_value()) {
+    for (const aggregation::ExactSum& sum : content.kept_->sums) {
+      SELVAGE_CHECK(sum.update_count() == kept_count);
+    }
   }
   return content;
 }
@@ -106,9 +119,11 @@ Result<std::vector<double>> RoundContent::NextMean(size_t threads) {
                                           definition_->buffers, threads);
   }
   SELVAGE_CHECK(next_ < definition_->stretches.size());
-  SELVAGE_ASSIGN_OR_RETURN(
-      aggregation::ExactSum sum,
-      aggregation::ExactSum::Create(definition_->stretches[next_].layout));
+  Result<aggregation::ExactSum> begun =
+      kept_.has_value()
+          ? std::move(kept_->sums.at(next_))
+          : aggregation::ExactSum::Create(definition_->stretches[next_].layout);
+  SELVAGE_ASSIGN_OR_RETURN(aggregation::ExactSum sum, std::move(begun));
   const size_t first = definition_->stretches[next_].first;
   ++next_;
   for (PartialReader& partial : partials_) {

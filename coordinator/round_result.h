@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "coordinator/blob_store.h"
 #include "coordinator/held_updates.h"
 #include "coordinator/partial.h"
+#include "coordinator/running_sums.h"
 #include "coordinator/store.h"
 #include "coordinator/task_definition.h"
 #include "crypto/secret.h"
@@ -31,12 +33,14 @@ class RoundContent {
  public:
   // Reads the heads of what the partials that committed rows name hold.
   // DATA_LOSS, or NOT_FOUND, if one cannot be read: acknowledged updates are
-  // gone, and no model may be made from the rest. `definition`, `blobs` and
+  // gone, and no model may be made from the rest. What `sums` has of them,
+  // unless it is null, need not be read again. `definition`, `blobs` and
   // `round_key` must outlive the result.
   static Result<RoundContent> Gather(const TaskDefinition& definition,
                                      const RoundKey& round, Store& store,
                                      BlobStore& blobs,
-                                     const crypto::SecretBytes& round_key);
+                                     const crypto::SecretBytes& round_key,
+                                     RunningSums* sums = nullptr);
 
   uint64_t update_count() const { return update_count_; }
   const aggregation::MetricSums& metrics() const { return metrics_; }
@@ -60,9 +64,10 @@ class RoundContent {
   uint64_t update_count_ = 0;
   aggregation::MetricSums metrics_;
   std::vector<int64_t> scalars_;
-  // One of the two.
-  std::vector<PartialReader> partials_;
+  // Held updates, or sums: those in memory and those that are to be read.
   std::unique_ptr<HeldUpdates> held_;
+  std::optional<RunningSums::Kept> kept_;
+  std::vector<PartialReader> partials_;
   size_t next_ = 0;    // stretch
   double factor_ = 1;  // MeanFactor of the last one
 };

@@ -26,7 +26,8 @@ TaskDriver::TaskDriver(const Context& context, TaskRow row,
                   ? std::min(context.options.batch_updates_max,
                              HeldBatchMax(*definition_))
                   : context.options.batch_updates_max,
-              context.options.batch_age_max}) {}
+              context.options.batch_age_max}),
+      sums_(context.sums_room) {}
 
 // -------------------------------------------------------------- any thread
 
@@ -102,6 +103,7 @@ void TaskDriver::OnStopped() {
 
 void TaskDriver::End() {
   ended_ = true;
+  sums_.Reset();
   changed_ = true;
   MutexLock lock(mu_);
   closed_ = true;
@@ -203,10 +205,10 @@ bool TaskDriver::FlushIsDue(Time now, bool drain) const {
 }
 
 Status TaskDriver::Flush(Time now) {
-  UploadBatch::Flushed flushed =
-      batch_.Flush({*definition_, context_.deps.store, context_.deps.blobs,
-                    context_.deps.random, round_key_, lease_,
-                    context_.options.pace, now, round()->config().mode});
+  UploadBatch::Flushed flushed = batch_.Flush(
+      {*definition_, context_.deps.store, context_.deps.blobs,
+       context_.deps.random, round_key_, lease_, context_.options.pace, now,
+       round()->config().mode, &sums_});
   Status status = flushed.status;
   if (!flushed.accepted.empty()) {
     partials_.push_back(flushed.partial_id);

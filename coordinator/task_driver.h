@@ -47,6 +47,8 @@ class TaskDriver {
     OutcomeCache& outcomes;
     // Streams of a task whose bytes are still arriving.
     std::function<size_t(uint64_t task_id)> active_streams;
+    // For the sums of their rounds.
+    ByteBudget& sums_room;
   };
 
   TaskDriver(const Context& context, TaskRow row,
@@ -170,7 +172,8 @@ class TaskDriver {
   std::vector<WaitingEvent> events_;
   std::vector<WaitingGaveUp> gave_up_;
   UploadBatch batch_;
-  Time retry_at_{};  // after Lose()
+  RunningSums sums_;  // of the current round
+  Time retry_at_{};   // after Lose()
   bool changed_ = true;
   bool ended_ = false;
 

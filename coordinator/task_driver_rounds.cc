@@ -116,6 +116,7 @@ Status TaskDriver::OpenRound(uint64_t number, RoundMode mode, Time now) {
   lease_ = {row.key, row.epoch};
   durable_state_ = row.state;
   partials_.clear();
+  sums_.Reset();
   classes_.clear();
   SetRound(std::move(round));
   deps.events.Write(LogLevel::kInfo, "round_state",
@@ -153,6 +154,7 @@ Status TaskDriver::RestoreRound(const RoundRow& row) {
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<PartialRow> partials,
                            deps.store.ListPartials(row.key));
   partials_.clear();
+  sums_.Reset();
   for (const PartialRow& partial : partials) partials_.push_back(partial.id);
   SELVAGE_ASSIGN_OR_RETURN(
       Round round,
@@ -179,7 +181,7 @@ Status TaskDriver::Finish(Time now) {
       SELVAGE_ASSIGN_OR_RETURN(
           content_,
           RoundContent::Gather(*definition_, lease_.key, context_.deps.store,
-                               context_.deps.blobs, round_key_));
+                               context_.deps.blobs, round_key_, &sums_));
       if (round()->accepted() != content_->update_count()) {
         return DataLoss("the partials hold " +
                         std::to_string(content_->update_count()) +
@@ -226,9 +228,10 @@ Status TaskDriver::Commit(Time now) {
           [this] { return content_->NextMean(context_.options.rule_threads); },
           deps.blobs));
   const uint64_t version = base_.version + 1;
-  SELVAGE_ASSIGN_OR_RETURN(VersionArtefacts artefacts,
-                           StoreVersion(*definition_, version,
-                                        lease_.key.number, *next, deps.blobs));
+  SELVAGE_ASSIGN_OR_RETURN(
+      VersionArtefacts artefacts,
+      StoreVersion(*definition_, version, lease_.key.number, *next, deps.blobs,
+                   context_.options.rule_threads));
   SELVAGE_RETURN_IF_ERROR(next->StoreState(artefacts));
   result.figures = FiguresText(content_->Figures());
   content_.reset();
@@ -322,6 +325,7 @@ Status TaskDriver::EndRound(Time now) {
     (void)context_.deps.blobs.RemoveSealed(id);
   }
   partials_.clear();
+  sums_.Reset();
   round_key_ = crypto::SecretBytes(0);
   {
     MutexLock lock(mu_);

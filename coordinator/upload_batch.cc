@@ -128,13 +128,20 @@ Status StoreSum(const UploadBatch::Context& context, const std::string& id,
       }
     }
   }
+  std::function<void(size_t, aggregation::ExactSum)> keep;
+  if (context.sums != nullptr) {
+    context.sums->Begin(definition.layout.element_count());
+    keep = [&](size_t index, aggregation::ExactSum sum) {
+      context.sums->Add(index, std::move(sum));
+    };
+  }
   return WritePartial(
       {context.round_key, context.lease.key, id}, head,
       definition.stretches.size(),
       [&](size_t index) {
         return SumOf(definition, uploads, factors, definition.stretches[index]);
       },
-      context.blobs, context.random);
+      context.blobs, context.random, keep);
 }
 
 // Makes durable what the store keeps of the batch, under this name: the sum of
@@ -300,6 +307,13 @@ UploadBatch::Flushed UploadBatch::Flush(const Context& context) {
 
   while (!uploads.empty()) {
     const Result<std::vector<std::string>> conflicts = commit();
+    if (context.sums != nullptr) {
+      if (conflicts.ok() && conflicts->empty()) {
+        context.sums->Confirm(flushed.partial_id);
+      } else {
+        context.sums->Drop();
+      }
+    }
     if (conflicts.status().code() == StatusCode::kFailedPrecondition) {
       // The round closed first: an orderly end, not a failure.
       std::move(uploads.begin(), uploads.end(), std::back_inserter(settled));

@@ -14,6 +14,7 @@
 #include "coordinator/blob_store.h"
 #include "coordinator/buffer_pool.h"
 #include "coordinator/byte_budget.h"
+#include "coordinator/running_sums.h"
 #include "coordinator/store.h"
 #include "coordinator/task_definition.h"
 #include "crypto/secret.h"
@@ -79,6 +80,8 @@ class UploadBatch {
     RetryWindow retry;
     Time now{};
     RoundMode mode = RoundMode::kTrain;
+    // Of the round; null: none are kept.
+    RunningSums* sums = nullptr;
   };
   struct Flushed {
     // OK, or why nothing could be made durable: then every answer is that, and

@@ -12,6 +12,7 @@ using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 constexpr char kAllFour[] =
     "cohort: 4, min_updates: 4, over_selection: 1.0, round_deadline: 5m";
@@ -667,6 +668,35 @@ TEST_P(CoordinatorRoundTest, Restart_SameRoundSameParticipantsSameSums) {
             RoundState::kCommitted);
   for (int i = 0; i < 4; ++i) {
     EXPECT_EQ(world.Model()[world.Coordinate(1, i)], 0.25f);
+  }
+}
+
+// A process knows the sums of the partials it has written itself; another one
+// has to read them.
+TEST_P(CoordinatorRoundTest, DamagedPartial_OnceItIsRead_AbandonsTheRound) {
+  for (const bool restart : {false, true}) {
+    World& world = Start(kAllFour);
+    std::map<int, Assignment> assigned = world.DrawRound();
+    world.Upload(0, assigned.at(0));
+    world.Upload(1, assigned.at(1));
+    const std::string id = world.blobs().ListSealed()->front();
+    Bytes sealed = *world.blobs().ReadSealed(id);
+    sealed.back() ^= 1;
+    ASSERT_THAT(world.blobs().PutSealed(id, sealed), IsOk());
+    if (restart) {
+      ASSERT_THAT(world.Reopen(), IsOk());
+    }
+
+    world.Upload(2, assigned.at(2));
+    world.Upload(3, assigned.at(3));
+
+    EXPECT_EQ(world.coordinator().GetRound("task", 1)->state,
+              restart ? RoundState::kAbandoned : RoundState::kCommitted);
+    EXPECT_THAT(*world.blobs().ListSealed(), IsEmpty());
+    if (restart) continue;
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_EQ(world.Model()[world.Coordinate(1, i)], 0.25f);
+    }
   }
 }
 

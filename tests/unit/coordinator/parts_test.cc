@@ -15,6 +15,7 @@
 #include "coordinator/outcome_cache.h"
 #include "coordinator/partial.h"
 #include "coordinator/round_result.h"
+#include "coordinator/running_sums.h"
 #include "coordinator/store/file_blob_store.h"
 #include "coordinator/task_definition.h"
 #include "coordinator/tickets.h"
@@ -204,6 +205,92 @@ TEST_F(PartialTest, Write_AnErrorOrAFullDisk_LeavesNothing) {
               StatusIs(StatusCode::kInternal));
   EXPECT_THAT(*blobs_->ListSealed(), ::testing::IsEmpty());
   EXPECT_THAT(*files_.List("/blobs/incoming"), ::testing::IsEmpty());
+}
+
+// What Take() gives for partials of these names.
+std::optional<RunningSums::Kept> TakeFrom(
+    RunningSums& sums, const std::vector<std::string>& names) {
+  std::vector<PartialRow> rows;
+  for (const std::string& name : names) rows.emplace_back().id = name;
+  return sums.Take(rows);
+}
+
+TEST_F(PartialTest, RunningSums_OfConfirmedPartials_AreTheirSums) {
+  ByteBudget room(1000);
+  RunningSums running(room);
+  const auto write = [&](const std::string& id, float value) {
+    const auto sums = Sums(value);
+    running.Begin(5);
+    EXPECT_THAT(
+        WritePartial(
+            {key_, {1, 2}, id}, Head(), sums.size(),
+            [&](size_t i) { return Result<aggregation::ExactSum>(sums[i]); },
+            *blobs_, random_,
+            [&](size_t i, aggregation::ExactSum sum) {
+              running.Add(i, std::move(sum));
+            }),
+        IsOk());
+  };
+  write("a", 1.5f);
+  running.Confirm("a");
+  write("b", 0.25f);
+  running.Confirm("b");
+  EXPECT_EQ(room.used(), 40u);
+
+  // "c" is somebody else's.
+  std::optional<RunningSums::Kept> kept = TakeFrom(running, {"c", "b", "a"});
+  ASSERT_TRUE(kept.has_value());
+  EXPECT_THAT(kept->ids, ::testing::ElementsAre("a", "b"));
+  std::vector<aggregation::ExactSum> read = Sums(1.5f);
+  ASSERT_THAT(Read({key_, {1, 2}, "b"}, read), IsOk());
+  ASSERT_EQ(kept->sums.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(kept->sums[i].Serialize(), read[i].Serialize());
+  }
+  EXPECT_FALSE(TakeFrom(running, {"a", "b"}).has_value());  // given away
+  kept.reset();
+  EXPECT_EQ(room.used(), 0u);
+}
+
+TEST_F(PartialTest, RunningSums_OfWhatMayNotCount_AreNone) {
+  ByteBudget room(100);
+  RunningSums running(room);
+  const auto add = [&](float value) {
+    running.Begin(5);
+    std::vector<aggregation::ExactSum> sums = Sums(value);
+    running.Add(0, std::move(sums[0]));
+    running.Add(1, std::move(sums[1]));
+  };
+  EXPECT_FALSE(TakeFrom(running, {}).has_value());
+  // Nobody knows whether it has a row.
+  running.Reset();
+  add(1);
+  running.Confirm("a");
+  add(0.5f);
+  EXPECT_FALSE(TakeFrom(running, {"a"}).has_value());
+  // It has none; what comes later in the round cannot make up for that.
+  running.Reset();
+  add(1);
+  running.Drop();
+  add(0.5f);
+  running.Confirm("b");
+  EXPECT_FALSE(TakeFrom(running, {"b"}).has_value());
+  // A row is missing.
+  running.Reset();
+  add(1);
+  running.Confirm("a");
+  EXPECT_FALSE(TakeFrom(running, {"b"}).has_value());
+  // No room, in the budget or at all.
+  running.Reset();
+  const ByteBudget::Share other = room.Take(90);
+  add(1);
+  running.Confirm("a");
+  EXPECT_FALSE(TakeFrom(running, {"a"}).has_value());
+  EXPECT_EQ(room.used(), 90u);
+  running.Reset();
+  running.Begin(RunningSums::kBytesMax / 8 + 1);
+  running.Confirm("a");
+  EXPECT_FALSE(TakeFrom(running, {"a"}).has_value());
 }
 
 TEST_F(PartialTest, RoundKey_WrapsForItsRoundOnly) {
@@ -500,6 +587,65 @@ TEST_F(ResultTest, StoreVersion_LargerThanAPiece_IsTheWholeEncoded) {
                 *aggregation::EncodePart(codec, table, layout[i], values));
     }
   }
+}
+
+TEST_F(ResultTest, StoreVersion_BySeveralThreads_GivesTheSameBlobs) {
+  using plan::DType;
+  using plan::Init;
+  using plan::Role;
+  definition_.program.table = *plan::TensorTable::Create(
+      {{"a", {700, 1000}, DType::kFloat32, Role::kShared, Init::kNormal},
+       {"steps", {2}, DType::kInt64, Role::kBufferInt, Init::kZeros},
+       {"b", {5}, DType::kFloat32, Role::kShared, Init::kNormal}});
+  using plan::CodecName;
+  const plan::TensorTable small = definition_.program.table;
+  const plan::TensorTable large = *plan::TensorTable::Create(
+      {{"a", {1200, 1000}, DType::kFloat32, Role::kShared, Init::kNormal},
+       {"frozen", {50, 1000}, DType::kFloat32, Role::kFrozen, Init::kOnes}});
+  for (const auto& [table, codec] : {std::pair(small, CodecName::kFloat32),
+                                     std::pair(small, CodecName::kFloat16),
+                                     std::pair(small, CodecName::kInt8),
+                                     std::pair(large, CodecName::kFloat16)}) {
+    definition_.program.table = table;
+    definition_.spec.update.codec = codec;
+    InitialModel source(table, 3);
+    const auto alone = StoreVersion(definition_, 0, 0, source, *blobs_);
+    ASSERT_THAT(alone, IsOk());
+    for (const auto& artefact : alone->artefacts) {
+      ASSERT_THAT(blobs_->Remove(artefact.first), IsOk());
+    }
+    InitialModel again(table, 3);
+    const auto stored = StoreVersion(definition_, 0, 0, again, *blobs_, 2);
+    ASSERT_THAT(stored, IsOk());
+    EXPECT_EQ(stored->master_digest, alone->master_digest);
+    EXPECT_EQ(stored->checkpoint_digest, alone->checkpoint_digest);
+    EXPECT_EQ(stored->artefacts, alone->artefacts);
+    EXPECT_EQ(stored->references, alone->references);
+    EXPECT_EQ(*Load(stored->master_digest),
+              plan::InitializeCheckpoint(table, 3));
+    EXPECT_THAT(blobs_->Open(stored->checkpoint_digest), IsOk());
+  }
+}
+
+TEST_F(ResultTest, StoreVersion_BySeveralThreads_AnErrorLeavesNothing) {
+  using plan::DType;
+  definition_.program.table = *plan::TensorTable::Create(
+      {{"a", {1'000'000}, DType::kFloat32, plan::Role::kShared}});
+  class Broken final : public ModelSource {
+   public:
+    Status Read(size_t, size_t begin, std::span<float> out) override {
+      if (begin > 700'000) return InvalidArgument("tensor a: not finite");
+      std::fill(out.begin(), out.end(), 1.0F);
+      return OkStatus();
+    }
+    Result<std::vector<int64_t>> Ints() override {
+      return std::vector<int64_t>();
+    }
+  } source;
+  EXPECT_THAT(StoreVersion(definition_, 0, 0, source, *blobs_, 2),
+              StatusIs(StatusCode::kInvalidArgument));
+  EXPECT_THAT(*blobs_->List(), ::testing::IsEmpty());
+  EXPECT_THAT(*files_.List("/blobs/incoming"), ::testing::IsEmpty());
 }
 
 TEST_F(ResultTest, StoreVersion_FrozenBackbone_WritesOnlyWhatChanged) {
