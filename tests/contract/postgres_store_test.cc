@@ -64,6 +64,18 @@ class Postgres {
     test::FakeClock clock;
     SeededRandom random{1};
     EXPECT_THAT(PostgresStore::Open(options, clock, random), test::IsOk());
+    // A clock of the database's that a test can move.
+    EXPECT_THAT(
+        postgres->server_->Execute(
+            "CREATE SCHEMA skew; CREATE TABLE skew.clock (micros BIGINT); "
+            "INSERT INTO skew.clock VALUES (0); "
+            "CREATE FUNCTION skew.clock_timestamp() RETURNS timestamptz "
+            "VOLATILE LANGUAGE sql AS 'SELECT pg_catalog.clock_timestamp() + "
+            "micros * interval ''1 microsecond'' FROM skew.clock'; "
+            "GRANT USAGE ON SCHEMA skew TO coordinator; "
+            "GRANT SELECT ON skew.clock TO coordinator",
+            kTemplate),
+        test::IsOk());
     if (!test::PostgresServer::PgBouncerMissing().has_value()) {
       const Status started = postgres->server_->StartPgBouncer(6);
       EXPECT_THAT(started, test::IsOk());
@@ -83,6 +95,10 @@ class PostgresUnderTest final : public StoreUnderTest {
       : postgres_(postgres), database_(postgres.NewDatabase()) {
     address_ = through_bouncer ? postgres.server().PgBouncerAddress(database_)
                                : postgres.server().Address(database_);
+    EXPECT_THAT(postgres.server().Execute(
+                    "ALTER DATABASE " + database_ +
+                    " SET search_path = skew, pg_catalog, public"),
+                test::IsOk());
     Reopen();
   }
   ~PostgresUnderTest() override {
@@ -90,7 +106,18 @@ class PostgresUnderTest final : public StoreUnderTest {
     (void)postgres_.server().Execute("DROP DATABASE " + database_ +
                                      " WITH (FORCE)");
   }
-  Store& store() override { return *store_; }
+  // The database's clock follows the test's: forward, for a server's clock is
+  // kept by its host.
+  Store& store() override {
+    if (const Time now = clock.Now(); now > skew_) {
+      skew_ = now;
+      EXPECT_THAT(postgres_.server().Execute("UPDATE skew.clock SET micros = " +
+                                                 std::to_string(ToMicros(now)),
+                                             database_),
+                  test::IsOk());
+    }
+    return *store_;
+  }
   void Reopen() override {
     store_.reset();
     auto opened = PostgresStore::Open(OptionsFor(address_), clock, random);
@@ -103,6 +130,7 @@ class PostgresUnderTest final : public StoreUnderTest {
   Postgres& postgres_;
   const std::string database_;
   std::string address_;
+  Time skew_{};
   std::unique_ptr<PostgresStore> store_;
 };
 
