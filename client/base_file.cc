@@ -8,13 +8,6 @@
 
 namespace selvage::client {
 
-crypto::Digest MasterDigest(const plan::Checkpoint& values) {
-  crypto::Sha256Hasher hasher;
-  hasher.Update(AsBytes(std::span<const float>(values.floats)));
-  hasher.Update(AsBytes(std::span<const int64_t>(values.ints)));
-  return std::move(hasher).Finish();
-}
-
 Result<std::unique_ptr<BaseFile>> BaseFile::Open(const crypto::Digest& digest,
                                                  plan::CodecName codec,
                                                  const plan::TensorTable& table,

@@ -23,9 +23,6 @@ inline bool IsLarge(const plan::TensorTable& table) {
   return table.float_count() * sizeof(float) >= kLargeModelBytes;
 }
 
-// The SHA-256 of plan::SerializeMaster(values).
-crypto::Digest MasterDigest(const plan::Checkpoint& values);
-
 // Thread-compatible.
 class BaseFile final : public BaseTensors {
  public:

@@ -50,7 +50,7 @@ class Tuning {
       : parts_(parts),
         job_(job),
         start_(start),
-        start_digest_(crypto::Sha256(plan::SerializeMaster(start))),
+        start_digest_(plan::MasterDigest(start)),
         examples_(&examples),
         keeps_states_((parts.model.features() & kFeatureOptimizerState) != 0) {}
 

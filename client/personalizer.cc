@@ -60,7 +60,7 @@ class Installation {
     stored.plan_json = work_.plan_json;
     stored.program_digest = plan_.program_digest;
     stored.archive_digest = program_.archive_digest;
-    global_digest_ = MasterDigest(work_.base);
+    global_digest_ = plan::MasterDigest(work_.base);
     stored.holdout_count = data_.holdout.count;
 
     if (Status status = Try(work_.base, global_digest_); !status.ok()) {
@@ -248,11 +248,7 @@ class Installation {
                                             plan::OnNewBase::kDiscard;
     const bool trains =
         plan_.personalize.enabled && data_.train.count > 0 && !discard;
-    const bool may_have_own = std::any_of(
-        program_.table.entries().begin(), program_.table.entries().end(),
-        [](const plan::TensorTable::Entry& entry) {
-          return entry.spec.role == plan::Role::kPersonal;
-        });
+    const bool may_have_own = program_.table.Has(plan::Role::kPersonal);
     if (!trains && !may_have_own) return none;  // before the base is copied
     bool has_own = false;
     Result<plan::Checkpoint> start =
@@ -358,7 +354,7 @@ class Installation {
   // The tried and scored contender.
   Result<Contender> Compete(plan::Checkpoint values, uint64_t version,
                             bool kept) {
-    SELVAGE_RETURN_IF_ERROR(Try(values, MasterDigest(values)));
+    SELVAGE_RETURN_IF_ERROR(Try(values, plan::MasterDigest(values)));
     SELVAGE_ASSIGN_OR_RETURN(std::vector<float> scores, Score(values));
     return Contender{.values = std::move(values),
                      .scores = std::move(scores),

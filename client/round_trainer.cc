@@ -14,13 +14,6 @@
 namespace selvage::client {
 namespace {
 
-bool HasPersonal(const plan::TensorTable& table) {
-  return std::any_of(table.entries().begin(), table.entries().end(),
-                     [](const plan::TensorTable::Entry& entry) {
-                       return entry.spec.role == plan::Role::kPersonal;
-                     });
-}
-
 // Training errors end the assignment; a cancel does not.
 TrainedRound Failed(const Status& status) {
   if (status.code() == StatusCode::kCancelled) return status;
@@ -68,7 +61,7 @@ crypto::Digest Fingerprint(const SessionWork& work, const plan::Plan& plan,
   add(AsBytes(plan::CanonicalJson(plan)));
   AppendLe(text, work.seed);
   AppendLe(text, static_cast<int64_t>(threads));
-  add(MasterDigest(start).span());
+  add(plan::MasterDigest(start).span());
   AppendLe(text, static_cast<uint64_t>(examples.count));
   for (const Bytes& input : examples.inputs) add(crypto::Sha256(input).span());
   if (correction != nullptr) {
@@ -438,8 +431,8 @@ class RoundTraining {
 // is built against the file.
 bool LeavesBase(const plan::Plan& plan, const plan::TensorTable& table,
                 ClientStore& store) {
-  if (!IsLarge(table) || HasPersonal(table) || !BuildsByTensor(plan) ||
-      plan.train.method != plan::TrainMethod::kJoint) {
+  if (!IsLarge(table) || table.Has(plan::Role::kPersonal) ||
+      !BuildsByTensor(plan) || plan.train.method != plan::TrainMethod::kJoint) {
     return false;
   }
   const Result<std::optional<StoredTraining>> kept = store.LoadTraining();
@@ -452,7 +445,7 @@ Result<plan::Checkpoint> WithPersonalTensors(
     ClientStore& store, const std::string& task, const crypto::Digest& program,
     const plan::TensorTable& table, plan::Checkpoint base, bool* found) {
   *found = false;
-  if (!HasPersonal(table)) return base;
+  if (!table.Has(plan::Role::kPersonal)) return base;
   SELVAGE_ASSIGN_OR_RETURN(const std::optional<PersonalTensors> kept,
                            store.LoadTensors(task));
   if (!kept.has_value() || kept->program_digest != program) return base;
@@ -610,7 +603,7 @@ TrainedRound TrainRound(const SessionWork& work, VerifiedWork& verified,
                        .values = std::move(out.update.residual_change)};
     out.update.residual_change.clear();
   }
-  if (HasPersonal(program.table) &&
+  if (program.table.Has(plan::Role::kPersonal) &&
       plan::ValidateCheckpoint(program.table, *trained).ok()) {
     out.tensors =
         PersonalTensors{.task = work.task,

@@ -126,6 +126,13 @@ Bytes SerializeMaster(const Checkpoint& values) {
   return out;
 }
 
+crypto::Digest MasterDigest(const Checkpoint& values) {
+  crypto::Sha256Hasher hasher;
+  hasher.Update(AsBytes(std::span<const float>(values.floats)));
+  hasher.Update(AsBytes(std::span<const int64_t>(values.ints)));
+  return std::move(hasher).Finish();
+}
+
 Result<Checkpoint> ParseMaster(const TensorTable& table, ByteSpan bytes) {
   const size_t float_bytes = table.float_count() * sizeof(float);
   const size_t int_bytes = table.int_count() * sizeof(int64_t);

@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "crypto/digest.h"
 #include "plan/tensor_table.h"
 
 namespace selvage::plan {
@@ -50,6 +51,8 @@ class InitialValues {
 
 // The exact master copy as bytes: floats then ints, little-endian.
 Bytes SerializeMaster(const Checkpoint& values);
+// The SHA-256 of that, without making it.
+crypto::Digest MasterDigest(const Checkpoint& values);
 // INVALID_ARGUMENT if the size is not the table's or a value is not finite.
 Result<Checkpoint> ParseMaster(const TensorTable& table, ByteSpan bytes);
 

@@ -203,6 +203,12 @@ const TensorTable::Entry* TensorTable::Find(std::string_view name) const {
   return &entries_[*found];
 }
 
+bool TensorTable::Has(Role role) const {
+  return std::any_of(
+      entries_.begin(), entries_.end(),
+      [role](const Entry& entry) { return entry.spec.role == role; });
+}
+
 bool operator==(const TensorTable& a, const TensorTable& b) {
   return std::equal(
       a.entries_.begin(), a.entries_.end(), b.entries_.begin(),

@@ -74,6 +74,7 @@ class TensorTable {
   const std::vector<Entry>& entries() const { return entries_; }
   // nullptr if there is none.
   const Entry* Find(std::string_view name) const;
+  bool Has(Role role) const;  // a tensor of this role
 
   size_t float_count() const { return float_count_; }
   size_t int_count() const { return int_count_; }

@@ -162,6 +162,7 @@ TEST(Master, SerializeAndParse_RoundTripsToTheBit) {
   const auto parsed = ParseMaster(table, bytes);
   ASSERT_THAT(parsed, IsOk());
   EXPECT_EQ(SerializeMaster(*parsed), bytes);
+  EXPECT_EQ(MasterDigest(values), crypto::Sha256(bytes));
 }
 
 TEST(Master, Parse_EveryTruncationAndOneByteMore_Refused) {

@@ -27,6 +27,17 @@ TEST(TensorTable, Create_EveryRole_LaysOutFlatArrays) {
   EXPECT_EQ(table->Find("bn.steps")->count, 2U);
 }
 
+TEST(TensorTable, Has_OnlyRolesOfItsTensors) {
+  const auto table = TensorTable::Create(
+      {{.name = "a", .shape = {2}},
+       {.name = "b", .shape = {2}, .role = Role::kPersonal}});
+  ASSERT_THAT(table, IsOk());
+  EXPECT_TRUE(table->Has(Role::kShared));
+  EXPECT_TRUE(table->Has(Role::kPersonal));
+  EXPECT_FALSE(table->Has(Role::kFrozen));
+  EXPECT_FALSE(TensorTable().Has(Role::kShared));
+}
+
 TEST(TensorTable, Create_EveryRole_AggregatesSharedAndFloatBuffersOnly) {
   const TensorTable table = *TensorTable::Create(test::EveryRole());
   ASSERT_EQ(table.aggregated().size(), 3U);
