@@ -15,12 +15,8 @@ namespace selvage::coordinator {
 
 namespace {
 
-// Multiplies what of `values`, elements from `first` on, lies in `range`.
-void Scale(const aggregation::ElementRange& range, double factor, size_t first,
-           std::span<double> values) {
-  const size_t begin = std::max(range.begin, first);
-  const size_t end = std::min(range.begin + range.count, first + values.size());
-  for (size_t i = begin; i < end; ++i) values[i - first] *= factor;
+void Scale(std::span<double> values, double factor) {
+  for (double& value : values) value *= factor;
 }
 
 }  // namespace
@@ -29,7 +25,7 @@ void ScaleMean(const TaskDefinition& definition, double factor,
                uint64_t update_count, size_t first, std::span<double> mean) {
   if (factor != 1) {
     for (const aggregation::ElementRange& range : definition.shared) {
-      Scale(range, factor, first, mean);
+      Scale(aggregation::Within(range, first, mean), factor);
     }
   }
   if (definition.contribution.name != plan::ContributionName::kScaffold) return;
@@ -37,8 +33,10 @@ void ScaleMean(const TaskDefinition& definition, double factor,
   const double part =
       static_cast<double>(update_count) /
       static_cast<double>(definition.spec.strategy.population_size);
-  Scale({table.update_count(), aggregation::SharedCount(table)},
-        std::min(1.0, part), first, mean);
+  Scale(
+      aggregation::Within(
+          {table.update_count(), aggregation::SharedCount(table)}, first, mean),
+      std::min(1.0, part));
 }
 
 Result<RoundContent> RoundContent::Gather(const TaskDefinition& definition,

@@ -220,16 +220,6 @@ Result<std::vector<double>> DistancesTo(const UpdateBlocks& updates,
   return squares;
 }
 
-// Those of the elements from `first` on that are in the range.
-template <typename Float>
-std::span<Float> Within(const ElementRange& range, size_t first,
-                        std::span<Float> values) {
-  const size_t begin = std::max(range.begin, first);
-  const size_t end = std::min(range.begin + range.count, first + values.size());
-  if (begin >= end) return {};
-  return values.subspan(begin - first, end - begin);
-}
-
 }  // namespace
 
 Result<std::vector<double>> CoordinateMedian(const UpdateBlocks& updates,

@@ -19,6 +19,16 @@ struct ElementRange {
   friend bool operator==(const ElementRange&, const ElementRange&) = default;
 };
 
+// Those of `values`, an update's elements from `first` on, that lie in `range`.
+template <typename Float>
+std::span<Float> Within(const ElementRange& range, size_t first,
+                        std::span<Float> values) {
+  const size_t begin = std::max(range.begin, first);
+  const size_t end = std::min(range.begin + range.count, first + values.size());
+  if (begin >= end) return {};
+  return values.subspan(begin - first, end - begin);
+}
+
 // Finite values only. The order of the updates is the implementation's, and it
 // must not depend on when they arrived: ties and rounding follow it.
 class UpdateBlocks {
