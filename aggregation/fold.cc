@@ -90,6 +90,17 @@ template <Form kForm>
 constexpr auto kPrefetchHint = IsChecked(kForm) ? _MM_HINT_T0 : _MM_HINT_T1;
 constexpr size_t kPrefetchSums = 256;  // likewise, elements of the accumulator
 
+// The four cache lines of a later block of bytes, by how far one is asked for
+// ahead of `block`.
+[[gnu::always_inline]] inline void PrefetchBlock(const uint8_t* block) {
+  static_assert(kInt8Block == 256);
+  const uint8_t* const at = block + kPrefetchAhead<Form::kByte>;
+  _mm_prefetch(at, kPrefetchHint<Form::kByte>);
+  _mm_prefetch(at + 64, kPrefetchHint<Form::kByte>);
+  _mm_prefetch(at + 128, kPrefetchHint<Form::kByte>);
+  _mm_prefetch(at + 192, kPrefetchHint<Form::kByte>);
+}
+
 template <Form kForm, size_t kSources>
 __attribute__((target("avx2,fma,f16c"))) size_t FoldAvx2(
     const FoldSource* sources, const FoldBound& bound, int64_t* sums,
@@ -247,14 +258,7 @@ __attribute__((target("avx2,fma"))) size_t FoldBytesAvx2(
           double{ScaleAt(sources[s].scales, i / kInt8Block)} * bound.scale);
       weights[s] = _mm256_set1_pd(sources[s].weight);
       data[s] = sources[s].data;
-      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte>,
-                   kPrefetchHint<Form::kByte>);
-      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte> + 64,
-                   kPrefetchHint<Form::kByte>);
-      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte> + 128,
-                   kPrefetchHint<Form::kByte>);
-      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte> + 192,
-                   kPrefetchHint<Form::kByte>);
+      PrefetchBlock(data[s] + i);
     }
     const size_t end = std::min(count, i + kInt8Block);
     for (; i + kBlockAvx2 <= end; i += kBlockAvx2) {
@@ -301,14 +305,7 @@ __attribute__((target("avx512f"))) size_t FoldBytesAvx512(
           double{ScaleAt(sources[s].scales, i / kInt8Block)} * bound.scale);
       weights[s] = _mm512_set1_pd(sources[s].weight);
       data[s] = sources[s].data;
-      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte>,
-                   kPrefetchHint<Form::kByte>);
-      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte> + 64,
-                   kPrefetchHint<Form::kByte>);
-      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte> + 128,
-                   kPrefetchHint<Form::kByte>);
-      _mm_prefetch(data[s] + i + kPrefetchAhead<Form::kByte> + 192,
-                   kPrefetchHint<Form::kByte>);
+      PrefetchBlock(data[s] + i);
     }
     const size_t end = std::min(count, i + kInt8Block);
     for (; i + kBlockAvx512 <= end; i += kBlockAvx512) {
