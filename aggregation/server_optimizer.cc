@@ -130,13 +130,7 @@ Status ApplyServerStep(const plan::StrategySpec& strategy,
   return OkStatus();
 }
 
-Status ApplyControlStep(std::span<const double> change,
-                        std::span<float> control) {
-  return ApplyMeanOfBuffer(change, control);
-}
-
-Status ApplyMeanOfBuffer(std::span<const double> mean_delta,
-                         std::span<float> master) {
+Status ApplyMean(std::span<const double> mean_delta, std::span<float> master) {
   const plan::StrategySpec plain;  // fedavg with a learning rate of one
   return ApplyServerStep(plain, mean_delta, {}, {}, master);
 }

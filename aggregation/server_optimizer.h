@@ -31,7 +31,7 @@ ServerStateForm FormOf(const plan::StrategySpec& strategy, size_t shared_count);
 //
 //   fedavg      x <- x + eta d                       (McMahan et al., 2017)
 //               and so the robust rules, fednova and qfedavg, of which d is
-//               the result, and scaffold, whose c moves by ApplyControlStep()
+//               the result, and scaffold, whose c moves by ApplyMean()
 //   fedavgm     v <- beta v + d;  x <- x + eta v      (Hsu et al., 2019)
 //               with Nesterov: x <- x + eta (d + beta v)
 //   adaptive    m <- beta_1 m + (1 - beta_1) d       (Reddi et al., 2021,
@@ -48,15 +48,10 @@ Status ApplyServerStep(const plan::StrategySpec& strategy,
                        std::span<float> momentum,
                        std::span<float> second_moment, std::span<float> master);
 
-// c <- c + d, d being what scaffold's control variate moves by. Errors as
-// above.
-Status ApplyControlStep(std::span<const double> change,
-                        std::span<float> control);
-
-// x <- x + d: buffers are means, not directions. No strategy scales them, and
-// above all no adaptive one: a BatchNorm variance that was stepped instead of
-// averaged can turn negative. Errors as above.
-Status ApplyMeanOfBuffer(std::span<const double> mean_delta,
-                         std::span<float> master);
+// x <- x + d: for buffers, which are means, not directions, and for scaffold's
+// control variate. No strategy scales them, and above all no adaptive one: a
+// BatchNorm variance that was stepped instead of averaged can turn negative.
+// Errors as above.
+Status ApplyMean(std::span<const double> mean_delta, std::span<float> master);
 
 }  // namespace selvage::aggregation

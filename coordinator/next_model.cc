@@ -162,7 +162,7 @@ Result<std::unique_ptr<NextModel>> NextModel::Create(
 Status NextModel::Step(const plan::TensorTable::AggregatedSlice& slice,
                        std::span<const double> delta, std::span<float> values) {
   if (slice.role == plan::Role::kBufferFloat) {
-    return aggregation::ApplyMeanOfBuffer(delta, values);
+    return aggregation::ApplyMean(delta, values);
   }
   if (state_ == nullptr || IsControlled(definition_)) {
     return aggregation::ApplyServerStep(definition_.spec.strategy, delta, {},
@@ -211,7 +211,7 @@ Status NextModel::MoveControl() {
     const size_t count = std::min(left, deltas_.size() - used_);
     SELVAGE_RETURN_IF_ERROR(state_->Load(count));
     SELVAGE_RETURN_IF_ERROR(
-        aggregation::ApplyControlStep(
+        aggregation::ApplyMean(
             std::span<const double>(deltas_).subspan(used_, count),
             state_->momentum())
             .WithContext("the control variate"));

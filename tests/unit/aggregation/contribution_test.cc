@@ -199,13 +199,13 @@ TEST(ControlChange, IsOptionTwo) {
   EXPECT_THAT(ControlChange(control, delta, 0.25), ElementsAre(-3, 6));
 }
 
-TEST(ApplyControlStep, AddsTheChange) {
+TEST(ApplyMean, Control_AddsTheChange) {
   std::vector<float> control = {1, 2};
-  ASSERT_THAT(ApplyControlStep(std::vector<double>{1, -1}, control), IsOk());
+  ASSERT_THAT(ApplyMean(std::vector<double>{1, -1}, control), IsOk());
   EXPECT_THAT(control, ElementsAre(2, 1));
-  EXPECT_THAT(ApplyControlStep(std::vector<double>{1e39, 0}, control),
+  EXPECT_THAT(ApplyMean(std::vector<double>{1e39, 0}, control),
               StatusIs(StatusCode::kOutOfRange));
-  EXPECT_THAT(ApplyControlStep(std::vector<double>{1}, control),
+  EXPECT_THAT(ApplyMean(std::vector<double>{1}, control),
               StatusIs(StatusCode::kInvalidArgument));
 }
 

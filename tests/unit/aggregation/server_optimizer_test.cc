@@ -213,7 +213,7 @@ TEST_P(EveryStrategyTest, BatchNormStatistics_StayMeansOverTwoHundredRounds) {
     // Each round's devices report variances in (0, 2e-3).
     const double reported = 2e-3 * UniformUnit(random) + 1e-9;
     const std::vector<double> moved = {reported - double{variance[0]}};
-    ASSERT_THAT(ApplyMeanOfBuffer(moved, variance), IsOk());
+    ASSERT_THAT(ApplyMean(moved, variance), IsOk());
     EXPECT_GT(variance[0], 0.0f);
     EXPECT_NEAR(variance[0], reported, 1e-8);
     for (const float w : weights) EXPECT_TRUE(std::isfinite(w));

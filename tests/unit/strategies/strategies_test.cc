@@ -279,7 +279,7 @@ class Federation {
         definition_.spec.strategy, all.first(deltas), {}, {}, master_.floats));
     return control_.empty()
                ? OkStatus()
-               : aggregation::ApplyControlStep(all.subspan(deltas), control_);
+               : aggregation::ApplyMean(all.subspan(deltas), control_);
   }
   std::string AssignmentOf(size_t k) const {
     return std::to_string(round_) + "-" + std::to_string(k);
