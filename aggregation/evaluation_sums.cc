@@ -32,7 +32,8 @@ bool FitsInto(const MetricSums& part, const MetricSums& whole) {
   if (part.sums().size() != whole.sums().size()) return false;
   for (size_t m = 0; m < part.sums().size(); ++m) {
     if (part.sums()[m].device_count > whole.sums()[m].device_count ||
-        part.sums()[m].count > whole.sums()[m].count) {
+        part.sums()[m].count > whole.sums()[m].count ||
+        part.sums()[m].outside_count > whole.sums()[m].outside_count) {
       return false;
     }
   }

@@ -10,9 +10,11 @@ namespace {
 
 constexpr double kUnit = 0x1p20;
 constexpr uint32_t kMagic = 0x54454d53;  // "SMET"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersionWithoutOutside = 1;
 constexpr size_t kHeaderSize = 4 + 4 + 8;
-constexpr size_t kSumSize = 3 * 8 + 64 * 4;
+constexpr size_t kSumSize = 3 * 8 + 64 * 4 + 8;
+constexpr size_t kSumSizeWithoutOutside = kSumSize - 8;
 
 Status CheckCount(int64_t count) {
   if (count >= 0 && count <= kMetricCountMax) return OkStatus();
@@ -50,6 +52,15 @@ size_t BucketOf(const MetricValue& value) {
       std::min<int64_t>(63, value.numerator / (value.count << 14)));
 }
 
+bool IsOutside(const MetricValue& value) {
+  return value.numerator < 0 || value.numerator > value.count << 20;
+}
+
+// Devices of the first and the last bucket, which also hold what is outside.
+int64_t AtTheEnds(const MetricSums::Sum& sum) {
+  return int64_t{sum.histogram.front()} + int64_t{sum.histogram.back()};
+}
+
 bool IsPossible(const MetricSums::Sum& sum) {
   if (sum.device_count < 0 || sum.device_count > kMetricDevicesMax) {
     return false;
@@ -60,7 +71,8 @@ bool IsPossible(const MetricSums::Sum& sum) {
   return sum.numerator <= numerator_max && sum.numerator >= -numerator_max &&
          sum.count >= sum.device_count &&
          sum.count <= sum.device_count * kMetricCountMax &&
-         devices == static_cast<uint64_t>(sum.device_count);
+         devices == static_cast<uint64_t>(sum.device_count) &&
+         sum.outside_count >= 0 && sum.outside_count <= AtTheEnds(sum);
 }
 
 }  // namespace
@@ -113,6 +125,7 @@ Status MetricSums::Add(std::span<const MetricValue> device) {
     sums_[m].count += device[m].count;
     ++sums_[m].device_count;
     ++sums_[m].histogram[BucketOf(device[m])];
+    if (IsOutside(device[m])) ++sums_[m].outside_count;
   }
   return OkStatus();
 }
@@ -137,6 +150,7 @@ Status MetricSums::MergeWith(const MetricSums& other) {
     for (size_t b = 0; b < to.histogram.size(); ++b) {
       to.histogram[b] += from.histogram[b];
     }
+    to.outside_count += from.outside_count;
   }
   return OkStatus();
 }
@@ -156,6 +170,7 @@ Bytes MetricSums::Serialize() const {
     append(sum.count);
     append(sum.device_count);
     append(sum.histogram);
+    append(sum.outside_count);
   }
   return out;
 }
@@ -168,12 +183,14 @@ Result<MetricSums> MetricSums::Parse(ByteSpan bytes) {
   if (!metric_count.ok() || *magic != kMagic) {
     return DataLoss("these bytes are not serialized metric sums");
   }
-  if (*version != kVersion) {
+  const bool has_outside = *version == kVersion;
+  if (!has_outside && *version != kVersionWithoutOutside) {
     return DataLoss("metric sums have version " + std::to_string(*version) +
-                    ", this program reads " + std::to_string(kVersion));
+                    ", this program reads 1 and " + std::to_string(kVersion));
   }
-  if (reader.remaining() % kSumSize != 0 ||
-      *metric_count != reader.remaining() / kSumSize) {
+  const size_t sum_size = has_outside ? kSumSize : kSumSizeWithoutOutside;
+  if (reader.remaining() % sum_size != 0 ||
+      *metric_count != reader.remaining() / sum_size) {
     return DataLoss("metric sums say " + std::to_string(*metric_count) +
                     " metrics and have " + std::to_string(reader.remaining()) +
                     " bytes");
@@ -187,6 +204,11 @@ Result<MetricSums> MetricSums::Parse(ByteSpan bytes) {
                              reader.Read<int64_t>("device count"));
     for (uint32_t& bucket : sum.histogram) {
       SELVAGE_ASSIGN_OR_RETURN(bucket, reader.Read<uint32_t>("histogram"));
+    }
+    sum.outside_count = AtTheEnds(sum);
+    if (has_outside) {
+      SELVAGE_ASSIGN_OR_RETURN(sum.outside_count,
+                               reader.Read<int64_t>("outside count"));
     }
     if (!IsPossible(sum)) {
       return DataLoss("metric " + std::to_string(m) +

@@ -56,12 +56,16 @@ class MetricSums {
     // Devices by their mean: bucket b holds means in [b/64, (b+1)/64); smaller
     // means are in the first, larger ones in the last.
     std::array<uint32_t, 64> histogram{};
+    // Devices whose mean is not in [0, 1], so that the histogram does not say
+    // where they are. Of sums that version 1 serialized: those that may be.
+    int64_t outside_count = 0;
     friend bool operator==(const Sum&, const Sum&) = default;
   };
   const std::vector<Sum>& sums() const { return sums_; }
 
   Bytes Serialize() const;
-  // DATA_LOSS for anything that Serialize() cannot have made.
+  // Reads version 1, without outside counts, too. DATA_LOSS for anything else
+  // that Serialize() cannot have made.
   static Result<MetricSums> Parse(ByteSpan bytes);
 
  private:

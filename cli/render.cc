@@ -34,12 +34,13 @@ Json MetricsJson(
     const google::protobuf::RepeatedPtrField<v1::MetricSummary>& metrics) {
   Json out = Json::object();
   for (const v1::MetricSummary& metric : metrics) {
-    out[metric.name()] = Json{{"mean", metric.mean()},
-                              {"examples", metric.example_count()},
-                              {"devices", metric.device_count()},
-                              {"p10", metric.p10()},
-                              {"p50", metric.p50()},
-                              {"p90", metric.p90()}};
+    Json& one = out[metric.name()];
+    one = Json{{"mean", metric.mean()},
+               {"examples", metric.example_count()},
+               {"devices", metric.device_count()}};
+    if (metric.has_p10()) one["p10"] = metric.p10();
+    if (metric.has_p50()) one["p50"] = metric.p50();
+    if (metric.has_p90()) one["p90"] = metric.p90();
   }
   return out;
 }

@@ -303,7 +303,11 @@ struct MetricSummary {
   double mean = 0;
   uint64_t example_count = 0;
   uint64_t device_count = 0;
-  double p10 = 0, p50 = 0, p90 = 0;  // over devices, from the histogram
+  // Over devices, from the histogram on [0, 1].
+  struct Percentiles {
+    double p10 = 0, p50 = 0, p90 = 0;
+  };
+  std::optional<Percentiles> percentiles;  // if every mean is in that range
 };
 
 // The metrics of one class of devices.

@@ -36,9 +36,10 @@ std::vector<MetricSummary> SummariesOf(const aggregation::MetricSums& metrics,
     summary.mean = aggregation::MeanOf({sum.numerator, sum.count});
     summary.example_count = static_cast<uint64_t>(sum.count);
     summary.device_count = static_cast<uint64_t>(sum.device_count);
-    summary.p10 = Percentile(sum, 0.10);
-    summary.p50 = Percentile(sum, 0.50);
-    summary.p90 = Percentile(sum, 0.90);
+    if (sum.outside_count > 0) continue;
+    summary.percentiles = {.p10 = Percentile(sum, 0.10),
+                           .p50 = Percentile(sum, 0.50),
+                           .p90 = Percentile(sum, 0.90)};
   }
   return summaries;
 }

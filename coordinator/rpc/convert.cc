@@ -216,9 +216,10 @@ void AddMetrics(const std::vector<MetricSummary>& metrics,
     proto.set_mean(metric.mean);
     proto.set_example_count(metric.example_count);
     proto.set_device_count(metric.device_count);
-    proto.set_p10(metric.p10);
-    proto.set_p50(metric.p50);
-    proto.set_p90(metric.p90);
+    if (!metric.percentiles.has_value()) continue;
+    proto.set_p10(metric.percentiles->p10);
+    proto.set_p50(metric.percentiles->p50);
+    proto.set_p90(metric.percentiles->p90);
   }
 }
 

@@ -104,8 +104,10 @@ Result<std::vector<RoundPoint>> ParseRounds(std::string_view jsonl) {
         const Json& accuracy = metrics.at("accuracy");
         point.measured = true;
         point.accuracy = Percent(accuracy.at("mean").get<double>());
-        point.p10 = Percent(accuracy.at("p10").get<double>());
-        point.p90 = Percent(accuracy.at("p90").get<double>());
+        if (accuracy.contains("p10") && accuracy.contains("p90")) {
+          point.p10 = Percent(accuracy.at("p10").get<double>());
+          point.p90 = Percent(accuracy.at("p90").get<double>());
+        }
       }
       out.push_back(point);
     } catch (const Json::exception& e) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,8 +37,9 @@ struct RoundPoint {
   double seconds = 0;
   bool measured = false;  // the rest is set
   double accuracy = 0;    // percent, mean over held-out examples of devices
-  double p10 = 0;         // over devices
-  double p90 = 0;
+  // Over devices; nullopt: not said, which is for metrics beyond [0, 1].
+  std::optional<double> p10;
+  std::optional<double> p90;
 };
 
 struct Findings {

@@ -138,6 +138,14 @@ Spread Of(const std::vector<DeviceScore>& scores, double DeviceScore::*member) {
   return SpreadOf(values);
 }
 
+// The band's edges; the curve itself where there is none.
+double LowOf(const RoundPoint& point) {
+  return point.p10.value_or(point.accuracy);
+}
+double HighOf(const RoundPoint& point) {
+  return point.p90.value_or(point.accuracy);
+}
+
 std::string LearningCurve(const std::vector<RoundPoint>& history) {
   std::vector<RoundPoint> points;
   for (const RoundPoint& point : history) {
@@ -151,8 +159,8 @@ std::string LearningCurve(const std::vector<RoundPoint>& history) {
   double least = 100;
   double most = 0;
   for (const RoundPoint& point : points) {
-    least = std::min({least, point.p10, point.accuracy});
-    most = std::max({most, point.p90, point.accuracy});
+    least = std::min({least, LowOf(point), point.accuracy});
+    most = std::max({most, HighOf(point), point.accuracy});
   }
   const Axis y = PercentAxis(least, most, kHeight - 34, 10);
   const Axis x{static_cast<double>(points.front().round),
@@ -183,14 +191,19 @@ std::string LearningCurve(const std::vector<RoundPoint>& history) {
   std::string marks;
   for (const RoundPoint& point : points) {
     const double at = x.At(static_cast<double>(point.round));
-    upper += Format("%.1f,%.1f ", at, y.At(point.p90));
-    lower.insert(0, Format("%.1f,%.1f ", at, y.At(point.p10)));
+    upper += Format("%.1f,%.1f ", at, y.At(HighOf(point)));
+    lower.insert(0, Format("%.1f,%.1f ", at, y.At(LowOf(point))));
     line += Format("%.1f,%.1f ", at, y.At(point.accuracy));
+    const std::string spread =
+        point.p10.has_value() && point.p90.has_value()
+            ? Format(" (10th percentile %.1f, 90th %.1f)", *point.p10,
+                     *point.p90)
+            : "";
     marks += Format(
         "<circle class=\"point\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"><title>round "
-        "%llu: %.1f %% (10th percentile %.1f, 90th %.1f)</title></circle>\n",
+        "%llu: %.1f %%%s</title></circle>\n",
         at, y.At(point.accuracy), static_cast<unsigned long long>(point.round),
-        point.accuracy, point.p10, point.p90);
+        point.accuracy, spread.c_str());
   }
   return svg + "<polygon class=\"band\" points=\"" + upper + lower +
          "\"/>\n<polyline class=\"curve\" points=\"" + line + "\"/>\n" + marks +

@@ -14,7 +14,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const ByteSpan bytes(data, size);
   Result<EvaluationSums> parsed = EvaluationSums::Parse(bytes);
   if (!parsed.ok()) return 0;
-  SELVAGE_CHECK(parsed->Serialize() == Bytes(bytes.begin(), bytes.end()));
+  const Bytes again = parsed->Serialize();
+  const Result<EvaluationSums> same = EvaluationSums::Parse(again);
+  SELVAGE_CHECK(same.ok() && same->Serialize() == again);
   const EvaluationSums other = *parsed;
   const Bytes before = parsed->Serialize();
   if (!parsed->MergeWith(other).ok()) {

@@ -78,6 +78,69 @@ TEST(MetricSums, TwoDevices_AddByHand) {
   EXPECT_EQ(loss.numerator, 17 * kUnit);
   EXPECT_EQ(loss.histogram[63], 1u);  // 2.0, clamped
   EXPECT_EQ(loss.histogram[0], 1u);   // negative, clamped
+  EXPECT_EQ(accuracy.outside_count, 0);
+  EXPECT_EQ(loss.outside_count, 2);
+}
+
+TEST(MetricSums, EndsOfTheRange_AreInside) {
+  MetricSums sums(1);
+  const auto outside_after = [&sums](int64_t numerator) {
+    const MetricValue value = {.numerator = numerator, .count = 3};
+    EXPECT_THAT(sums.Add({&value, 1}), IsOk());
+    return sums.sums()[0].outside_count;
+  };
+  EXPECT_EQ(outside_after(0), 0);
+  EXPECT_EQ(outside_after(3 * kUnit), 0);
+  EXPECT_EQ(outside_after(3 * kUnit + 1), 1);
+  EXPECT_EQ(outside_after(-1), 2);
+  const MetricSums same = sums;
+  ASSERT_THAT(sums.MergeWith(same), IsOk());
+  EXPECT_EQ(sums.sums()[0].outside_count, 4);
+}
+
+// What version 1 wrote: the same without the outside counts.
+Bytes AsVersion1(const MetricSums& sums) {
+  constexpr size_t kHeader = 16;
+  constexpr size_t kSum = 3 * 8 + 64 * 4;
+  const Bytes bytes = sums.Serialize();
+  Bytes out(bytes.begin(), bytes.begin() + kHeader);
+  out[4] = 1;
+  for (size_t at = kHeader; at < bytes.size(); at += kSum + 8) {
+    AppendBytes(out, ByteSpan(bytes).subspan(at, kSum));
+  }
+  return out;
+}
+
+TEST(MetricSumsParse, Version1_WhatMayBeOutsideCounts) {
+  MetricSums sums(2);
+  const std::vector<MetricValue> middle = {Value(1, 2), Value(1, 2)};
+  const std::vector<MetricValue> high = {Value(1, 2), Value(9, 2)};
+  ASSERT_THAT(sums.Add(middle), IsOk());
+  ASSERT_THAT(sums.Add(high), IsOk());
+  const Bytes bytes = AsVersion1(sums);
+  const Result<MetricSums> parsed = MetricSums::Parse(bytes);
+  ASSERT_THAT(parsed, IsOk());
+  EXPECT_EQ(parsed->sums(), sums.sums());
+  for (size_t size = 0; size < bytes.size(); ++size) {
+    EXPECT_THAT(MetricSums::Parse(ByteSpan(bytes).first(size)),
+                StatusIs(StatusCode::kDataLoss));
+  }
+  // At an end, though inside: no longer known.
+  MetricSums perfect(1);
+  const MetricValue one = Value(2, 2);
+  ASSERT_THAT(perfect.Add({&one, 1}), IsOk());
+  EXPECT_EQ(perfect.sums()[0].outside_count, 0);
+  EXPECT_EQ(MetricSums::Parse(AsVersion1(perfect))->sums()[0].outside_count, 1);
+}
+
+TEST(MetricSumsParse, MoreOutsideThanAtTheEnds_IsDataLoss) {
+  MetricSums sums(1);
+  const MetricValue half = Value(1, 2);
+  ASSERT_THAT(sums.Add({&half, 1}), IsOk());
+  Bytes bytes = sums.Serialize();
+  bytes[bytes.size() - 8] = 1;
+  EXPECT_THAT(MetricSums::Parse(bytes),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("contradicts")));
 }
 
 TEST(MetricSums, BucketEdges_BelongToTheUpperBucket) {

@@ -1,5 +1,7 @@
 #include "cli/watch_view.h"
 
+#include <nlohmann/json.hpp>
+
 #include <gmock/gmock.h>
 
 #include "cli/render.h"
@@ -90,6 +92,30 @@ TEST(RoundLineTest, RoundLine_Abandoned_SaysWhy) {
   round.set_reason("2 of 8 updates");
   EXPECT_EQ(RoundLine(round, 5),
             "round 1/5  ABANDONED  accepted 0 of 0  2 of 8 updates");
+}
+
+TEST(RenderTest, Round_FiguresAndPercentiles_AreThereIfTheServerSaysThem) {
+  v1::Round round;
+  v1::MetricSummary& accuracy = *round.add_metrics();
+  accuracy.set_name("accuracy");
+  accuracy.set_mean(0.5);
+  accuracy.set_p10(0.25);
+  accuracy.set_p50(0.5);
+  accuracy.set_p90(0.75);
+  v1::MetricSummary& loss = *round.add_metrics();
+  loss.set_name("loss");
+  loss.set_mean(2.5);
+  EXPECT_FALSE(ToJson(round).contains("figures"));
+  (*round.mutable_figures())["clip_fraction"] = 0.25;
+  const nlohmann::ordered_json json = ToJson(round);
+  EXPECT_EQ(json["figures"]["clip_fraction"], 0.25);
+  EXPECT_EQ(json["metrics"]["accuracy"]["p10"], 0.25);
+  EXPECT_EQ(json["metrics"]["accuracy"]["p90"], 0.75);
+  EXPECT_EQ(json["metrics"]["loss"]["mean"], 2.5);
+  for (const char* name : {"p10", "p50", "p90"}) {
+    EXPECT_FALSE(json["metrics"]["loss"].contains(name)) << name;
+  }
+  EXPECT_THAT(Describe(round), HasSubstr("clip_fraction"));
 }
 
 TEST(RenderTest, TokenTable_States) {

@@ -88,7 +88,10 @@ TEST_P(CoordinatorRoundTest, Metrics_AreSumsOverDevices) {
   EXPECT_DOUBLE_EQ(round->metrics[0].mean, 0.5);
   EXPECT_EQ(round->metrics[0].device_count, 4u);
   EXPECT_EQ(round->metrics[0].example_count, 8u);
-  EXPECT_NEAR(round->metrics[0].p50, 0.5, 1.0 / 64);
+  ASSERT_TRUE(round->metrics[0].percentiles.has_value());
+  EXPECT_NEAR(round->metrics[0].percentiles->p50, 0.5, 1.0 / 64);
+  EXPECT_DOUBLE_EQ(round->metrics[1].mean, 1.5);  // off the histogram
+  EXPECT_FALSE(round->metrics[1].percentiles.has_value());
   const auto measured = world.coordinator().GetModelVersion("task", 0);
   ASSERT_EQ(measured->metrics.size(), 2u);
   EXPECT_TRUE(world.coordinator().GetModelVersion("task", 1)->metrics.empty());

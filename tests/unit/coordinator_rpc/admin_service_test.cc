@@ -189,6 +189,12 @@ TEST_F(AdminServiceTest, Tasks_ErrorsAndFieldsArrive) {
   EXPECT_EQ(round.state(), v1::Round::ABANDONED);
   EXPECT_EQ(round.funnel().reasons().at("OUT_OF_RANGE"), 4U);
   EXPECT_EQ(round.metrics(0).p90(), 0.3);
+  EXPECT_EQ(round.metrics(1).mean(), 2.5);
+  EXPECT_FALSE(round.metrics(1).has_p10());
+  EXPECT_FALSE(round.metrics(1).has_p50());
+  EXPECT_FALSE(round.metrics(1).has_p90());
+  EXPECT_EQ(round.figures().size(), 1U);
+  EXPECT_EQ(round.figures().at("clip_fraction"), 0.25);
 
   v1::GetModelVersionRequest get_version;
   get_version.set_task("t");

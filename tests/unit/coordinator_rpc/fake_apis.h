@@ -258,7 +258,9 @@ class FakeAdminApi final : public AdminApi {
     round.number = number;
     round.state = RoundState::kAbandoned;
     round.funnel.reasons["OUT_OF_RANGE"] = 4;
-    round.metrics.push_back({"accuracy", 0.5, 10, 2, 0.1, 0.2, 0.3});
+    round.metrics.push_back({"accuracy", 0.5, 10, 2, {{0.1, 0.2, 0.3}}});
+    round.metrics.push_back({"loss", 2.5, 10, 2, std::nullopt});
+    round.figures = {{"clip_fraction", 0.25}};
     return round;
   }
   Result<Page<RoundInfo>> ListRounds(const std::string&,

@@ -109,10 +109,26 @@ TEST(ReportTest, ParseRounds_Lines) {
   EXPECT_TRUE((*rounds)[0].measured);
   EXPECT_EQ((*rounds)[0].accuracy, 50);
   EXPECT_EQ((*rounds)[0].p10, 25);
+  EXPECT_EQ((*rounds)[0].p90, 75);
   EXPECT_FALSE((*rounds)[1].committed);
   EXPECT_FALSE((*rounds)[1].measured);
   EXPECT_THAT(ParseRounds("{}\n"),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("line 1")));
+}
+
+TEST(ReportTest, Percentiles_NotSaid_LeaveTheCurve) {
+  const auto rounds = ParseRounds(
+      R"({"round":1,"state":"COMMITTED","funnel":{"accepted":3},"seconds":1.5,)"
+      R"("metrics":{"accuracy":{"mean":0.5}}})"
+      "\n");
+  ASSERT_THAT(rounds, IsOk());
+  EXPECT_TRUE((*rounds)[0].measured);
+  EXPECT_FALSE((*rounds)[0].p10.has_value());
+  Findings findings = Example();
+  for (RoundPoint& point : findings.history) point.p10 = point.p90 = {};
+  EXPECT_THAT(ReportHtml(findings),
+              AllOf(HasSubstr("<polyline class=\"curve\""),
+                    Not(HasSubstr("(10th percentile"))));
 }
 
 TEST(ReportTest, ParseServerInfo_MissingCounter_IsNamed) {
