@@ -25,6 +25,18 @@ std::string_view TypeName(plan::DType dtype) {
   return "";
 }
 
+// Counts, which nothing else may be converted to.
+Result<std::vector<uint64_t>> CountsOf(const Json& list) {
+  std::vector<uint64_t> out;
+  for (const Json& count : list) {
+    if (!count.is_number_unsigned()) {
+      return InvalidArgument("a shape or an offset is not a count");
+    }
+    out.push_back(count.get<uint64_t>());
+  }
+  return out;
+}
+
 // One input of the header; `data` is what follows it.
 Result<client::ExampleSet> ReadTensors(const Json& header, ByteSpan data,
                                        const plan::Program& program) {
@@ -38,8 +50,10 @@ Result<client::ExampleSet> ReadTensors(const Json& header, ByteSpan data,
       return refused("there is no tensor of that name");
     }
     const Json& tensor = header.at(input.name);
-    const auto shape = tensor.at("shape").get<std::vector<uint64_t>>();
-    const auto range = tensor.at("data_offsets").get<std::vector<uint64_t>>();
+    SELVAGE_ASSIGN_OR_RETURN(const std::vector<uint64_t> shape,
+                             CountsOf(tensor.at("shape")));
+    SELVAGE_ASSIGN_OR_RETURN(const std::vector<uint64_t> range,
+                             CountsOf(tensor.at("data_offsets")));
     const std::string dtype = tensor.at("dtype").get<std::string>();
     if (dtype != TypeName(input.dtype)) {
       return refused("its dtype is " + dtype + ", the program says " +
