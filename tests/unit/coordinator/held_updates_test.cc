@@ -328,6 +328,21 @@ TEST_P(HeldRoundTest, TaskThatCouldNeedTooMuchDisk_IsRefused) {
                        HasSubstr("the limit is 100 (limits.held_bytes")));
 }
 
+TEST(CoordinatorOptionsTest, RuleThreads_OutOfRange_AreRefused) {
+  CoordinatorOptions options;
+  for (const size_t threads : {size_t{0}, size_t{65}, SIZE_MAX}) {
+    options.rule_threads = threads;
+    EXPECT_THAT(options.Validate(),
+                StatusIs(StatusCode::kInvalidArgument,
+                         HasSubstr("rule_threads (" + std::to_string(threads) +
+                                   ") is not in 1..64")));
+  }
+  for (const size_t threads : {size_t{1}, size_t{64}}) {
+    options.rule_threads = threads;
+    EXPECT_THAT(options.Validate(), IsOk());
+  }
+}
+
 // The mean of updates of norms that are known: 1 stays, 4 becomes 1.
 TEST_P(HeldRoundTest, NormBound_ScalesAndSaysHowMany) {
   World& world = Start("normbound", ", clipping_norm: 1");

@@ -81,6 +81,10 @@ TEST(LoadConfigTest, EveryMistake_IsNamedWithItsPlace) {
       {"limits: {connections: many}\n", "\"many\" is not a value like 1000"},
       {"limits: {upload_bytes: 1KiB}\n", "1KiB is not in 1MiB .. 1024GiB"},
       {"limits: {upload_bytes: 99999999999GiB}\n", "is not a value like"},
+      {"limits: {held_bytes: 1023KiB}\n",
+       "limits.held_bytes: 1023KiB is not in 1MiB .. 1024GiB"},
+      {"limits: {held_bytes: 1025GiB}\n", "1025GiB is not in 1MiB .. 1024GiB"},
+      {"limits: {held_bytes: plenty}\n", "\"plenty\" is not a value like"},
       {"pace: {retry_min: 5}\n", "\"5\" is not a value like 90s"},
       {"pace: {retry_min: 5m, retry_max: 60s}\n",
        "pace.retry_min (5m) exceeds pace.retry_max (1m)"},
@@ -103,6 +107,18 @@ TEST(LoadConfigTest, EveryMistake_IsNamedWithItsPlace) {
               ElementsAre(HasSubstr("SELVAGE_INSECURE: \"1\" is none of")));
   EXPECT_THAT(Load("", {}, {{"device.address", "x"}}).mistakes,
               ElementsAre(HasSubstr("--device-address: address \"x\" is not")));
+}
+
+TEST(LoadConfigTest, HeldBytes_FromEverySource) {
+  EXPECT_EQ(Load("").config.held_bytes_max, uint64_t{8} << 30);
+  EXPECT_EQ(Load("limits: {held_bytes: 1MiB}\n").config.held_bytes_max,
+            uint64_t{1} << 20);
+  EXPECT_EQ(Load("", {{"SELVAGE_LIMITS_HELD_BYTES", "1024GiB"}})
+                .config.held_bytes_max,
+            uint64_t{1} << 40);
+  EXPECT_EQ(
+      Load("", {}, {{"limits.held_bytes", "2GiB"}}).config.held_bytes_max,
+      uint64_t{2} << 30);
 }
 
 TEST(LoadConfigTest, SeveralMistakes_AreAllTold) {
