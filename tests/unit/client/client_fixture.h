@@ -2,6 +2,12 @@
 // clock of its own.
 #pragma once
 
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <filesystem>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -99,6 +105,59 @@ class ClientFixture : public ::testing::Test {
                   << "; the last one: " << client::RunResultName(outcome.result)
                   << " " << outcome.reason;
     return outcome;
+  }
+
+  // `run` in a process of its own, where the client is opened anew, that is
+  // killed at its training step number `step`, each of 25 seconds.
+  template <typename Work>
+  void RunUntilKilledAt(int step, const Work& run) {
+    client_.reset();  // nothing is open when the process forks
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      trainer_.state.before = [&, at = 0](const std::string& call) mutable {
+        if (call == "step") {
+          clock_.Advance(std::chrono::seconds(25));
+          if (++at == step) raise(SIGKILL);
+        }
+        return OkStatus();
+      };
+      Open();
+      if (client_ != nullptr) run();
+      _exit(1);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status)) << status;
+    EXPECT_EQ(WTERMSIG(status), SIGKILL);
+  }
+  // `run` as background work that is killed at its fourth training step, each
+  // of 40 seconds: from then on nothing works, and what is open afterwards has
+  // what was on the disk. False if `run` did not come so far.
+  template <typename Work>
+  bool LiveForFourSteps(int life, const Work& run) {
+    const Path copy = directory_.path() / ("background" + std::to_string(life));
+    bool dead = false;
+    trainer_.state.before = [&, step = 0](const std::string& call) mutable {
+      if (dead) return Unavailable("dead");
+      if (call != "step") return OkStatus();
+      clock_.Advance(std::chrono::seconds(40));
+      if (++step < 4) return OkStatus();
+      dead = true;
+      server_->hook = [](const std::string&) { return Unavailable("dead"); };
+      std::filesystem::copy(state_dir_, copy,
+                            std::filesystem::copy_options::recursive);
+      return Unavailable("dead");
+    };
+    run();
+    trainer_.state.before = [](const std::string&) { return OkStatus(); };
+    server_->hook = [](const std::string&) { return OkStatus(); };
+    if (!dead) return false;
+    client_.reset();
+    state_dir_ = copy;
+    next_run_ = Time{};
+    Open();
+    return true;
   }
 
   ScratchFolder directory_;

@@ -440,27 +440,7 @@ TEST_F(LifeTest, RunOnce_KilledAgainAndAgainWithProgress_Contributes) {
   server_->Give(assignment);
   int lives = 0;
   for (; lives < 20 && server_->updates.empty(); ++lives) {
-    const Path copy =
-        directory_.path() / ("background" + std::to_string(lives));
-    bool dead = false;
-    trainer_.state.before = [&, step = 0](const std::string& call) mutable {
-      if (dead) return Unavailable("dead");
-      if (call != "step") return OkStatus();
-      clock_.Advance(std::chrono::seconds(40));
-      if (++step < 4) return OkStatus();
-      dead = true;
-      server_->hook = [](const std::string&) { return Unavailable("dead"); };
-      std::filesystem::copy(state_dir_, copy,
-                            std::filesystem::copy_options::recursive);
-      return Unavailable("dead");
-    };
-    Run();
-    if (!dead) break;
-    server_->hook = [](const std::string&) { return OkStatus(); };
-    client_.reset();
-    state_dir_ = copy;
-    next_run_ = Time{};
-    Open();
+    if (!LiveForFourSteps(lives, [&] { Run(); })) break;
   }
   EXPECT_GT(lives, 3);
   EXPECT_EQ(server_->updates.size(), 1U);

@@ -1,10 +1,6 @@
 // What a host may demand of a session: floor, conditions, budgets, consent.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
-#include <csignal>
 #include <map>
 #include <set>
 
@@ -513,27 +509,9 @@ TEST_F(PolicyTest, Training_KilledWithSigkill_GoesOnFromItsCheckpoint) {
   state_dir_ = killed;
   Open();
   AddExamples(24);
-  client_.reset();  // nothing is open when the process forks
   next_run_ = Time{};
   server_->Give(assignment);
-  const pid_t child = fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    trainer_.state.before = [&, step = 0](const std::string& call) mutable {
-      if (call == "step") {
-        clock_.Advance(25s);
-        if (++step == 9) raise(SIGKILL);
-      }
-      return OkStatus();
-    };
-    Open();
-    if (client_ != nullptr) (void)client_->RunOnce({}, cancel_);
-    _exit(1);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFSIGNALED(status)) << status;
-  EXPECT_EQ(WTERMSIG(status), SIGKILL);
+  RunUntilKilledAt(9, [&] { (void)client_->RunOnce({}, cancel_); });
   EXPECT_TRUE(server_->updates.empty());
 
   trainer_.state.steps = 0;

@@ -1,10 +1,5 @@
 // Fine-tuning that goes on: from a personal model with its optimizer, and from
 // where it was interrupted.
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <csignal>
-
 #include <gmock/gmock.h>
 
 #include "client/fine_tuning.h"
@@ -339,25 +334,7 @@ TEST_F(TuningTest, TrainLocally_OutOfTime_GoesOn) {
 TEST_F(TuningTest, TrainLocally_KilledWithSigkill_GoesOnFromItsCheckpoint) {
   const float wanted = Undisturbed(plan::PersonalStart::kPersonal);
   Begin(plan::PersonalStart::kPersonal);
-  client_.reset();  // nothing is open when the process forks
-  const pid_t child = fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    trainer_.state.before = [&, step = 0](const std::string& call) mutable {
-      if (call == "step") {
-        clock_.Advance(25s);
-        if (++step == 7) raise(SIGKILL);
-      }
-      return OkStatus();
-    };
-    Open();
-    if (client_ != nullptr) (void)Train();
-    _exit(1);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFSIGNALED(status)) << status;
-  EXPECT_EQ(WTERMSIG(status), SIGKILL);
+  RunUntilKilledAt(7, [&] { (void)Train(); });
 
   trainer_.state.steps = 0;
   Open();
@@ -376,25 +353,7 @@ TEST_F(TuningTest, TrainLocally_KilledAgainAndAgainWithProgress_IsNotPaused) {
   int lives = 0;
   bool done = false;
   for (; lives < 20 && !done; ++lives) {
-    const Path copy =
-        directory_.path() / ("background" + std::to_string(lives));
-    bool dead = false;
-    trainer_.state.before = [&, step = 0](const std::string& call) mutable {
-      if (dead) return Unavailable("dead");
-      if (call != "step") return OkStatus();
-      clock_.Advance(40s);
-      if (++step < 4) return OkStatus();
-      dead = true;
-      std::filesystem::copy(state_dir_, copy,
-                            std::filesystem::copy_options::recursive);
-      return Unavailable("dead");
-    };
-    done = Train().ok();
-    trainer_.state.before = [](const std::string&) { return OkStatus(); };
-    if (done) break;
-    client_.reset();
-    state_dir_ = copy;
-    Open();
+    if (!LiveForFourSteps(lives, [&] { done = Train().ok(); })) break;
     EXPECT_FALSE(Info().training_paused) << "after life " << lives;
   }
   EXPECT_TRUE(done);

@@ -23,6 +23,14 @@ WorldOptions Options(const std::string& strategy) {
   return options;
 }
 
+// Two of a population of four.
+WorldOptions ScaffoldOptions() {
+  WorldOptions options = Options("scaffold");
+  options.strategy += ", population_size: 4";
+  options.update_extra = "";
+  return options;
+}
+
 TEST(ContributionRoundTest, DeviceThatDoesNotKnowIt_GetsNoWork) {
   World world(Options("fednova"));
   world.SetUpTask();
@@ -92,10 +100,7 @@ TEST(ContributionRoundTest, FedNova_RoundIsScaledByTheStepsOfAMeanDevice) {
 }
 
 TEST(ContributionRoundTest, Scaffold_ControlVariateGoesWithTheVersion) {
-  WorldOptions options = Options("scaffold");
-  options.strategy += ", population_size: 4";
-  options.update_extra = "";
-  World world(options);
+  World world(ScaffoldOptions());
   world.SetUpTask();
   world.Turn();
   const auto send = [&](int device, const Assignment& work) {
@@ -146,10 +151,7 @@ TEST(ContributionRoundTest, Scaffold_ControlVariateGoesWithTheVersion) {
 }
 
 TEST(ContributionRoundTest, Scaffold_WeightAboveOne_IsRejected) {
-  WorldOptions options = Options("scaffold");
-  options.strategy += ", population_size: 4";
-  options.update_extra = "";
-  World world(options);
+  World world(ScaffoldOptions());
   world.SetUpTask();
   world.Turn();
   const auto work = world.DrawRound();

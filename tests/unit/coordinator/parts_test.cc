@@ -400,6 +400,17 @@ class ResultTest : public ::testing::Test {
     EXPECT_EQ(given, mean.size());
     return artefacts;
   }
+  // The same twice, a value at a time, from a version made here.
+  Result<VersionArtefacts> AfterTwoRounds(const std::vector<double>& mean) {
+    plan::Checkpoint master;
+    master.floats = {1.0f, 2.0f, 7.0f, 10.0f};
+    master.ints = {42};
+    SELVAGE_ASSIGN_OR_RETURN(VersionArtefacts version, Store(0, master));
+    for (int round = 0; round < 2; ++round) {
+      SELVAGE_ASSIGN_OR_RETURN(version, Next(RowOf(version), mean, 1));
+    }
+    return version;
+  }
   static VersionRow RowOf(const VersionArtefacts& artefacts) {
     VersionRow row;
     row.master_digest = artefacts.master_digest;
@@ -455,16 +466,8 @@ TEST_F(ResultTest, NextModel_TouchesWhatIsAggregatedByItsRole) {
 TEST_F(ResultTest, NextModel_StrategyWithState_StepsSharedTensorsOnly) {
   definition_.spec.strategy.name = plan::StrategyName::kFedAvgM;
   ASSERT_EQ(aggregation::SharedCount(definition_.program.table), 2u);
-  plan::Checkpoint master;
-  master.floats = {1.0f, 2.0f, 7.0f, 10.0f};
-  master.ints = {42};
-  auto version = Store(0, master);
+  const auto version = AfterTwoRounds({1.0, -1.0, 3.0});
   ASSERT_THAT(version, IsOk());
-
-  for (int round = 0; round < 2; ++round) {
-    version = Next(RowOf(*version), {1.0, -1.0, 3.0}, 1);
-    ASSERT_THAT(version, IsOk());
-  }
 
   EXPECT_THAT(StateOf(*version), ::testing::ElementsAre(1.9f, -1.9f));
   // 0.5 (1 + 1.9) for the weights; the buffer moves by the mean each time.
@@ -476,16 +479,8 @@ TEST_F(ResultTest, NextModel_SecondMoments_FollowTheFirst) {
   definition_.spec.strategy.name = plan::StrategyName::kFedAdagrad;
   definition_.spec.strategy.tau = 0.5;
   definition_.spec.strategy.beta_1 = 0;
-  plan::Checkpoint master;
-  master.floats = {1.0f, 2.0f, 7.0f, 10.0f};
-  master.ints = {42};
-  auto version = Store(0, master);
+  const auto version = AfterTwoRounds({1.0, -2.0, 3.0});
   ASSERT_THAT(version, IsOk());
-
-  for (int round = 0; round < 2; ++round) {
-    version = Next(RowOf(*version), {1.0, -2.0, 3.0}, 1);
-    ASSERT_THAT(version, IsOk());
-  }
 
   // tau^2 + d^2 + d^2.
   EXPECT_THAT(StateOf(*version),
