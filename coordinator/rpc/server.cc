@@ -206,7 +206,12 @@ Status RpcServer::Serve(DeviceApi& devices, AdminApi& people,
 
 void RpcServer::SetHealthy(bool healthy) {
   if (admin_server_ == nullptr) return;
-  admin_server_->GetHealthCheckService()->SetServingStatus(healthy);
+  grpc::HealthCheckServiceInterface& health =
+      *admin_server_->GetHealthCheckService();
+  health.SetServingStatus(healthy);
+  // Names are known to it once they have a status.
+  health.SetServingStatus(v1::AdminService::service_full_name(), healthy);
+  health.SetServingStatus(v1::DeviceService::service_full_name(), healthy);
 }
 
 void RpcServer::Shutdown(Duration grace) {

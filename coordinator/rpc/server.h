@@ -54,7 +54,9 @@ class RpcServer {
   Status Serve(DeviceApi& devices, AdminApi& people,
                const std::string& device_endpoint);
 
-  // What load balancers and probes see on the admin port's health service.
+  // What load balancers and probes see on the admin port's health service: of
+  // "", selvage.v1.AdminService and selvage.v1.DeviceService. Others are
+  // NOT_FOUND.
   void SetHealthy(bool healthy);
 
   // Refuses new connections and calls, waits up to `grace` for running ones,

@@ -13,10 +13,12 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "base/file_system.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "base/random.h"
 #include "base/time.h"
 #include "base/version.h"
@@ -86,6 +88,12 @@ int ExitCodeOf(const Status& status) {
   }
 }
 
+// As a service of Type=notify; elsewhere nothing happens. Whoever does not
+// listen is told nothing, which is no reason to stop.
+void TellSystemd(std::string_view state) {
+  static_cast<void>(Notify(Variable("NOTIFY_SOCKET").value_or(""), state));
+}
+
 int Serve(const Config& config, const sigset_t& signals) {
   SystemClock clock;
   OsRandom random;
@@ -104,8 +112,10 @@ int Serve(const Config& config, const sigset_t& signals) {
     return ExitCodeOf(service.status());
   }
 
+  TellSystemd("READY=1");
   int signal = 0;
   sigwait(&signals, &signal);
+  TellSystemd("STOPPING=1");
   // The second one does not wait: a crash at any point is as good as an end.
   std::thread([signals] {
     int second = 0;

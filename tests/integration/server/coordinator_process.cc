@@ -104,14 +104,15 @@ Finished RunCoordinator(const std::vector<std::string>& arguments,
   return finished;
 }
 
-CoordinatorProcess::CoordinatorProcess(const std::string& data_dir,
-                                       const std::vector<std::string>& more) {
+CoordinatorProcess::CoordinatorProcess(
+    const std::string& data_dir, const std::vector<std::string>& more,
+    const std::map<std::string, std::string>& environment) {
   std::vector<std::string> arguments = {
       "--data-dir",      data_dir,      "--device-address", "127.0.0.1:0",
       "--admin-address", "127.0.0.1:0", "--log-level",      "debug",
       "--log-format",    "json"};
   arguments.insert(arguments.end(), more.begin(), more.end());
-  const Child child = Spawn(arguments, {});
+  const Child child = Spawn(arguments, environment);
   pid_ = child.pid;
   out_ = child.out;
   // What it complains about is part of its log here.

@@ -24,8 +24,9 @@ Finished RunCoordinator(
 // out of scope.
 class CoordinatorProcess {
  public:
-  explicit CoordinatorProcess(const std::string& data_dir,
-                              const std::vector<std::string>& more = {});
+  explicit CoordinatorProcess(
+      const std::string& data_dir, const std::vector<std::string>& more = {},
+      const std::map<std::string, std::string>& environment = {});
   ~CoordinatorProcess();
   CoordinatorProcess(const CoordinatorProcess&) = delete;
   CoordinatorProcess& operator=(const CoordinatorProcess&) = delete;

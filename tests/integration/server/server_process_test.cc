@@ -1,9 +1,13 @@
 #include <selvage/v1/admin.grpc.pb.h>
 #include <selvage/v1/device.grpc.pb.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <array>
 #include <csignal>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -13,6 +17,7 @@
 
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
@@ -42,6 +47,110 @@ std::string Shell(const std::string& command) {
   pclose(pipe);
   return output;
 }
+
+// What a service manager has; messages are waited for.
+class NotifySocket {
+ public:
+  explicit NotifySocket(const std::string& path)
+      : fd_(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    EXPECT_EQ(
+        bind(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address),
+        0);
+    const timeval patience{.tv_sec = 30, .tv_usec = 0};
+    setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  }
+  ~NotifySocket() { close(fd_); }
+  NotifySocket(const NotifySocket&) = delete;
+  NotifySocket& operator=(const NotifySocket&) = delete;
+
+  std::string Receive() {
+    std::array<char, 256> buffer{};
+    const ssize_t size = recv(fd_, buffer.data(), buffer.size(), 0);
+    return size < 0 ? ""
+                    : std::string(buffer.data(), static_cast<size_t>(size));
+  }
+
+ private:
+  const int fd_;
+};
+
+// grpc.health.v1 by hand: its messages have one field each.
+constexpr char kServing[] = "\x08\x01";
+constexpr char kNotServing[] = "\x08\x02";
+
+grpc::ByteBuffer HealthRequest(const std::string& service) {
+  std::string bytes;
+  if (!service.empty()) {
+    bytes =
+        "\x0a" + std::string(1, static_cast<char>(service.size())) + service;
+  }
+  const grpc::Slice slice(bytes);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+std::string Text(const grpc::ByteBuffer& buffer) {
+  grpc::Slice slice;
+  if (!buffer.DumpToSingleSlice(&slice).ok()) return "no message";
+  return {reinterpret_cast<const char*>(slice.begin()), slice.size()};
+}
+
+// One call of any method of any server, streaming or not.
+class RawCall {
+ public:
+  RawCall(const std::shared_ptr<grpc::Channel>& channel,
+          const std::string& method, const grpc::ByteBuffer& request)
+      : stub_(channel) {
+    context_.set_deadline(std::chrono::system_clock::now() +
+                          std::chrono::seconds(60));
+    call_ = stub_.PrepareCall(&context_, method, &queue_);
+    call_->StartCall(nullptr);
+    if (Next()) {
+      call_->WriteLast(request, grpc::WriteOptions(), nullptr);
+      Next();
+    }
+  }
+  ~RawCall() {
+    if (!finished_) {
+      context_.TryCancel();
+      static_cast<void>(Finish());
+    }
+    queue_.Shutdown();
+    while (Next()) {
+    }
+  }
+  RawCall(const RawCall&) = delete;
+  RawCall& operator=(const RawCall&) = delete;
+
+  // The next message, or "end".
+  std::string Read() {
+    grpc::ByteBuffer message;
+    call_->Read(&message, nullptr);
+    return Next() ? Text(message) : "end";
+  }
+  grpc::StatusCode Finish() {
+    grpc::Status status;
+    call_->Finish(&status, nullptr);
+    Next();
+    finished_ = true;
+    return status.error_code();
+  }
+
+ private:
+  bool Next() {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue_.Next(&tag, &ok) && ok;
+  }
+
+  grpc::CompletionQueue queue_;
+  grpc::GenericStub stub_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
+  bool finished_ = false;
+};
 
 class ServerProcessTest : public ::testing::Test {
  protected:
@@ -110,6 +219,69 @@ TEST_F(ServerProcessTest, FirstStart_ServesAndKeepsItsFilesPrivate) {
   EXPECT_EQ(process.Stop(SIGTERM), 0) << process.log();
   EXPECT_FALSE(fs::exists(data_dir + "/endpoints.json"));
   EXPECT_THAT(process.log(), Not(HasSubstr(Token())));
+}
+
+TEST_F(ServerProcessTest, Drain_IsToldBeforeItHappens) {
+  const std::string socket_path = (root / "notify").string();
+  NotifySocket manager(socket_path);
+  CoordinatorProcess process(data_dir, {"--drain-delay", "30m"},
+                             {{"NOTIFY_SOCKET", socket_path}});
+  ASSERT_TRUE(process.serving()) << process.log();
+  EXPECT_EQ(manager.Receive(), "READY=1");
+
+  grpc::SslCredentialsOptions tls;
+  tls.pem_root_certs = ReadText(data_dir + "/ca.pem");
+  const auto channel =
+      grpc::CreateChannel(process.admin(), grpc::SslCredentials(tls));
+  const auto check = [&](const std::string& service) {
+    RawCall call(channel, "/grpc.health.v1.Health/Check",
+                 HealthRequest(service));
+    const std::string answer = call.Read();
+    return std::pair(answer, call.Finish());
+  };
+  const std::vector<std::string> services = {"", "selvage.v1.AdminService",
+                                             "selvage.v1.DeviceService"};
+  for (const std::string& service : services) {
+    EXPECT_EQ(check(service),
+              std::pair(std::string(kServing), grpc::StatusCode::OK))
+        << service;
+  }
+  EXPECT_EQ(check("selvage.v1.Nobody").second, grpc::StatusCode::NOT_FOUND);
+  RawCall watch(channel, "/grpc.health.v1.Health/Watch",
+                HealthRequest("selvage.v1.DeviceService"));
+  EXPECT_EQ(watch.Read(), kServing);
+
+  kill(process.pid(), SIGTERM);
+  EXPECT_EQ(manager.Receive(), "STOPPING=1");
+  EXPECT_EQ(watch.Read(), kNotServing);
+  // Others hear of it at the same time, or nearly.
+  RawCall late(channel, "/grpc.health.v1.Health/Watch", HealthRequest(""));
+  EXPECT_EQ(late.Read(), kNotServing);
+  // Load balancers need time to notice: until then everything is answered.
+  v1::ServerInfo info;
+  EXPECT_TRUE(
+      Admin(process)
+          ->GetServerInfo(As(Token()).get(), v1::GetServerInfoRequest(), &info)
+          .ok());
+
+  // The second signal waits for nothing.
+  EXPECT_EQ(process.Stop(SIGTERM), 128 + SIGTERM);
+}
+
+TEST_F(ServerProcessTest, DevicePort_HasNeitherHealthNorReflection) {
+  CoordinatorProcess process(data_dir);
+  ASSERT_TRUE(process.serving()) << process.log();
+  grpc::SslCredentialsOptions tls;
+  tls.pem_root_certs = ReadText(data_dir + "/ca.pem");
+  const auto channel =
+      grpc::CreateChannel(process.device(), grpc::SslCredentials(tls));
+  for (const std::string method :
+       {"/grpc.health.v1.Health/Check",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"}) {
+    RawCall call(channel, method, HealthRequest(""));
+    EXPECT_EQ(call.Read(), "end");
+    EXPECT_EQ(call.Finish(), grpc::StatusCode::UNIMPLEMENTED) << method;
+  }
 }
 
 TEST_F(ServerProcessTest, Device_EnrolsAndChecksIn) {

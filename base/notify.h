@@ -6,11 +6,11 @@
 
 #include "base/status.h"
 
-namespace selvage::agent {
+namespace selvage {
 
 // Sends `state`, e.g. "READY=1", to `socket`: a path, or "@name" for Linux's
 // abstract namespace. Nothing happens if `socket` is empty. Never blocks.
 // INVALID_ARGUMENT: no address; UNAVAILABLE: nobody listens.
 Status Notify(std::string_view socket, std::string_view state);
 
-}  // namespace selvage::agent
+}  // namespace selvage

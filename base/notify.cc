@@ -1,4 +1,4 @@
-#include "client/agent/notify.h"
+#include "base/notify.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <string>
 
-namespace selvage::agent {
+namespace selvage {
 
 Status Notify(std::string_view socket_name, std::string_view state) {
   if (socket_name.empty()) return OkStatus();
@@ -36,4 +36,4 @@ Status Notify(std::string_view socket_name, std::string_view state) {
   return OkStatus();
 }
 
-}  // namespace selvage::agent
+}  // namespace selvage

@@ -1,4 +1,4 @@
-#include "client/agent/notify.h"
+#include "base/notify.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -12,7 +12,7 @@
 
 #include "tests/testing/status_matchers.h"
 
-namespace selvage::agent {
+namespace selvage {
 namespace {
 
 using test::IsOk;
@@ -77,4 +77,4 @@ TEST(NotifyTest, NoAddress_IsRefused) {
 }
 
 }  // namespace
-}  // namespace selvage::agent
+}  // namespace selvage
