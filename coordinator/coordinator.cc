@@ -42,6 +42,12 @@ Status CoordinatorOptions::Validate() const {
     return InvalidArgument("rule_threads (" + std::to_string(rule_threads) +
                            ") is not in 1..64");
   }
+  if (replicas.poll <= Duration::zero() ||
+      replicas.claim_ttl < 4 * replicas.poll) {
+    return InvalidArgument(
+        "replicas.poll must be positive and a quarter of replicas.claim_ttl at "
+        "most");
+  }
   if (certificate_lifetime <= Duration::zero()) {
     return InvalidArgument("certificate_lifetime must be positive");
   }

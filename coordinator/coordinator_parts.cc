@@ -35,12 +35,19 @@ bool CanRun(const TaskDefinition& definition, const CheckInRequest& request) {
          request.engines.end();
 }
 
+std::string NewReplicaName(RandomSource& random) {
+  Bytes raw(8);
+  random.Fill(raw);
+  return ToHex(raw);
+}
+
 }  // namespace
 
 Coordinator::Parts::Parts(const CoordinatorOptions& o,
                           const CoordinatorDependencies& d)
     : options(o),
       deps(d),
+      replica(options.replicas.shared ? NewReplicaName(deps.random) : ""),
       tickets(deps.server_key),
       enrolment(options, deps, tickets),
       describer(deps.store, deps.blobs),
@@ -57,23 +64,9 @@ Coordinator::Parts::Parts(const CoordinatorOptions& o,
 
 Status Coordinator::Parts::Recover() {
   SELVAGE_RETURN_IF_ERROR(enrolment.Load());
-  uint64_t after = 0;
-  for (;;) {
-    SELVAGE_ASSIGN_OR_RETURN(const std::vector<TaskRow> tasks,
-                             deps.store.ListTasks("", after, kTasksPerRead));
-    for (const TaskRow& row : tasks) {
-      after = row.id;
-      if (row.state == TaskState::kFinished) {
-        SELVAGE_RETURN_IF_ERROR(OfferModel(row));
-      }
-      if (row.state != TaskState::kRunning) continue;
-      SELVAGE_ASSIGN_OR_RETURN(TaskDefinition definition,
-                               LoadDefinition(row, deps.blobs));
-      AddTask(row,
-              std::make_shared<const TaskDefinition>(std::move(definition)));
-    }
-    if (tasks.size() < kTasksPerRead) break;
-  }
+  SELVAGE_RETURN_IF_ERROR(FindTasks());
+  // Of several, one after the other starts; the first turn shows who drives.
+  if (!replica.empty()) return OkStatus();
   SELVAGE_RETURN_IF_ERROR(CollectOrphans());
   const Time now = deps.store.Now();
   for (const auto& driver : catalog.Running()) {
@@ -88,6 +81,27 @@ Status Coordinator::Parts::Recover() {
   return OkStatus();
 }
 
+Status Coordinator::Parts::FindTasks() {
+  for (;;) {
+    SELVAGE_ASSIGN_OR_RETURN(
+        const std::vector<TaskRow> tasks,
+        deps.store.ListTasks("", last_task, kTasksPerRead));
+    for (const TaskRow& row : tasks) {
+      if (row.state == TaskState::kFinished) {
+        SELVAGE_RETURN_IF_ERROR(OfferModel(row));
+      }
+      if (row.state == TaskState::kRunning && catalog.Find(row.id) == nullptr) {
+        SELVAGE_ASSIGN_OR_RETURN(TaskDefinition definition,
+                                 LoadDefinition(row, deps.blobs));
+        AddTask(row,
+                std::make_shared<const TaskDefinition>(std::move(definition)));
+      }
+      last_task = row.id;
+    }
+    if (tasks.size() < kTasksPerRead) return OkStatus();
+  }
+}
+
 Status Coordinator::Parts::CollectOrphans() {
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<crypto::Digest> known,
                            deps.store.ListArtefacts());
@@ -95,8 +109,18 @@ Status Coordinator::Parts::CollectOrphans() {
                            deps.blobs.List());
   const std::set<crypto::Digest> keep(known.begin(), known.end());
   uint64_t removed = 0;
+  const std::set<crypto::Digest> suspected = std::exchange(suspects, {});
   for (const crypto::Digest& digest : blobs) {
     if (keep.contains(digest)) continue;
+    if (!replica.empty()) {
+      if (!suspected.contains(digest)) {
+        suspects.insert(digest);
+        continue;
+      }
+      SELVAGE_ASSIGN_OR_RETURN(const bool known_now,
+                               deps.store.HasArtefact(digest));
+      if (known_now) continue;
+    }
     SELVAGE_RETURN_IF_ERROR(deps.blobs.Remove(digest));
     ++removed;
   }
@@ -105,8 +129,14 @@ Status Coordinator::Parts::CollectOrphans() {
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<std::string> sealed,
                            deps.blobs.ListSealed());
   const std::set<std::string> keep_sealed(live.begin(), live.end());
+  const std::set<std::string> sealed_suspected =
+      std::exchange(sealed_suspects, {});
   for (const std::string& name : sealed) {
     if (keep_sealed.contains(name)) continue;
+    if (!replica.empty() && !sealed_suspected.contains(name)) {
+      sealed_suspects.insert(name);
+      continue;
+    }
     SELVAGE_RETURN_IF_ERROR(deps.blobs.RemoveSealed(name));
     ++removed;
   }
@@ -138,7 +168,8 @@ void Coordinator::Parts::AddTask(
       tickets,
       outcomes,
       [this](uint64_t task_id) { return ingest.ActiveStreams(task_id); },
-      sums_room};
+      sums_room,
+      replica};
   catalog.AddRunning(row.population, std::make_shared<TaskDriver>(
                                          context, row, std::move(definition)));
 }
@@ -238,7 +269,12 @@ uint64_t Coordinator::Parts::CheckInCount(const RoundKey& round) const {
 
 UploadSink::Door Coordinator::Parts::DoorOf(const RoundKey& round) {
   const std::shared_ptr<TaskDriver> driver = catalog.Find(round.task_id);
-  return driver == nullptr ? Door::kClosed : driver->DoorOf(round.number);
+  if (driver == nullptr) {
+    // Another coordinator knows the task already.
+    return !replica.empty() && round.task_id > last_task ? Door::kUnavailable
+                                                         : Door::kClosed;
+  }
+  return driver->DoorOf(round.number);
 }
 
 std::shared_ptr<const TaskDefinition> Coordinator::Parts::DefinitionOf(
@@ -289,7 +325,9 @@ void Coordinator::Parts::Handle(Work& work) {
       }
     }
   } else if (auto* task = std::get_if<NewTaskWork>(&work)) {
-    AddTask(task->row, std::move(task->definition));
+    if (catalog.Find(task->row.id) == nullptr) {
+      AddTask(task->row, std::move(task->definition));
+    }
   } else if (auto* stopped = std::get_if<StoppedTaskWork>(&work)) {
     if (const auto driver = catalog.Find(stopped->task_id)) {
       driver->OnStopped();
@@ -301,6 +339,13 @@ void Coordinator::Parts::Poll() {
   busy = true;
   for (Work& work : queue.Take()) Handle(work);
   const Time now = deps.store.Now();
+  if (!replica.empty() && now >= next_find) {
+    next_find = now + options.replicas.poll;
+    if (const Status found = FindTasks(); !found.ok()) {
+      deps.events.Write(LogLevel::kWarning, "tasks_not_found",
+                        {{"reason", found.ToString()}});
+    }
+  }
   for (const std::shared_ptr<TaskDriver>& driver : catalog.Running()) {
     driver->Advance(now, draining);
     if (driver->TakeChanged()) changed.insert(driver->task_id());
@@ -334,11 +379,17 @@ void Coordinator::Parts::PruneIfDue(Time now) {
     deps.events.Write(LogLevel::kWarning, "prune_failed",
                       {{"reason", pruned.ToString()}});
   }
+  if (replica.empty()) return;
+  if (const Status collected = CollectOrphans(); !collected.ok()) {
+    deps.events.Write(LogLevel::kWarning, "orphans_not_removed",
+                      {{"reason", collected.ToString()}});
+  }
 }
 
 Time Coordinator::Parts::NextDeadline() {
   if (!queue.empty()) return Time{};
   Time next = std::min(next_prune, ingest.NextDeadline());
+  if (!replica.empty()) next = std::min(next, next_find);
   for (const std::shared_ptr<TaskDriver>& driver : catalog.Running()) {
     next = std::min(next, driver->NextDeadline());
   }

@@ -59,11 +59,16 @@ struct Coordinator::Parts final : public UploadSink {
   Status OfferModel(const TaskRow& row);
   // A task that does not run any more: no driver, perhaps an offer.
   void Retire(const std::shared_ptr<TaskDriver>& driver);
+  // Of several coordinators, one whose blob is not committed yet may be at
+  // work: then only what was an orphan in the call before goes, too.
   Status CollectOrphans();
+  // Tasks that another coordinator made.
+  Status FindTasks();
   void PruneIfDue(Time now);
 
   const CoordinatorOptions options;
   const CoordinatorDependencies deps;
+  const std::string replica;  // empty: the only one over the store
   const Tickets tickets;
   Enrolment enrolment;
   Describer describer;
@@ -80,6 +85,11 @@ struct Coordinator::Parts final : public UploadSink {
   std::atomic<bool> busy{false};  // the worker holds work it took
   std::set<uint64_t> changed;     // tasks; worker only
   Time next_prune{};              // worker only
+  // Of several coordinators; worker only.
+  Time next_find{};
+  std::set<crypto::Digest> suspects;
+  std::set<std::string> sealed_suspects;
+  std::atomic<uint64_t> last_task{0};  // ids up to here have been seen
 };
 
 }  // namespace selvage::coordinator

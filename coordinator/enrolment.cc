@@ -60,8 +60,17 @@ Status Enrolment::Load() {
 }
 
 bool Enrolment::IsEnrolled(const DeviceIdentity& device) {
+  {
+    MutexLock lock(mu_);
+    if (enrolled_.contains(device)) return true;
+  }
+  if (!options_.replicas.shared) return false;
+  if (!deps_.store.GetDevice(device.population, device.device_id).ok()) {
+    return false;
+  }
   MutexLock lock(mu_);
-  return enrolled_.contains(device);
+  enrolled_.insert(device);
+  return true;
 }
 
 // ----------------------------------------------------------------- devices

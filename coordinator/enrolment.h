@@ -23,7 +23,8 @@ class Enrolment {
   // Reads the enrolled devices into memory. Once, before anything else.
   Status Load();
 
-  // From memory: no database.
+  // From memory: no database; of several coordinators, it is asked about
+  // devices that may have enrolled with another.
   bool IsEnrolled(const DeviceIdentity& device) SELVAGE_EXCLUDES(mu_);
 
   Result<EnrollAnswer> Enroll(const std::optional<DeviceIdentity>& current,

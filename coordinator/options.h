@@ -52,6 +52,17 @@ struct CoordinatorOptions {
   size_t batch_updates_max = 16;
   Duration batch_age_max = std::chrono::milliseconds(500);
 
+  // Several coordinators over one store and one blob store
+  // (docs/decisions/0011). `poll` bounds what one does not know yet of what the
+  // others did.
+  struct Replicas {
+    bool shared = false;
+    // How long nobody drives the tasks of one that died.
+    Duration claim_ttl = std::chrono::seconds(10);
+    Duration poll = std::chrono::milliseconds(250);
+  };
+  Replicas replicas{};
+
   // What may be spent so that devices download less.
   DeltaCache::Limits deltas{};
 

@@ -23,6 +23,7 @@ selvage_library(coordinator
     ${CMAKE_CURRENT_LIST_DIR}/task_admin.cc
     ${CMAKE_CURRENT_LIST_DIR}/task_definition.cc
     ${CMAKE_CURRENT_LIST_DIR}/task_driver.cc
+    ${CMAKE_CURRENT_LIST_DIR}/task_driver_replicas.cc
     ${CMAKE_CURRENT_LIST_DIR}/task_driver_rounds.cc
     ${CMAKE_CURRENT_LIST_DIR}/tickets.cc
     ${CMAKE_CURRENT_LIST_DIR}/upload_batch.cc

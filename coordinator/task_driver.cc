@@ -27,7 +27,8 @@ TaskDriver::TaskDriver(const Context& context, TaskRow row,
                              HeldBatchMax(*definition_))
                   : context.options.batch_updates_max,
               context.options.batch_age_max}),
-      sums_(context.sums_room) {}
+      sums_(context.sums_room),
+      drives_(context.replica.empty()) {}
 
 // -------------------------------------------------------------- any thread
 
@@ -45,7 +46,11 @@ UploadSink::Door TaskDriver::DoorOf(uint64_t round) const {
   MutexLock lock(mu_);
   if (closed_ || round <= last_ended_) return Door::kClosed;
   if (!round_.has_value()) return Door::kUnavailable;
-  if (round_->config().number != round) return Door::kClosed;
+  if (round_->config().number != round) {
+    // Of a round that another coordinator opened and this one will hear of.
+    return shared() && round > round_->config().number ? Door::kUnavailable
+                                                       : Door::kClosed;
+  }
   if (!round_->open()) return Door::kClosed;
   return round_->config().mode == RoundMode::kEvaluate ? Door::kEvaluates
                                                        : Door::kOpen;
@@ -122,14 +127,27 @@ void TaskDriver::Shutdown() {
 
 void TaskDriver::Advance(Time now, bool drain) {
   const auto run = [&]() -> Status {
+    if (shared()) {
+      SELVAGE_RETURN_IF_ERROR(Sync(now, drain));
+      if (ended_) return OkStatus();
+      if (!drives_) return Follow(now, drain);
+    }
     if (!round().has_value()) SELVAGE_RETURN_IF_ERROR(Recover(now));
     if (ended_) return OkStatus();
     SELVAGE_RETURN_IF_ERROR(HandleEvents(now));
     if (FlushIsDue(now, drain)) SELVAGE_RETURN_IF_ERROR(Flush(now));
     SELVAGE_RETURN_IF_ERROR(HandleDeadline(now));
+    if (shared() && round()->state() == RoundState::kClosing) {
+      // What was committed elsewhere before it closed counts.
+      SELVAGE_ASSIGN_OR_RETURN(const RoundRow row,
+                               context_.deps.store.GetRound(lease_.key));
+      SELVAGE_RETURN_IF_ERROR(RestoreRound(row));
+    }
     SELVAGE_RETURN_IF_ERROR(Finish(now));
     if (ended_) return OkStatus();
-    return HandleCheckIns(now);
+    SELVAGE_RETURN_IF_ERROR(HandleCheckIns(now));
+    if (shared() && drain) GiveBackClaim();
+    return OkStatus();
   };
   const bool pausing = !round().has_value() && now < retry_at_;
   if (!ended_ && !pausing) {
@@ -148,9 +166,14 @@ Time TaskDriver::NextDeadline() const {
   if (!check_ins_.empty() || !events_.empty() || !gave_up_.empty()) {
     return Time{};
   }
+  if (!drives_) {
+    return round().has_value() ? std::min(next_sync_, batch_.deadline())
+                               : std::max(next_sync_, retry_at_);
+  }
   if (!round().has_value()) return retry_at_;
   if (!round()->open()) return Time{};
-  return std::min(round()->NextDeadline(), batch_.deadline());
+  const Time next = std::min(round()->NextDeadline(), batch_.deadline());
+  return shared() ? std::min(next, next_sync_) : next;
 }
 
 Status TaskDriver::HandleEvents(Time now) {
@@ -194,6 +217,10 @@ Status TaskDriver::HandleCheckIns(Time now) {
 
 Status TaskDriver::HandleDeadline(Time now) {
   if (now < round()->NextDeadline()) return OkStatus();
+  if (shared() && now >= round()->deadline()) {
+    SELVAGE_RETURN_IF_ERROR(Hear(now));
+    if (!round()->open()) return OkStatus();
+  }
   Step(Tick{}, now);
   return Persist(now);
 }
@@ -208,13 +235,17 @@ Status TaskDriver::Flush(Time now) {
   UploadBatch::Flushed flushed = batch_.Flush(
       {*definition_, context_.deps.store, context_.deps.blobs,
        context_.deps.random, round_key_, lease_, context_.options.pace, now,
-       round()->config().mode, &sums_});
+       round()->config().mode, shared() ? nullptr : &sums_, shared()});
   Status status = flushed.status;
   if (!flushed.accepted.empty()) {
     partials_.push_back(flushed.partial_id);
     changed_ = true;
-    Step(UpdatesAccepted{std::move(flushed.accepted)}, now);
-    status = Persist(now);
+    if (drives_) {
+      Step(UpdatesAccepted{std::move(flushed.accepted)}, now);
+      status = Persist(now);
+    } else {
+      next_sync_ = Time{};  // the mirror does not show them
+    }
   }
   // They are true whatever became of the round's state since.
   AnswerUploads(std::move(flushed.answers));
@@ -283,6 +314,7 @@ void TaskDriver::Lose(const Status& why, Time now) {
   context_.deps.events.Write(LogLevel::kWarning, "task_recovering",
                              {{"task", row_.name}, {"reason", why.ToString()}});
   SetRound(std::nullopt);
+  next_sync_ = Time{};
   actions_.clear();
   events_.clear();
   content_.reset();
@@ -301,7 +333,8 @@ void TaskDriver::Step(const RoundEvent& event, Time now) {
   std::vector<RoundAction> actions;
   {
     MutexLock lock(mu_);
-    actions = round_->Step(event, now);
+    // Another coordinator may have opened it since this turn began.
+    actions = round_->Step(event, std::max(now, round_->opened()));
   }
   std::move(actions.begin(), actions.end(), std::back_inserter(actions_));
 }

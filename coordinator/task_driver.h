@@ -5,6 +5,11 @@
 // assignments of one call in one transaction), and only then answers. The mutex
 // guards the machine's memory and is never held during I/O.
 //
+// Several coordinators (options.replicas.shared): the one that holds the task's
+// claim drives it as above. The others follow: their Round mirrors the store,
+// they commit the uploads they get and hand the devices they see to the driver
+// as candidates; they decide nothing. Both poll (task_driver_replicas.cc).
+//
 // Crash-only: after any store or disk error the machine is thrown away and
 // built again from the store, by the code that runs after a restart.
 #pragma once
@@ -13,6 +18,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,6 +55,9 @@ class TaskDriver {
     std::function<size_t(uint64_t task_id)> active_streams;
     // For the sums of their rounds.
     ByteBudget& sums_room;
+    // This one's name among the coordinators over the store; empty: the only
+    // one.
+    std::string replica = {};
   };
 
   TaskDriver(const Context& context, TaskRow row,
@@ -118,6 +127,22 @@ class TaskDriver {
   Status PersistAssignments(std::vector<AssignmentRow>& rows);
   Status PersistExpiries(std::vector<Store::AssignmentChange>& changes);
 
+  // ----------------------------------------------- several coordinators
+  bool shared() const { return !context_.replica.empty(); }
+  // Every options.replicas.poll: who drives, and what the others did.
+  Status Sync(Time now, bool drain);
+  Status Claim(Time now);
+  // ABORTED unless the claim is still the one that made this the driver. What
+  // was read before (an epoch) is fenced off by any later claim.
+  Status ConfirmClaim();
+  // The driver: updates and refusals recorded elsewhere, candidates.
+  Status Hear(Time now);
+  // A follower: the open round as the store has it.
+  Status Mirror(Time now);
+  Status Follow(Time now, bool drain);
+  // The driver, when it leaves: the next one need not wait.
+  void GiveBackClaim();
+
   // What follows the rounds that have ended: a round, or the task's end.
   Status OpenNext(uint64_t number, bool after_training, Time now);
   Status OpenRound(uint64_t number, RoundMode mode, Time now);
@@ -172,8 +197,14 @@ class TaskDriver {
   std::vector<WaitingEvent> events_;
   std::vector<WaitingGaveUp> gave_up_;
   UploadBatch batch_;
-  RunningSums sums_;  // of the current round
-  Time retry_at_{};   // after Lose()
+  RunningSums sums_;    // of the current round
+  Time retry_at_{};     // after Lose()
+  bool drives_ = true;  // the rest is for several coordinators
+  TaskClaim claim_;
+  Time next_sync_{};
+  std::string pulse_;                // of the round as it was read last
+  uint64_t candidates_read_ = 0;     // by the driver: a place in the queue
+  std::set<std::string> announced_;  // by a follower: candidates in the queue
   bool changed_ = true;
   bool ended_ = false;
 

@@ -106,6 +106,7 @@ Status TaskDriver::OpenRound(uint64_t number, RoundMode mode, Time now) {
   row.mode = mode;
   row.base_version = base_.version;
   row.opened = now;
+  row.claim = claim_.token;
   round_key_ = crypto::NewAeadKey(deps.random);
   SELVAGE_ASSIGN_OR_RETURN(
       row.wrapped_key,
@@ -118,6 +119,8 @@ Status TaskDriver::OpenRound(uint64_t number, RoundMode mode, Time now) {
   partials_.clear();
   sums_.Reset();
   classes_.clear();
+  pulse_.clear();
+  candidates_read_ = 0;
   SetRound(std::move(round));
   deps.events.Write(LogLevel::kInfo, "round_state",
                     {{"task", row_.name},
@@ -132,11 +135,25 @@ Status TaskDriver::RestoreRound(const RoundRow& row) {
   const CoordinatorDependencies& deps = context_.deps;
   SELVAGE_ASSIGN_OR_RETURN(
       round_key_, UnwrapRoundKey(deps.wrapping_key, row.wrapped_key, row.key));
-  // A write, so what an interrupted one before it may have left in the log is
-  // settled from here on.
-  SELVAGE_ASSIGN_OR_RETURN(lease_, deps.store.TakeRound(row.key));
+  if (!shared()) {
+    // A write, so what an interrupted one before it may have left in the log is
+    // settled from here on.
+    SELVAGE_RETURN_IF_ERROR(deps.store.TakeRound(row.key).status());
+  }
   SELVAGE_ASSIGN_OR_RETURN(const RoundRow current,
                            deps.store.GetRound(row.key));
+  lease_ = {row.key, current.epoch};
+  if (shared() && drives_) {
+    SELVAGE_RETURN_IF_ERROR(ConfirmClaim());
+    pulse_.clear();  // this machine has not heard of anything yet
+    candidates_read_ = 0;
+    if (current.state != RoundState::kSelecting) {
+      // Who came for the draw, or long ago for a free slot, may be gone.
+      SELVAGE_ASSIGN_OR_RETURN(const Candidates queue,
+                               deps.store.ListCandidates(row.key, 0));
+      candidates_read_ = queue.last;
+    }
+  }
   SELVAGE_ASSIGN_OR_RETURN(base_,
                            deps.store.GetVersion(task_id_, row.base_version));
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<AssignmentRecord> assignments,

@@ -15,6 +15,9 @@
 namespace selvage::coordinator {
 namespace {
 
+// Takeovers during one commit, before it is given up.
+constexpr int kEpochsMax = 3;
+
 using Uploads = std::vector<VerifiedUpload>;
 
 std::string NewPartialId(RandomSource& random) {
@@ -276,6 +279,7 @@ UploadBatch::Flushed UploadBatch::Flush(const Context& context) {
     });
   }
 
+  RoundLease lease = context.lease;
   const auto commit = [&]() -> Result<std::vector<std::string>> {
     PartialRow partial;
     partial.id = NewPartialId(context.random);
@@ -292,7 +296,7 @@ UploadBatch::Flushed UploadBatch::Flush(const Context& context) {
     }
     SELVAGE_RETURN_IF_ERROR(StoreBatch(context, partial.id, uploads));
     Result<std::vector<std::string>> conflicts =
-        context.store.CommitPartial(context.lease, partial, receipts);
+        context.store.CommitPartial(lease, partial, receipts);
     // Only where the store surely has no row for it. After an I/O error it may
     // have one; then the blob must stay, and if not it is an orphan.
     const bool surely_unused =
@@ -306,7 +310,15 @@ UploadBatch::Flushed UploadBatch::Flush(const Context& context) {
   };
 
   while (!uploads.empty()) {
-    const Result<std::vector<std::string>> conflicts = commit();
+    Result<std::vector<std::string>> conflicts = commit();
+    for (int again = 0; again < kEpochsMax && context.any_epoch &&
+                        conflicts.status().code() == StatusCode::kAborted;
+         ++again) {
+      const Result<RoundRow> row = context.store.GetRound(lease.key);
+      if (!row.ok()) break;
+      lease.epoch = row->epoch;
+      conflicts = commit();
+    }
     if (context.sums != nullptr) {
       if (conflicts.ok() && conflicts->empty()) {
         context.sums->Confirm(flushed.partial_id);

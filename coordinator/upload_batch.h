@@ -82,6 +82,9 @@ class UploadBatch {
     RoundMode mode = RoundMode::kTrain;
     // Of the round; null: none are kept.
     RunningSums* sums = nullptr;
+    // Whoever drives the round may change: the epoch is then read again. What
+    // counts is that the round is open. Without `sums`.
+    bool any_epoch = false;
   };
   struct Flushed {
     // OK, or why nothing could be made durable: then every answer is that, and

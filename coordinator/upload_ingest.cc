@@ -236,8 +236,10 @@ Result<std::optional<BegunUpload>> UploadIngest::TryBegin(
   }
   const std::shared_ptr<const TaskDefinition> definition =
       sink_.DefinitionOf(round->task_id);
-  const UploadSink::Door door =
-      definition == nullptr ? UploadSink::Door::kClosed : sink_.DoorOf(*round);
+  UploadSink::Door door = sink_.DoorOf(*round);
+  if (definition == nullptr && door != UploadSink::Door::kUnavailable) {
+    door = UploadSink::Door::kClosed;
+  }
   if (door == UploadSink::Door::kUnavailable) {
     return Unavailable("the round is being recovered");
   }

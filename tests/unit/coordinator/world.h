@@ -112,22 +112,28 @@ class World {
     } else if (memory_ == nullptr) {
       memory_ = std::make_unique<MemoryStore>(clock, random_);
     }
-    SELVAGE_ASSIGN_OR_RETURN(
-        coordinator_,
-        Coordinator::Open(options_.options, {.store = store(),
-                                             .blobs = *blobs_,
-                                             .clock = clock,
-                                             .random = random_,
-                                             .events = log,
-                                             .authority = authority_,
-                                             .plan_key = plan_key_,
-                                             .wrapping_key = wrapping_key_,
-                                             .server_key = server_key_}));
+    current_ = 0;
+    SELVAGE_RETURN_IF_ERROR(AddReplica());
+    return OkStatus();
+  }
+  // One more coordinator over the same store and blobs; the first call is
+  // Reopen()'s. What follows talks to the one that Use() named last.
+  Status AddReplica() {
+    SELVAGE_ASSIGN_OR_RETURN(auto replica, OpenCoordinator());
+    coordinators_.push_back(std::move(replica));
+    return OkStatus();
+  }
+  size_t replica_count() const { return coordinators_.size(); }
+  void Use(size_t replica) { current_ = replica; }
+  // Its process is killed, and another takes its place.
+  Status RestartReplica(size_t replica) {
+    coordinators_.at(replica).reset();
+    SELVAGE_ASSIGN_OR_RETURN(coordinators_.at(replica), OpenCoordinator());
     return OkStatus();
   }
   // The process ends. What it did not sync is still in the page cache.
   void Close() {
-    coordinator_.reset();
+    coordinators_.clear();
     sqlite_.reset();
     blobs_.reset();
   }
@@ -141,8 +147,8 @@ class World {
     return Reopen();
   }
 
-  Coordinator& coordinator() { return *coordinator_; }
-  bool running() const { return coordinator_ != nullptr; }
+  Coordinator& coordinator() { return *coordinators_.at(current_); }
+  bool running() const { return !coordinators_.empty(); }
   Store& store() {
     if (options_.sqlite) return *sqlite_;
     return *memory_;
@@ -371,6 +377,18 @@ class World {
   MemorySink log;
 
  private:
+  Result<std::unique_ptr<Coordinator>> OpenCoordinator() {
+    return Coordinator::Open(options_.options, {.store = store(),
+                                                .blobs = *blobs_,
+                                                .clock = clock,
+                                                .random = random_,
+                                                .events = log,
+                                                .authority = authority_,
+                                                .plan_key = plan_key_,
+                                                .wrapping_key = wrapping_key_,
+                                                .server_key = server_key_});
+  }
+
   WorldOptions options_;
   LockedRandom random_;
   const crypto::SecretBytes wrapping_key_;
@@ -380,7 +398,8 @@ class World {
   std::unique_ptr<FileBlobStore> blobs_;
   std::unique_ptr<SqliteStore> sqlite_;
   std::unique_ptr<MemoryStore> memory_;
-  std::unique_ptr<Coordinator> coordinator_;
+  std::vector<std::unique_ptr<Coordinator>> coordinators_;
+  size_t current_ = 0;
 };
 
 }  // namespace selvage::coordinator::test
