@@ -11,7 +11,9 @@
 // looked at every five milliseconds from outside, the highest of the whole run:
 // from the start of the process to its end, making the task included.
 //
-// --mb=N: another size. --check: fail unless both are within their bounds.
+// --mb=N: another size. --codec=NAME: of the updates. --check: fail unless both
+// are within their bounds; 77, and why, on a machine that has no room for the
+// run.
 #include <sys/types.h>
 
 #include <algorithm>
@@ -24,6 +26,7 @@
 #include <iterator>
 #include <map>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -48,6 +51,7 @@ constexpr int kExamples = 16;
 constexpr int kBatch = 8;
 constexpr double kLearningRate = 0.01;
 constexpr double kMiB = 1024.0 * 1024.0;
+constexpr int kSkipped = 77;  // exit code
 
 int64_t WidthOf(double megabytes) {
   return static_cast<int64_t>(
@@ -100,7 +104,8 @@ void HandWritten(Examples& examples) {
 
 // ---- As an app -------------------------------------------------------------
 
-void WriteProgram(const fs::path& folder, int64_t width) {
+void WriteProgram(const fs::path& folder, int64_t width,
+                  const std::string& codec) {
   const std::string w = std::to_string(width);
   std::ofstream code(folder / "model.py");
   code << "def forward(self, x):\n    h = x\n";
@@ -129,7 +134,9 @@ void WriteProgram(const fs::path& folder, int64_t width) {
        << kBatch << ", optimizer: {name: sgd, lr: " << kLearningRate
        << "}}\n"
           "strategy: {name: fedavg, num_rounds: 1, cohort: 2, "
-          "over_selection: 1.0}\n"
+          "over_selection: 1.0}\nupdate: {codec: "
+       << codec
+       << "}\n"
           "evaluate: {key_metric: squared_error, mode: min}\n"
           "data: {collection: numbers, holdout: 0}\n";
 }
@@ -220,10 +227,38 @@ class Watcher {
   std::thread thread_;
 };
 
+// Why this machine cannot hold the run: three trainings and a coordinator in
+// memory, models, updates and uploads on disk. Empty if it can.
+std::string WhyNoRoom(double megabytes, const fs::path& folder) {
+  constexpr double kModelsInMemory = 10;
+  constexpr double kModelsOnDisk = 20;
+  double available = 0;  // MB
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string line; std::getline(meminfo, line);) {
+    constexpr std::string_view kField = "MemAvailable:";
+    if (line.starts_with(kField)) {
+      available = std::stod(line.substr(kField.size())) * 1024 / 1e6;
+    }
+  }
+  const double free = static_cast<double>(fs::space(folder).available) / 1e6;
+  const auto lacks = [](const char* what, double have, double need) {
+    return "the run needs " + std::to_string(std::lround(need)) + " MB of " +
+           what + ", there are " + std::to_string(std::lround(have));
+  };
+  if (available < kModelsInMemory * megabytes) {
+    return lacks("memory", available, kModelsInMemory * megabytes);
+  }
+  if (free < kModelsOnDisk * megabytes) {
+    return lacks("disk", free, kModelsOnDisk * megabytes);
+  }
+  return "";
+}
+
 // ---- The bench -------------------------------------------------------------
 
 struct Arguments {
   double megabytes = 600;
+  std::string codec = "float16";
   bool check = false;
 };
 
@@ -234,7 +269,7 @@ Status Run(Report& report, const Arguments& arguments) {
   const double model = ModelMiB(width);
   const std::string self = fs::read_symlink("/proc/self/exe").string();
   const std::string only = "--only=" + std::to_string(width);
-  WriteProgram(scratch.path(), width);
+  WriteProgram(scratch.path(), width, arguments.codec);
   Watcher watcher;
 
   const pid_t loop = StartProcess({self, only});
@@ -263,7 +298,8 @@ Status Run(Report& report, const Arguments& arguments) {
   }
   const std::string size =
       std::to_string(static_cast<int>(std::lround(arguments.megabytes))) +
-      " MB model, ";
+      " MB model, " +
+      (arguments.codec == "float16" ? "" : arguments.codec + " updates, ");
   char note[160];
   std::snprintf(note, sizeof note,
                 "model %.0f MiB; task made in %.1f s, round %.1f s", model,
@@ -305,6 +341,7 @@ int Main(int argc, char** argv) {
   SELVAGE_CHECK(report.ok());
   constexpr std::string_view kOnly = "--only=";
   constexpr std::string_view kSize = "--mb=";
+  constexpr std::string_view kCodec = "--codec=";
   if (!rest.empty() && rest[0].starts_with(kOnly)) {
     const int64_t width = std::stoll(rest[0].substr(kOnly.size()));
     if (rest.size() == 3) {
@@ -319,14 +356,25 @@ int Main(int argc, char** argv) {
   for (const std::string& word : rest) {
     if (word.starts_with(kSize)) {
       arguments.megabytes = std::stod(word.substr(kSize.size()));
+    } else if (word.starts_with(kCodec)) {
+      arguments.codec = word.substr(kCodec.size());
     } else if (word == "--check") {
       arguments.check = true;
     } else {
       std::fprintf(stderr,
-                   "unknown argument %s; there are --mb=N, --check and "
+                   "unknown argument %s; there are --mb=N, --codec=NAME, "
+                   "--check and "
                    "--out=FILE\n",
                    word.c_str());
       return 2;
+    }
+  }
+  if (arguments.check) {
+    const std::string reason =
+        WhyNoRoom(arguments.megabytes, fs::temp_directory_path());
+    if (!reason.empty()) {
+      std::fprintf(stderr, "skipped: %s\n", reason.c_str());
+      return kSkipped;
     }
   }
   const Status status = Run(*report, arguments);

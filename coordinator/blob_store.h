@@ -42,6 +42,18 @@ class SealedWriter {
   virtual Status Commit() = 0;
 };
 
+// Bytes that need not outlive the process. Thread-compatible. They go with it;
+// what a process that died left behind goes when the store is opened.
+class ScratchBlob {
+ public:
+  virtual ~ScratchBlob() = default;
+  // RESOURCE_EXHAUSTED if the disk is full.
+  virtual Status Append(ByteSpan chunk) = 0;
+  // Fills `out` with what was appended at `offset`; returns the bytes read,
+  // fewer only at the end.
+  virtual Result<size_t> ReadAt(uint64_t offset, std::span<uint8_t> out) = 0;
+};
+
 // Thread-safe. Errors besides those named: RESOURCE_EXHAUSTED (disk full),
 // INTERNAL (I/O).
 class BlobStore {
@@ -82,6 +94,10 @@ class BlobStore {
       const std::string& name) = 0;
   virtual Status RemoveSealed(const std::string& name) = 0;
   virtual Result<std::vector<std::string>> ListSealed() = 0;
+
+  // For intermediate bytes; whoever puts them there seals what is derived from
+  // updates.
+  virtual Result<std::unique_ptr<ScratchBlob>> NewScratch() = 0;
 
   // Of the disk that holds the blobs.
   virtual Result<uint64_t> FreeBytes() = 0;

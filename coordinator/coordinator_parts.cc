@@ -57,8 +57,11 @@ Coordinator::Parts::Parts(const CoordinatorOptions& o,
                [this](const RoundKey& round) { return CheckInCount(round); }),
       artefacts(deps.store, deps.blobs),
       deltas(options.deltas, deps.blobs),
-      ingest({options.upload_bytes_max, options.staging_ttl}, deps.store,
-             tickets, *this) {}
+      ingest({.bytes_max = options.upload_bytes_max,
+              .staged_above = options.staged_above,
+              .staged_bytes_max = options.staged_bytes_max,
+              .staging_ttl = options.staging_ttl},
+             {deps.store, deps.blobs, deps.random, tickets, *this}) {}
 
 // ------------------------------------------------------------------- start
 

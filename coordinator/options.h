@@ -38,6 +38,12 @@ struct CoordinatorOptions {
   // Admission of uploads: bytes announced by uploads that are staged or wait
   // for their commit. One upload is always admitted, whatever its size.
   uint64_t upload_bytes_max = uint64_t{256} << 20;
+  // An upload larger than this is staged on disk, sealed, if its encoding can
+  // be folded a stretch at a time (float32, bfloat16; not for strategies that
+  // hold updates). Together they take at most `staged_bytes_max` of disk; an
+  // upload that is larger by itself stays in memory.
+  uint64_t staged_above = uint64_t{64} << 20;
+  uint64_t staged_bytes_max = uint64_t{16} << 30;
   // What a broken stream left behind is kept this long for a resume.
   Duration staging_ttl = std::chrono::seconds(60);
 

@@ -26,19 +26,44 @@ std::string NewPartialId(RandomSource& random) {
   return ToHex(raw);
 }
 
-// Calls `sink` with the decoded values of a stretch, the elements from `first`
-// on, of every stretch of an update.
-using StretchSink =
-    std::function<Status(size_t first, std::span<const float> values)>;
-Status ForEachStretch(const TaskDefinition& definition, ByteSpan encoded,
-                      const StretchSink& sink) {
-  std::vector<float> values;
-  for (const aggregation::SumStretch& stretch : definition.stretches) {
-    values.resize(stretch.layout.element_count());
-    aggregation::DecodeSlice(definition.spec.update, definition.update_counts,
-                             encoded, stretch.first, values);
-    SELVAGE_RETURN_IF_ERROR(sink(stretch.first, values));
+// Staged updates whose stretch is in memory at a time.
+constexpr size_t kStagedAtATime = 8;
+
+// The encoding of an update's stretch, in `buffer` if it has to be read; empty
+// if it is not part of that of the whole.
+Result<ByteSpan> EncodedPart(const TaskDefinition& definition,
+                             const VerifiedUpload& upload,
+                             const aggregation::SumStretch& stretch,
+                             Bytes& buffer) {
+  const aggregation::CodecSpec codec = definition.spec.update;
+  const size_t count = stretch.layout.element_count();
+  if (upload.staged == nullptr) {
+    if (definition.stretches.size() == 1) return ByteSpan(upload.bytes);
+    return aggregation::EncodedSlice(codec, upload.bytes, stretch.first, count);
   }
+  const size_t size = aggregation::SliceBytesPerElement(codec);
+  buffer.resize(count * size);
+  SELVAGE_RETURN_IF_ERROR(
+      upload.staged->Read(uint64_t{stretch.first} * size, buffer));
+  return ByteSpan(buffer);
+}
+
+// The decoded values of an update's stretch.
+Status DecodePart(const TaskDefinition& definition,
+                  const VerifiedUpload& upload,
+                  const aggregation::SumStretch& stretch, Bytes& buffer,
+                  std::vector<float>& values) {
+  const aggregation::CodecSpec codec = definition.spec.update;
+  values.resize(stretch.layout.element_count());
+  if (upload.staged == nullptr) {
+    aggregation::DecodeSlice(codec, definition.update_counts, upload.bytes,
+                             stretch.first, values);
+    return OkStatus();
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const ByteSpan part,
+                           EncodedPart(definition, upload, stretch, buffer));
+  const size_t counts[] = {values.size()};
+  aggregation::DecodeSlice(codec, counts, part, 0, values);
   return OkStatus();
 }
 
@@ -49,15 +74,16 @@ Result<std::vector<double>> FactorsOf(const TaskDefinition& definition,
   std::vector<double> factors(uploads.size(), 1);
   const plan::StrategySpec& strategy = definition.spec.strategy;
   if (strategy.name != plan::StrategyName::kNormBound) return factors;
+  Bytes buffer;
+  std::vector<float> values;
   for (size_t u = 0; u < uploads.size(); ++u) {
     double squares = 0;
-    SELVAGE_RETURN_IF_ERROR(
-        ForEachStretch(definition, uploads[u].bytes,
-                       [&](size_t first, std::span<const float> values) {
-                         squares = aggregation::AddSquares(
-                             definition.shared, first, values, squares);
-                         return OkStatus();
-                       }));
+    for (const aggregation::SumStretch& stretch : definition.stretches) {
+      SELVAGE_RETURN_IF_ERROR(
+          DecodePart(definition, uploads[u], stretch, buffer, values));
+      squares = aggregation::AddSquares(definition.shared, stretch.first,
+                                        values, squares);
+    }
     factors[u] = aggregation::BoundFactor(squares, strategy.clipping_norm);
   }
   return factors;
@@ -74,25 +100,33 @@ Result<aggregation::ExactSum> SumOf(const TaskDefinition& definition,
       std::all_of(factors.begin(), factors.end(),
                   [](double factor) { return factor == 1; });
   const aggregation::CodecSpec& codec = definition.spec.update;
-  const size_t count = stretch.layout.element_count();
-  const auto part_of = [&](const VerifiedUpload& upload) -> ByteSpan {
-    if (definition.stretches.size() == 1) return upload.bytes;
-    return aggregation::EncodedSlice(codec, upload.bytes, stretch.first, count);
-  };
-  if (as_they_are && !uploads.empty() && !part_of(uploads.front()).empty()) {
+  const bool in_parts = definition.stretches.size() == 1 ||
+                        aggregation::SliceBytesPerElement(codec) > 0;
+  if (as_they_are && in_parts) {
     // Decoded while they are folded, several at a time.
+    const bool any_staged = std::any_of(
+        uploads.begin(), uploads.end(),
+        [](const VerifiedUpload& upload) { return upload.staged != nullptr; });
+    const size_t at_a_time = any_staged ? kStagedAtATime : uploads.size();
+    std::vector<Bytes> buffers(any_staged ? kStagedAtATime : 1);
     std::vector<aggregation::EncodedUpdate> updates;
-    updates.reserve(uploads.size());
-    for (const VerifiedUpload& upload : uploads) {
-      updates.push_back({codec, part_of(upload), upload.weight});
+    for (size_t u = 0; u < uploads.size(); ++u) {
+      SELVAGE_ASSIGN_OR_RETURN(
+          const ByteSpan part,
+          EncodedPart(definition, uploads[u], stretch,
+                      buffers[updates.size() % buffers.size()]));
+      updates.push_back({codec, part, uploads[u].weight});
+      if (updates.size() < at_a_time && u + 1 < uploads.size()) continue;
+      SELVAGE_RETURN_IF_ERROR(sum.AddAllEncoded(updates));
+      updates.clear();
     }
-    SELVAGE_RETURN_IF_ERROR(sum.AddAllEncoded(updates));
     return sum;
   }
-  std::vector<float> values(count);
+  Bytes buffer;
+  std::vector<float> values;
   for (size_t u = 0; u < uploads.size(); ++u) {
-    aggregation::DecodeSlice(codec, definition.update_counts, uploads[u].bytes,
-                             stretch.first, values);
+    SELVAGE_RETURN_IF_ERROR(
+        DecodePart(definition, uploads[u], stretch, buffer, values));
     aggregation::ScaleElements(definition.shared, stretch.first, factors[u],
                                values);
     SELVAGE_RETURN_IF_ERROR(sum.Add({values, uploads[u].weight}));
@@ -287,7 +321,7 @@ UploadBatch::Flushed UploadBatch::Flush(const Context& context) {
     partial.update_count = uploads.size();
     std::vector<ReceiptRow> receipts;
     for (const VerifiedUpload& upload : uploads) {
-      partial.bytes_up += upload.bytes.size();
+      partial.bytes_up += upload.size_bytes();
       ReceiptRow& row = receipts.emplace_back();
       row.assignment_id = upload.assignment_id;
       row.digest = upload.digest;

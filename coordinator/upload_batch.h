@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "coordinator/buffer_pool.h"
 #include "coordinator/byte_budget.h"
 #include "coordinator/running_sums.h"
+#include "coordinator/staged_upload.h"
 #include "coordinator/store.h"
 #include "coordinator/task_definition.h"
 #include "crypto/secret.h"
@@ -32,11 +34,19 @@ struct VerifiedUpload {
   // Given up before the room they take, so that this is true.
   ByteBudget::Share share;
   BufferPool::Buffer bytes;
+  // Instead of `bytes`: on disk, and its part of what the disk may hold. Only
+  // where slices of the encoding can be read (SliceBytesPerElement()).
+  ByteBudget::Share staged_share = {};
+  std::unique_ptr<StagedUpload> staged = {};
   uint32_t weight = 1;
   std::vector<int64_t> scalars = {};  // declared by the device
   std::vector<aggregation::MetricValue> metrics;
   std::string device_class = {};  // of an evaluation
   ReceiptCallback done;
+
+  uint64_t size_bytes() const {
+    return staged != nullptr ? staged->size() : bytes.size();
+  }
 };
 
 // An answer that may be given once what it says is durable and known.

@@ -1,9 +1,12 @@
 #include "coordinator/upload_ingest.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "aggregation/codec/codec.h"
+#include "aggregation/codec/pieces.h"
 #include "aggregation/contribution.h"
 
 namespace selvage::coordinator {
@@ -15,9 +18,8 @@ Receipt Rejection(RejectReason reason, std::string message,
 }
 
 // Why CheckEncoded() refused bytes of the right size.
-RejectReason ReasonOf(const TaskDefinition& definition, ByteSpan bytes) {
-  const aggregation::CodecSpec codec = definition.spec.update;
-  const std::vector<size_t>& counts = definition.update_counts;
+RejectReason ReasonOf(const aggregation::CodecSpec& codec,
+                      std::span<const size_t> counts, ByteSpan bytes) {
   if (aggregation::CheckEncoding(codec, counts, bytes).ok()) {
     return RejectReason::kOutOfRange;
   }
@@ -110,7 +112,52 @@ std::optional<Receipt> UploadIngest::CheckBytes(
   const Status checked = aggregation::ExactSum::CheckEncoded(
       definition.layout, {definition.spec.update, bytes, header.weight});
   if (checked.ok()) return std::nullopt;
-  return Rejection(ReasonOf(definition, bytes), std::string(checked.message()));
+  return Rejection(
+      ReasonOf(definition.spec.update, definition.update_counts, bytes),
+      std::string(checked.message()));
+}
+
+Result<std::optional<Receipt>> UploadIngest::CheckStaged(
+    const TaskDefinition& definition, const UploadHeader& header,
+    const StagedUpload& staged) {
+  const aggregation::CodecSpec codec = definition.spec.update;
+  const size_t size = aggregation::SliceBytesPerElement(codec);
+  Bytes part;
+  for (const aggregation::SumStretch& stretch : definition.stretches) {
+    const size_t counts[] = {stretch.layout.element_count()};
+    part.resize(counts[0] * size);
+    SELVAGE_RETURN_IF_ERROR(staged.Read(uint64_t{stretch.first} * size, part));
+    const Status checked = aggregation::ExactSum::CheckEncoded(
+        stretch.layout, {codec, part, header.weight});
+    if (!checked.ok()) {
+      return std::optional<Receipt>(
+          Rejection(ReasonOf(codec, counts, part),
+                    "from element " + std::to_string(stretch.first) +
+                        " on: " + std::string(checked.message())));
+    }
+  }
+  return std::optional<Receipt>();
+}
+
+bool UploadIngest::GoesToDisk(const TaskDefinition& definition) const {
+  const uint64_t size = definition.update_size_bytes;
+  return size > limits_.staged_above && size <= limits_.staged_bytes_max &&
+         aggregation::SliceBytesPerElement(definition.spec.update) > 0 &&
+         !plan::HoldsUpdates(definition.spec.strategy.name);
+}
+
+bool UploadIngest::Admit(Staging& staging) {
+  const uint64_t size = staging.header.size_bytes;
+  if (staging.on_disk) {
+    staging.staged_share = disk_budget_.Take(size);
+    if (staging.staged_share.empty()) return false;
+  }
+  const uint64_t memory =
+      staging.on_disk ? std::min(size, StagedUpload::kMemoryBytes) : size;
+  // An evaluation is in flight, too.
+  staging.share = budget_.Take(
+      std::max<uint64_t>(1, memory + std::min(size, kTransportBytesMax)));
+  return !staging.share.empty();
 }
 
 Result<Receipt> UploadIngest::Refuse(const RoundKey& round,
@@ -184,9 +231,13 @@ void UploadIngest::AdmitWaiting(Time now) {
         TryBegin(first->device, first->header, Line::kHeads);
     if (begun.ok() && !begun->has_value()) {
       if (now < first->expires) return;
-      begun = ResourceExhausted(
-          "uploads in flight hold " + std::to_string(budget_.used()) +
-          " bytes, the limit is " + std::to_string(limits_.bytes_max));
+      begun = ResourceExhausted("uploads in flight hold " +
+                                std::to_string(budget_.used()) +
+                                " bytes of memory, the limit is " +
+                                std::to_string(limits_.bytes_max) + ", and " +
+                                std::to_string(disk_budget_.used()) +
+                                " bytes of disk, the limit is " +
+                                std::to_string(limits_.staged_bytes_max));
     }
     std::list<Waiting> done;
     {
@@ -274,25 +325,21 @@ Result<std::optional<BegunUpload>> UploadIngest::TryBegin(
         streams_.emplace(entry.upload_id, header.assignment_id);
         MutexLock staging_lock(entry.staging->mu);
         entry.staging->owner = entry.upload_id;
-        ticket = {entry.upload_id, entry.staging->bytes.size()};
+        ticket = {entry.upload_id, StagedBytes(*entry.staging)};
       } else {
         entries_.erase(it);
       }
     }
     if (ticket.upload_id == 0) {
       if (line == Line::kJoins && !waiting_.empty()) return Answer();
-      // An evaluation is in flight, too.
-      ByteBudget::Share share = budget_.Take(std::max<uint64_t>(
-          1,
-          header.size_bytes + std::min(header.size_bytes, kTransportBytesMax)));
-      if (share.empty()) return Answer();
       auto staging = std::make_shared<Staging>();
       staging->header = header;
       staging->round = *round;
       staging->device_id = device.device_id;
       staging->definition = definition;
       staging->evaluation = evaluation;
-      staging->share = std::move(share);
+      staging->on_disk = !evaluation && GoesToDisk(*definition);
+      if (!Admit(*staging)) return Answer();
       Entry entry;
       entry.staging = std::move(staging);
       entry.upload_id = next_upload_id_++;
@@ -328,26 +375,71 @@ Status UploadIngest::GoneStatus(uint64_t upload_id) {
 }
 
 Status UploadIngest::Append(uint64_t upload_id, ByteSpan chunk) {
+  bool mine = false;
+  Status status;
   if (const std::shared_ptr<Staging> staging = Find(upload_id)) {
     MutexLock lock(staging->mu);
     if (staging->owner == upload_id) {
-      if (chunk.size() > staging->header.size_bytes - staging->bytes.size()) {
+      if (chunk.size() > staging->header.size_bytes - StagedBytes(*staging)) {
         return OutOfRange("more than the announced " +
                           std::to_string(staging->header.size_bytes) +
                           " bytes");
       }
-      // At once, and exactly: growing copies, and the holes between half-grown
-      // buffers are what an allocator cannot use again.
-      if (staging->bytes->capacity() == 0) {
-        staging->bytes =
-            buffers_.Take(static_cast<size_t>(staging->header.size_bytes));
-      }
-      AppendBytes(*staging->bytes, chunk);
-      staging->hasher.Update(chunk);
-      return OkStatus();
+      status = AppendLocked(*staging, chunk);
+      mine = true;
     }
   }
-  return GoneStatus(upload_id);  // takes mu_, which comes before staging->mu
+  // These take mu_, which comes before staging->mu.
+  if (!mine) return GoneStatus(upload_id);
+  if (!status.ok()) Forget(upload_id);
+  return status;
+}
+
+uint64_t UploadIngest::StagedBytes(const Staging& staging) {
+  return staging.staged != nullptr ? staging.staged->size()
+                                   : staging.bytes.size();
+}
+
+Status UploadIngest::AppendLocked(Staging& staging, ByteSpan chunk) {
+  staging.hasher.Update(chunk);
+  if (!staging.on_disk) {
+    // At once, and exactly: growing copies, and the holes between half-grown
+    // buffers are what an allocator cannot use again.
+    if (staging.bytes->capacity() == 0) {
+      staging.bytes =
+          buffers_.Take(static_cast<size_t>(staging.header.size_bytes));
+    }
+    AppendBytes(*staging.bytes, chunk);
+    return OkStatus();
+  }
+  Status status;
+  if (staging.staged == nullptr) {
+    Result<std::unique_ptr<StagedUpload>> created =
+        StagedUpload::Create(blobs_, random_);
+    if (created.ok()) {
+      staging.staged = *std::move(created);
+    } else {
+      status = created.status();
+    }
+  }
+  if (status.ok()) status = staging.staged->Append(chunk);
+  if (status.ok()) return status;
+  // Whatever it was, it may go well the next time.
+  return Unavailable("the upload could not be staged: " + status.ToString());
+}
+
+void UploadIngest::Forget(uint64_t upload_id) {
+  std::shared_ptr<Staging> staging;
+  {
+    MutexLock lock(mu_);
+    const auto stream = streams_.find(upload_id);
+    if (stream == streams_.end()) return;
+    const auto entry = entries_.find(stream->second);
+    staging = std::move(entry->second.staging);
+    entries_.erase(entry);
+    streams_.erase(stream);
+  }
+  sink_.Post(staging->round, UploadBroke{staging->device_id});
 }
 
 void UploadIngest::Finish(uint64_t upload_id, ReceiptCallback done) {
@@ -368,21 +460,25 @@ void UploadIngest::Finish(uint64_t upload_id, ReceiptCallback done) {
   }
   const UploadHeader& header = staging->header;
   const RetryWindow retry = sink_.PaceOf(staging->round.task_id);
-  BufferPool::Buffer bytes;
+  VerifiedUpload upload;
   crypto::Digest digest;
+  Status written;
   {
     MutexLock lock(staging->mu);
     staging->owner = 0;
-    bytes = std::move(staging->bytes);
+    upload.bytes = std::move(staging->bytes);
+    upload.staged = std::move(staging->staged);
     digest = std::move(staging->hasher).Finish();
+    if (upload.staged != nullptr) written = upload.staged->Finish();
   }
+  const uint64_t arrived = upload.size_bytes();
   // A damaged transfer is not the device's last word: it may send it again.
-  if (bytes.size() != header.size_bytes ||
+  if (arrived != header.size_bytes ||
       (!staging->evaluation && digest != header.digest)) {
     sink_.Post(staging->round, UploadBroke{staging->device_id});
-    done(bytes.size() != header.size_bytes
+    done(arrived != header.size_bytes
              ? Rejection(RejectReason::kBadSize,
-                         std::to_string(bytes.size()) +
+                         std::to_string(arrived) +
                              " bytes arrived, announced were " +
                              std::to_string(header.size_bytes),
                          retry)
@@ -392,10 +488,21 @@ void UploadIngest::Finish(uint64_t upload_id, ReceiptCallback done) {
                          retry));
     return;
   }
-  if (const std::optional<Receipt> refusal =
-          staging->evaluation
-              ? std::nullopt
-              : CheckBytes(*staging->definition, header, bytes)) {
+  Result<std::optional<Receipt>> checked = std::optional<Receipt>();
+  if (!written.ok()) {
+    checked = written;
+  } else if (upload.staged != nullptr) {
+    checked = CheckStaged(*staging->definition, header, *upload.staged);
+  } else if (!staging->evaluation) {
+    checked = CheckBytes(*staging->definition, header, upload.bytes);
+  }
+  if (!checked.ok()) {
+    sink_.Post(staging->round, UploadBroke{staging->device_id});
+    done(Unavailable("the upload could not be staged: " +
+                     checked.status().ToString()));
+    return;
+  }
+  if (const std::optional<Receipt>& refusal = *checked) {
     const Result<Receipt> answer =
         Refuse(staging->round, staging->device_id, header, *refusal);
     done(answer.ok() ? answer
@@ -404,16 +511,15 @@ void UploadIngest::Finish(uint64_t upload_id, ReceiptCallback done) {
                            answer.status().ToString())));
     return;
   }
-  VerifiedUpload upload;
   upload.assignment_id = header.assignment_id;
   upload.round = staging->round;
   upload.device_id = staging->device_id;
   upload.digest = header.digest;
-  upload.bytes = std::move(bytes);
   upload.weight = header.weight;
   upload.scalars = header.scalars;
   upload.metrics = header.metrics;
   upload.share = std::move(staging->share);
+  upload.staged_share = std::move(staging->staged_share);
   upload.done = std::move(done);
   sink_.Post(std::move(upload));
 }
@@ -444,6 +550,8 @@ void UploadIngest::Advance(Time now) {
 }
 
 void UploadIngest::Expire(Time now) {
+  // Removing a large file takes a while: not under the lock.
+  std::vector<std::shared_ptr<Staging>> expired;
   MutexLock lock(mu_);
   for (auto it = entries_.begin(); it != entries_.end();) {
     if (it->second.active || now < it->second.expires) {
@@ -451,6 +559,7 @@ void UploadIngest::Expire(Time now) {
       continue;
     }
     streams_.erase(it->second.upload_id);
+    expired.push_back(std::move(it->second.staging));
     it = entries_.erase(it);
   }
 }

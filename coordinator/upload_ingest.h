@@ -1,7 +1,8 @@
 // Uploads from header to verified update: everything that needs no decision of
-// the round. Bytes are staged in memory, admitted by a budget, and survive a
-// broken stream for a while. What does not fit waits in line, first come first
-// served: the stream is there, its bytes are not read yet.
+// the round. Bytes are staged in memory, those of large uploads sealed on disk,
+// admitted by a budget of each, and survive a broken stream for a while. What
+// does not fit waits in line, first come first served: the stream is there, its
+// bytes are not read yet.
 //
 // Runs on the RPC threads, except where it says worker; what it finds out goes
 // to the driver through the sink.
@@ -16,10 +17,13 @@
 #include <variant>
 
 #include "base/mutex.h"
+#include "base/random.h"
 #include "coordinator/api.h"
+#include "coordinator/blob_store.h"
 #include "coordinator/buffer_pool.h"
 #include "coordinator/byte_budget.h"
 #include "coordinator/round.h"
+#include "coordinator/staged_upload.h"
 #include "coordinator/store.h"
 #include "coordinator/tickets.h"
 #include "coordinator/upload_batch.h"
@@ -52,6 +56,10 @@ class UploadIngest {
  public:
   struct Limits {
     uint64_t bytes_max = uint64_t{256} << 20;
+    // What is larger is staged on disk where that can be (staged_upload.h), as
+    // long as all of them are at most `staged_bytes_max` there.
+    uint64_t staged_above = uint64_t{64} << 20;
+    uint64_t staged_bytes_max = uint64_t{16} << 30;
     Duration staging_ttl = std::chrono::seconds(60);
     // Uploads in line for room, and how long they stay there.
     size_t waiting_max = 1000;
@@ -62,14 +70,23 @@ class UploadIngest {
   // What the transport holds of an upload that is arriving, at most: the chunk
   // that was read and what the flow control lets in ahead of it.
   static constexpr uint64_t kTransportBytesMax = 1 << 20;
-  // All must outlive this.
-  UploadIngest(const Limits& limits, Store& store, const Tickets& tickets,
-               UploadSink& sink)
+  // All must outlive this. `random` is thread-safe.
+  struct Dependencies {
+    Store& store;
+    BlobStore& blobs;
+    RandomSource& random;
+    const Tickets& tickets;
+    UploadSink& sink;
+  };
+  UploadIngest(const Limits& limits, const Dependencies& dependencies)
       : limits_(limits),
-        store_(store),
-        tickets_(tickets),
-        sink_(sink),
+        store_(dependencies.store),
+        blobs_(dependencies.blobs),
+        random_(dependencies.random),
+        tickets_(dependencies.tickets),
+        sink_(dependencies.sink),
         budget_(limits.bytes_max),
+        disk_budget_(limits.staged_bytes_max),
         buffers_(limits.bytes_max) {}
 
   // As in DeviceApi. Thread-safe.
@@ -99,11 +116,14 @@ class UploadIngest {
     std::string device_id;
     std::shared_ptr<const TaskDefinition> definition;
     bool evaluation = false;
+    bool on_disk = false;
     ByteBudget::Share share;
+    ByteBudget::Share staged_share;  // if it is on disk
     Mutex mu;
     // The one stream that may append; 0 once the bytes were taken.
     uint64_t owner SELVAGE_GUARDED_BY(mu) = 0;
     BufferPool::Buffer bytes SELVAGE_GUARDED_BY(mu);
+    std::unique_ptr<StagedUpload> staged SELVAGE_GUARDED_BY(mu);
     crypto::Sha256Hasher hasher SELVAGE_GUARDED_BY(mu);
   };
   struct Entry {
@@ -130,6 +150,20 @@ class UploadIngest {
   static std::optional<Receipt> CheckBytes(const TaskDefinition& definition,
                                            const UploadHeader& header,
                                            ByteSpan bytes);
+  // The same for bytes on disk; an error if they cannot be read.
+  static Result<std::optional<Receipt>> CheckStaged(
+      const TaskDefinition& definition, const UploadHeader& header,
+      const StagedUpload& staged);
+  // Whether an upload of this task is staged on disk.
+  bool GoesToDisk(const TaskDefinition& definition) const;
+  // Room for an upload; false: there is none.
+  bool Admit(Staging& staging);
+  static uint64_t StagedBytes(const Staging& staging)
+      SELVAGE_REQUIRES(staging.mu);
+  Status AppendLocked(Staging& staging, ByteSpan chunk)
+      SELVAGE_REQUIRES(staging.mu);
+  // Ends an upload whose bytes are lost: the device begins anew.
+  void Forget(uint64_t upload_id) SELVAGE_EXCLUDES(mu_);
   // Begin()'s answer; nullopt: there is no room. Whoever joins the line never
   // overtakes it.
   Result<std::optional<BegunUpload>> TryBegin(const DeviceIdentity& device,
@@ -148,9 +182,12 @@ class UploadIngest {
 
   const Limits limits_;
   Store& store_;
+  BlobStore& blobs_;
+  RandomSource& random_;
   const Tickets& tickets_;
   UploadSink& sink_;
   ByteBudget budget_;
+  ByteBudget disk_budget_;
   BufferPool buffers_;
   Time last_used_{};  // the worker's
 

@@ -83,12 +83,16 @@ void DecodeSlice(const CodecSpec& codec, std::span<const size_t> counts,
   SELVAGE_CHECK(before >= last);
 }
 
+size_t SliceBytesPerElement(const CodecSpec& codec) {
+  const bool slices =
+      codec.name == CodecName::kFloat32 || codec.name == CodecName::kBFloat16;
+  return slices ? ElementSize(codec.name) : 0;
+}
+
 ByteSpan EncodedSlice(const CodecSpec& codec, ByteSpan bytes, size_t first,
                       size_t count) {
-  if (codec.name != CodecName::kFloat32 && codec.name != CodecName::kBFloat16) {
-    return {};
-  }
-  const size_t size = ElementSize(codec.name);
+  const size_t size = SliceBytesPerElement(codec);
+  if (size == 0) return {};
   return bytes.subspan(first * size, count * size);
 }
 

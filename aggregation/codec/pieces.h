@@ -17,6 +17,10 @@ namespace selvage::aggregation {
 void DecodeSlice(const CodecSpec& codec, std::span<const size_t> counts,
                  ByteSpan bytes, size_t first, std::span<float> out);
 
+// Bytes of a value where the encoding of every slice is part of that of the
+// whole: float32 and bfloat16; 0 for the others.
+size_t SliceBytesPerElement(const CodecSpec& codec);
+
 // The encoding of those values alone, where it is part of that of the whole:
 // float32 and bfloat16; empty for the others. REQUIRES: the right size.
 ByteSpan EncodedSlice(const CodecSpec& codec, ByteSpan bytes, size_t first,

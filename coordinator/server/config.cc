@@ -407,6 +407,13 @@ std::vector<Setting> Settings() {
                    "line",
                    uint64_t{1} << 20, uint64_t{1} << 40,
                    &Config::upload_bytes_max),
+      BytesSetting("limits.staged_above",
+                   "larger uploads are staged on disk, sealed",
+                   uint64_t{1} << 20, uint64_t{1} << 40, &Config::staged_above),
+      BytesSetting("limits.staged_bytes",
+                   "disk for staged uploads; what does not fit waits in line",
+                   uint64_t{1} << 20, uint64_t{1} << 40,
+                   &Config::staged_bytes_max),
       BytesSetting("limits.held_bytes",
                    "disk for the updates of one round that a robust strategy "
                    "compares",

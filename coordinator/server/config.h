@@ -42,6 +42,8 @@ struct Config {
   bool insecure = false;
   uint64_t connections_max = 10'000;
   uint64_t upload_bytes_max = uint64_t{256} << 20;
+  uint64_t staged_above = uint64_t{64} << 20;
+  uint64_t staged_bytes_max = uint64_t{16} << 30;
   uint64_t held_bytes_max = uint64_t{8} << 30;
   uint64_t artefact_bytes_max = uint64_t{4} << 30;
   Duration retry_min = std::chrono::seconds(60);

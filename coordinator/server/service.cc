@@ -205,6 +205,8 @@ Status Service::Open(Clock& clock, RandomSource& random) {
   options.insecure = config_.insecure;
   options.pace = {config_.retry_min, config_.retry_max};
   options.upload_bytes_max = config_.upload_bytes_max;
+  options.staged_above = config_.staged_above;
+  options.staged_bytes_max = config_.staged_bytes_max;
   options.held_bytes_max = config_.held_bytes_max;
   options.rule_threads =
       std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 64);

@@ -74,6 +74,29 @@ Result<crypto::Digest> HashOf(ArtefactReader& blob) {
   return std::move(hasher).Finish();
 }
 
+class FileScratchBlob final : public ScratchBlob {
+ public:
+  FileScratchBlob(FileSystem& files, Path path,
+                  std::unique_ptr<WritableFile> out,
+                  std::unique_ptr<ReadableFile> in)
+      : files_(files),
+        path_(std::move(path)),
+        out_(std::move(out)),
+        in_(std::move(in)) {}
+  ~FileScratchBlob() override { Discard(files_, path_); }
+
+  Status Append(ByteSpan chunk) override { return out_->Append(chunk); }
+  Result<size_t> ReadAt(uint64_t offset, std::span<uint8_t> out) override {
+    return in_->ReadAt(offset, out);
+  }
+
+ private:
+  FileSystem& files_;
+  const Path path_;
+  const std::unique_ptr<WritableFile> out_;
+  const std::unique_ptr<ReadableFile> in_;
+};
+
 constexpr size_t kPieceLineSize = 65;  // a digest in hexadecimal and '\n'
 
 }  // namespace
@@ -381,6 +404,19 @@ Status FileBlobStore::RemoveSealed(const std::string& name) {
 
 Result<std::vector<std::string>> FileBlobStore::ListSealed() {
   return files_.List(sealed_);
+}
+
+Result<std::unique_ptr<ScratchBlob>> FileBlobStore::NewScratch() {
+  Path path = NextIncoming();
+  SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> out,
+                           files_.Create(path, 0600));
+  Result<std::unique_ptr<ReadableFile>> in = files_.Open(path);
+  if (!in.ok()) {
+    Discard(files_, path);
+    return in.status();
+  }
+  return std::unique_ptr<ScratchBlob>(new FileScratchBlob(
+      files_, std::move(path), std::move(out), *std::move(in)));
 }
 
 Result<uint64_t> FileBlobStore::FreeBytes() {

@@ -38,6 +38,7 @@ class FileBlobStore final : public BlobStore {
       const std::string& name) override;
   Status RemoveSealed(const std::string& name) override;
   Result<std::vector<std::string>> ListSealed() override;
+  Result<std::unique_ptr<ScratchBlob>> NewScratch() override;
   Result<uint64_t> FreeBytes() override;
 
  private:

@@ -251,6 +251,9 @@ class World {
     CheckInRequest request;
     request.population = "demo";
     request.codecs = {plan::CodecName::kFloat32, plan::CodecName::kFloat16};
+    if (options_.codec == plan::CodecName::kBFloat16) {
+      request.codecs.push_back(options_.codec);
+    }
     request.plan_format = 1;
     request.evaluates = options_.evaluates;
     request.contributions = options_.contributions;

@@ -80,6 +80,8 @@ TEST(LoadConfigTest, EveryMistake_IsNamedWithItsPlace) {
       {"limits: {connections: 0}\n", "limits.connections: 0 is not in 1 .. "},
       {"limits: {connections: many}\n", "\"many\" is not a value like 1000"},
       {"limits: {upload_bytes: 1KiB}\n", "1KiB is not in 1MiB .. 1024GiB"},
+      {"limits: {staged_above: 1KiB}\n", "1KiB is not in 1MiB .. 1024GiB"},
+      {"limits: {staged_bytes: 1KiB}\n", "1KiB is not in 1MiB .. 1024GiB"},
       {"limits: {upload_bytes: 99999999999GiB}\n", "is not a value like"},
       {"limits: {held_bytes: 1023KiB}\n",
        "limits.held_bytes: 1023KiB is not in 1MiB .. 1024GiB"},
