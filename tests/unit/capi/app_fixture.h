@@ -12,14 +12,18 @@
 
 #include "client/capi/selvage.h"
 #include "client/capi/selvage.hpp"
-#include "tests/testing/scratch_folder.h"
 #include "tests/unit/capi/tiny_engine.h"
 
 namespace selvage::test {
 
 class AppFixture : public ::testing::Test {
  protected:
+  // Not ScratchFolder: an app sees nothing of ours but the API.
   AppFixture() {
+    std::string name =
+        (std::filesystem::temp_directory_path() / "selvage-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) std::abort();
+    home_ = name;
     state_dir_ = (home_ / "state").string();
     cache_dir_ = (home_ / "cache").string();
     options_.struct_size = sizeof options_;
@@ -28,7 +32,11 @@ class AppFixture : public ::testing::Test {
     options_.population = "demo";
     options_.engine = &engine_;
   }
-  ~AppFixture() override { selvage_close(client_); }
+  ~AppFixture() override {
+    selvage_close(client_);
+    std::error_code ignored;
+    std::filesystem::remove_all(home_, ignored);
+  }
 
   void Open() {
     ASSERT_EQ(selvage_open(&options_, &client_), SELVAGE_OK)
@@ -57,8 +65,7 @@ class AppFixture : public ::testing::Test {
     }
   }
 
-  ScratchFolder scratch_;
-  const std::filesystem::path& home_ = scratch_.path();
+  std::filesystem::path home_;
   std::string state_dir_;
   std::string cache_dir_;
   tiny_engine tiny_{};
