@@ -141,6 +141,10 @@ void Round::OnEvent(const GaveUp& e, Time, Actions&) { Settle(e.device); }
 
 void Round::OnEvent(const Tick&, Time now, Actions& actions) {
   if (!open()) return;
+  if (accepted_ >= config_.cohort) {
+    // Restored between the durable update that was the last and the close.
+    return Enter(RoundState::kClosing, "", actions);
+  }
   if (now < deadline()) {
     ExpireLeases(now, actions);
     if (DrawIsDue(now)) Draw(now, actions);
@@ -240,6 +244,7 @@ void Round::SetMember(Member& member, MemberState next) {
 
 Time Round::NextDeadline() const {
   if (!open()) return kNever;
+  if (accepted_ >= config_.cohort) return opened_;
   Time next = deadline();
   if (state_ == RoundState::kSelecting && seen_.size() >= config_.min_updates) {
     next = std::min(next, opened_ + config_.selection_window);

@@ -201,6 +201,22 @@ TEST(RoundRestoreTest, Restore_BetweenDrawAndState_EntersCollectingFirst) {
   EXPECT_EQ(std::get<EnterState>(actions[0]).state, RoundState::kCollecting);
 }
 
+TEST(RoundRestoreTest, Restore_AtTheGoal_ClosesWithTheNextTick) {
+  std::map<std::string, Round::Member> members;
+  members["a"] = {Round::MemberState::kAccepted, Time(seconds(50))};
+  members["b"] = {Round::MemberState::kAccepted, Time(seconds(50))};
+  auto round = Round::Restore(SmallConfig(), Time(seconds(3)),
+                              RoundState::kCollecting, members);
+  ASSERT_THAT(round, IsOk());
+  // It does not wait for the round's deadline.
+  EXPECT_EQ(round->NextDeadline(), Time(seconds(3)));
+
+  const auto actions = round->Step(Tick{}, Time(seconds(4)));
+
+  ASSERT_EQ(actions.size(), 1u);
+  EXPECT_EQ(std::get<EnterState>(actions[0]).state, RoundState::kClosing);
+}
+
 TEST(RoundRestoreTest, Restore_EndedRound_IsRefused) {
   EXPECT_THAT(Round::Restore(SmallConfig(), Time{}, RoundState::kCommitted, {}),
               StatusIs(StatusCode::kFailedPrecondition));
