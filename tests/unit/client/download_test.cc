@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include <gmock/gmock.h>
 
 #include "aggregation/codec/checkpoint_parts.h"
+#include "aggregation/contribution.h"
+#include "aggregation/server_optimizer.h"
 #include "client/base_file.h"
 #include "client/store/blob_cache.h"
 #include "tests/unit/client/client_fixture.h"
@@ -202,6 +205,115 @@ TEST_F(DownloadTest, FetchOfAPartBreaks_GoesOnFromThere) {
   WaitForTurn();
   EXPECT_EQ(RunUntil(RunResult::kContributed).result, RunResult::kContributed);
   EXPECT_EQ(server_->fetched.at(names_[0].digest.ToHex()), 400000u);
+}
+
+// A scaffold plan, and the server's control variate of a version.
+class ControlTest : public DownloadTest {
+ protected:
+  ControlTest() {
+    trainer_.state.features |= kFeatureCorrection;
+    plan::Plan plan = MakeFakePlan(program_);
+    plan.contribution.name = plan::ContributionName::kScaffold;
+    plan.contribution.max_abs_control = 64;
+    plan.update.codec = kCodec;  // what is sent is what was made
+    server_->Publish(plan, program_);
+    control_.resize(aggregation::SharedCount(program_.table));
+    for (size_t i = 0; i < control_.size(); ++i) {
+      control_[i] = 0.5F * static_cast<float>(i % 3);
+    }
+  }
+
+  Bytes Artefact(const std::vector<float>& control,
+                 plan::StrategyName of = plan::StrategyName::kScaffold) const {
+    plan::StrategySpec strategy;
+    strategy.name = of;
+    Bytes bytes = aggregation::FormOf(strategy, control.size()).head;
+    AppendBytes(bytes, AsBytes(std::span<const float>(control)));
+    return bytes;
+  }
+  Assignment Work(const Bytes& control) {
+    Assignment work = server_->NewAssignment();
+    work.control_digest = crypto::Sha256(control);
+    server_->artefacts[work.control_digest] = control;
+    return work;
+  }
+  // What the update of an assignment holds: the delta, then the change of the
+  // device's own control variate.
+  std::vector<float> Sent(const std::string& assignment) {
+    const std::vector<size_t> counts = aggregation::ContributionCounts(
+        plan::ContributionName::kScaffold, program_.table);
+    const auto values =
+        aggregation::Decode(kCodec, counts, server_->payloads.at(assignment));
+    EXPECT_THAT(values, IsOk());
+    return values.ok() ? *values : std::vector<float>();
+  }
+
+  std::vector<float> control_;
+};
+
+TEST_F(ControlTest, OfAVersion_IsFetchedOnceAndTakenOff) {
+  Open();
+  AddExamples(24);
+  const Bytes artefact = Artefact(control_);
+  const Assignment work = Work(artefact);
+  server_->Give(work);
+  ASSERT_EQ(RunUntil(RunResult::kContributed).result, RunResult::kContributed);
+  EXPECT_EQ(server_->fetched.at(work.control_digest.ToHex()), artefact.size());
+  const std::vector<float> sent = Sent(work.id);
+  const size_t deltas = program_.table.update_count();
+  ASSERT_EQ(sent.size(), deltas + control_.size());
+  // Delta c_i = -c - Delta / (tau lr), tau lr being the same for all.
+  const std::span<const float> change = std::span(sent).subspan(deltas);
+  size_t at = 0;
+  double rate = 0;
+  for (const auto& slice : program_.table.aggregated()) {
+    if (slice.role != plan::Role::kShared) continue;
+    for (size_t i = 0; i < slice.count; ++i, ++at) {
+      const double delta = double{sent[slice.update_offset + i]};
+      const double moved = -double{change[at]} - double{control_[at]};
+      if (rate == 0 && delta != 0) rate = delta / moved;
+      if (rate != 0) {
+        EXPECT_NEAR(delta, rate * moved, 1e-5) << at;
+      } else {
+        EXPECT_EQ(moved, 0) << at;
+      }
+    }
+  }
+  EXPECT_GT(rate, 0);
+
+  // The next version has the same one: it is in the cache.
+  PublishVersion();
+  server_->fetched.clear();
+  WaitForTurn();
+  server_->Give(Work(artefact));
+  ASSERT_EQ(RunUntil(RunResult::kContributed).result, RunResult::kContributed);
+  EXPECT_EQ(server_->fetched.count(work.control_digest.ToHex()), 0u);
+}
+
+TEST_F(ControlTest, NotOfThisModelAndStrategy_NothingIsTrained) {
+  Open();
+  AddExamples(24);
+  std::vector<float> one_less = control_;
+  one_less.pop_back();
+  std::vector<float> endless = control_;
+  endless.back() = std::numeric_limits<float>::infinity();
+  Bytes longer = Artefact(control_);
+  longer.push_back(0);
+  Bytes truncated = Artefact(control_);
+  truncated.resize(truncated.size() / 2);
+  for (const Bytes& artefact :
+       {Artefact(one_less), Artefact(endless),
+        Artefact(control_, plan::StrategyName::kFedAvgM), longer, truncated,
+        Bytes()}) {
+    WaitForTurn();
+    server_->Give(Work(artefact));
+    EXPECT_NE(Run().result, RunResult::kContributed) << artefact.size();
+    EXPECT_TRUE(server_->updates.empty());
+    EXPECT_EQ(trainer_.state.trainings, 0);
+    server_->Forget();
+    clock_.Advance(std::chrono::hours(24));
+    Open();
+  }
 }
 
 TEST_F(DownloadTest, PartsThatAreNotWhatTheListSays_AreRefused) {
