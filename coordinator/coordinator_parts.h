@@ -62,7 +62,8 @@ struct Coordinator::Parts final : public UploadSink {
   // Of several coordinators, one whose blob is not committed yet may be at
   // work: then only what was an orphan in the call before goes, too.
   Status CollectOrphans();
-  // Tasks that another coordinator made.
+  // Tasks that are new since the last call: at the start all, later those that
+  // another coordinator made.
   Status FindTasks();
   void PruneIfDue(Time now);
 

@@ -138,7 +138,7 @@ class TaskDriver {
   // The driver: updates and refusals recorded elsewhere, candidates.
   Status Hear(Time now);
   // A follower: the open round as the store has it.
-  Status Mirror(Time now);
+  Status Mirror();
   Status Follow(Time now, bool drain);
   // The driver, when it leaves: the next one need not wait.
   void GiveBackClaim();

@@ -10,7 +10,7 @@ Status TaskDriver::Sync(Time now, bool drain) {
   if (now < next_sync_) return OkStatus();
   next_sync_ = now + context_.options.replicas.poll;
   if (!drain) SELVAGE_RETURN_IF_ERROR(Claim(now));
-  return drives_ ? Hear(now) : Mirror(now);
+  return drives_ ? Hear(now) : Mirror();
 }
 
 Status TaskDriver::Claim(Time now) {
@@ -111,7 +111,7 @@ Status TaskDriver::Hear(Time now) {
   return Persist(now);
 }
 
-Status TaskDriver::Mirror(Time) {
+Status TaskDriver::Mirror() {
   Store& store = context_.deps.store;
   SELVAGE_ASSIGN_OR_RETURN(TaskRow row, store.GetTaskById(task_id_));
   changed_ = changed_ || row.revision != row_.revision;

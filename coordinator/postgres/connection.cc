@@ -10,14 +10,10 @@
 
 #include <libpq-fe.h>
 
+#include "coordinator/postgres/steady_clock.h"
+
 namespace selvage::coordinator {
 namespace {
-
-int64_t SteadyMicros() {
-  return std::chrono::duration_cast<Duration>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 // libpq's messages have several lines and end with one.
 std::string OneLine(const char* text) {
@@ -42,10 +38,10 @@ ConnInfo Parse(const std::string& text) {
   return ConnInfo(PQconninfoParse(text.c_str(), nullptr), PQconninfoFree);
 }
 
-// Milliseconds for poll(), rounded up; never negative.
-int PollMillis(int64_t micros) {
+// Milliseconds for poll(), rounded up.
+int PollMillis(Duration left) {
   return static_cast<int>(
-      std::clamp<int64_t>((micros + 999) / 1000, 0, 3'600'000));
+      std::clamp<int64_t>((left.count() + 999) / 1000, 0, 3'600'000));
 }
 
 }  // namespace
@@ -130,7 +126,7 @@ Connection::~Connection() { PQfinish(connection_); }
 int Connection::server_version() const { return PQserverVersion(connection_); }
 
 void Connection::SetBudget(Duration budget) {
-  deadline_micros_ = SteadyMicros() + budget.count();
+  deadline_ = SteadyClock().Now() + budget;
 }
 
 void Connection::ThrowLost(const std::string& message) {
@@ -145,9 +141,10 @@ void Connection::WaitForResult() {
     if (unsent < 0) ThrowLost(OneLine(PQerrorMessage(connection_)));
     if (unsent == 0 && PQisBusy(connection_) == 0) return;
     int timeout = -1;
-    if (deadline_micros_ != 0) {
-      const int64_t left = deadline_micros_ - SteadyMicros();
-      if (left <= 0) ThrowLost("the server did not answer in time");
+    if (deadline_ != Time{}) {
+      const Duration left = deadline_ - SteadyClock().Now();
+      if (left <= Duration::zero())
+        ThrowLost("the server did not answer in time");
       timeout = PollMillis(left);
     }
     pollfd wait{};
@@ -215,32 +212,6 @@ Connection::Rows Connection::Run(const std::string& statement,
   return Finish(PQsendQueryParams(connection_, statement.c_str(),
                                   static_cast<int>(values.size()), nullptr,
                                   values.data(), nullptr, nullptr, 0) == 1);
-}
-
-std::string Connection::AwaitNotification(Duration timeout, int wake_fd) {
-  const int64_t deadline = SteadyMicros() + timeout.count();
-  while (true) {
-    if (PQconsumeInput(connection_) == 0) {
-      ThrowLost(OneLine(PQerrorMessage(connection_)));
-    }
-    PGnotify* notify = PQnotifies(connection_);
-    if (notify != nullptr) {
-      std::string payload = notify->extra;
-      PQfreemem(notify);
-      return payload;
-    }
-    const int64_t left = deadline - SteadyMicros();
-    if (left <= 0) return "";
-    pollfd wait[2] = {};
-    wait[0].fd = PQsocket(connection_);
-    wait[0].events = POLLIN;
-    wait[1].fd = wake_fd;
-    wait[1].events = POLLIN;
-    if (poll(wait, 2, PollMillis(left)) < 0 && errno != EINTR) {
-      ThrowLost(std::string("poll: ") + std::strerror(errno));
-    }
-    if (wait[1].revents != 0) return "";
-  }
 }
 
 }  // namespace selvage::coordinator

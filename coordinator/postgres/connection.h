@@ -62,10 +62,6 @@ class Connection {
   Rows Run(const std::string& statement,
            const std::vector<std::string>& parameters);
 
-  // The payload of the next notification; empty after `timeout`, or earlier if
-  // `wake_fd` becomes readable. Throws PostgresError.
-  std::string AwaitNotification(Duration timeout, int wake_fd);
-
   bool lost() const { return lost_; }
   int server_version() const;  // 150004: 15.4
 
@@ -78,7 +74,7 @@ class Connection {
 
   pg_conn* connection_;
   bool lost_ = false;
-  int64_t deadline_micros_ = 0;  // of the machine's steady clock; 0: none
+  Time deadline_{};  // of SteadyClock; zero: none
 };
 
 }  // namespace selvage::coordinator

@@ -4,6 +4,7 @@
 #include "coordinator/postgres/postgres_rows.h"
 #include "coordinator/postgres/postgres_sql.h"
 #include "coordinator/postgres/postgres_store.h"
+#include "coordinator/store/row_columns.h"
 #include "coordinator/store/row_text.h"
 
 namespace selvage::coordinator {
@@ -12,27 +13,11 @@ namespace {
 const std::string kPopulation =
     "SELECT name, created, (SELECT COUNT(*) FROM selvage.device d WHERE "
     "d.population = p.name) FROM selvage.population p ";
-void ReadRow(PostgresSql& sql, PopulationRow& row) {
-  sql.Columns(row.name, row.created, row.device_count);
-}
 
-const std::string kToken =
-    "SELECT id, population, secret_digest, created, expires, uses_max, uses, "
-    "revoked FROM selvage.token ";
-void ReadRow(PostgresSql& sql, TokenRow& row) {
-  sql.Columns(row.id, row.population, row.secret_digest, row.created,
-              row.expires, row.uses_max, row.uses, row.revoked);
-}
+const std::string kToken = Select(kTokenColumns, "selvage.token");
 
-const std::string kDevice =
-    "SELECT population, device_id, key_digest, token_id, certificate_pem, "
-    "certificate_expires, enrolled, nonce_made FROM selvage.device "
-    "WHERE population = $1 AND device_id = $2";
-void ReadRow(PostgresSql& sql, DeviceRow& row) {
-  sql.Columns(row.population, row.device_id, row.key_digest, row.token_id,
-              row.certificate_pem, row.certificate_expires, row.enrolled,
-              row.nonce_made);
-}
+const std::string kDevice = Select(kDeviceColumns, "selvage.device") +
+                            "WHERE population = $1 AND device_id = $2";
 
 void CountCertificate(Connection& db) {
   PostgresSql(db,

@@ -5,6 +5,7 @@
 #include "coordinator/postgres/postgres_rows.h"
 #include "coordinator/postgres/postgres_sql.h"
 #include "coordinator/postgres/postgres_store.h"
+#include "coordinator/store/row_columns.h"
 #include "coordinator/store/row_text.h"
 
 namespace selvage::coordinator {
@@ -17,12 +18,6 @@ const std::string kRound =
     "FROM selvage.round_bytes b WHERE b.task_id = r.task_id AND "
     "b.number = r.number), r.metrics, r.mode, r.class_metrics, r.figures "
     "FROM selvage.round r ";
-void ReadRow(PostgresSql& sql, RoundRow& row) {
-  sql.Columns(row.key.task_id, row.key.number, row.state, row.epoch,
-              row.base_version, row.result_version, row.opened, row.ended,
-              row.reason, row.wrapped_key, row.checked_in, row.bytes_up,
-              row.metrics, row.mode, row.class_metrics, row.figures);
-}
 
 // With its receipt, whose columns are NULL if there is none.
 const std::string kAssignment =
@@ -31,19 +26,6 @@ const std::string kAssignment =
     "r.digest, r.status, r.reason, r.message, r.partial_id, r.created, "
     "a.device_class FROM selvage.assignment a "
     "LEFT JOIN selvage.receipt r ON r.assignment_id = a.id ";
-void ReadRow(PostgresSql& sql, AssignmentRecord& record) {
-  AssignmentRow& row = record.assignment;
-  ReceiptRow receipt;
-  bool has_receipt = false;
-  sql.Columns(row.id, row.round.task_id, row.round.number, row.device_id,
-              row.lease_deadline, row.expires, row.state, row.reason,
-              has_receipt, receipt.digest, receipt.status, receipt.reason,
-              receipt.message, receipt.partial_id, receipt.created,
-              row.device_class);
-  if (!has_receipt) return;
-  receipt.assignment_id = row.id;
-  record.receipt = std::move(receipt);
-}
 
 // NOT_FOUND, or ABORTED unless the round has this epoch. Nobody else changes
 // the row until the transaction ends.

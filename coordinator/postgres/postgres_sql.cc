@@ -10,8 +10,11 @@
 namespace selvage::coordinator {
 namespace {
 
-[[noreturn]] void Corrupt(const std::string& what) {
-  throw PostgresError{"XX001", what + " is not what was written there", false};
+template <typename T>
+bool Parse(const std::string& text, T& value) {
+  const char* const last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, value);
+  return error == std::errc{} && end == last;
 }
 
 }  // namespace
@@ -49,49 +52,23 @@ std::string PostgresSql::ReadText() {
 }
 
 int64_t PostgresSql::ReadInt() {
-  const int column = column_;
   const std::string text = ReadText();
-  if (text.empty()) return 0;
   int64_t value = 0;
-  const auto [end, error] =
-      std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size()) {
-    Corrupt(PQfname(rows_.get(), column));
-  }
+  if (!text.empty() && !Parse(text, value)) Corrupt();
   return value;
 }
 
 double PostgresSql::ReadReal() {
-  const int column = column_;
-  const std::string text = ReadText();
   double value = 0;
-  const auto [end, error] =
-      std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size()) {
-    Corrupt(PQfname(rows_.get(), column));
-  }
+  if (!Parse(ReadText(), value)) Corrupt();
   return value;
 }
 
-Bytes PostgresSql::ReadHex(size_t size) {
-  const int column = column_;
-  Result<Bytes> bytes = FromHex(ReadText());
-  if (!bytes.ok() || (size != 0 && bytes->size() != size)) {
-    Corrupt(PQfname(rows_.get(), column));
-  }
-  return *std::move(bytes);
-}
-
-crypto::Digest PostgresSql::ReadDigest() {
-  crypto::Digest digest;
-  const int column = column_;
-  const Bytes bytes = ReadHex(0);
-  if (bytes.empty()) return digest;
-  if (bytes.size() != digest.bytes.size()) {
-    Corrupt(PQfname(rows_.get(), column));
-  }
-  std::copy(bytes.begin(), bytes.end(), digest.bytes.begin());
-  return digest;
+void PostgresSql::Corrupt() {
+  throw PostgresError{"XX001",
+                      std::string(PQfname(rows_.get(), column_ - 1)) +
+                          " is not what was written there",
+                      false};
 }
 
 }  // namespace selvage::coordinator

@@ -2,7 +2,6 @@
 // store's methods read as SQL and structs. Failures are PostgresError.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <type_traits>
@@ -11,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/time.h"
 #include "coordinator/postgres/connection.h"
+#include "coordinator/store/sql_value.h"
 #include "crypto/digest.h"
 
 namespace selvage::coordinator {
@@ -69,8 +69,13 @@ class PostgresSql {
   template <typename... Fields>
   void Columns(Fields&... fields) {
     column_ = 0;
-    (ReadNext(fields), ...);
+    (ReadColumn(*this, fields), ...);
   }
+  // For ReadColumn(). NULL is 0 or "".
+  int64_t ReadInt();
+  double ReadReal();
+  std::string ReadText();
+  [[noreturn]] void Corrupt();
   // Rows that were changed, or read.
   int64_t affected() const { return affected_; }
 
@@ -81,33 +86,6 @@ class PostgresSql {
       return value.text();
     } else {
       return ValueText(value);
-    }
-  }
-  int64_t ReadInt();
-  double ReadReal();
-  std::string ReadText();
-  // The column as bytes; throws unless it is hexadecimal and, if `size` is not
-  // zero, of that many bytes.
-  Bytes ReadHex(size_t size);
-  crypto::Digest ReadDigest();
-
-  template <typename T>
-  void ReadNext(T& value) {
-    if constexpr (std::is_same_v<T, Time>) {
-      value = FromMicros(ReadInt());
-    } else if constexpr (std::is_same_v<T, crypto::Digest>) {
-      value = ReadDigest();
-    } else if constexpr (std::is_same_v<T, double>) {
-      value = ReadReal();
-    } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
-      value = static_cast<T>(ReadInt());
-    } else if constexpr (std::is_same_v<T, std::string>) {
-      value = ReadText();
-    } else if constexpr (std::is_same_v<T, Bytes>) {
-      value = ReadHex(0);
-    } else {
-      const Bytes bytes = ReadHex(value.size());
-      std::copy(bytes.begin(), bytes.end(), value.begin());
     }
   }
 

@@ -65,7 +65,7 @@ int64_t SchemaVersion(Connection& db) {
 PostgresStore::PostgresStore(const PostgresStoreOptions& options, Clock& clock)
     : options_(options),
       steady_(clock),
-      clock_(clock),
+      clock_(clock, Time{}),
       pool_(options.connect, options.pool_size) {}
 
 Result<std::unique_ptr<PostgresStore>> PostgresStore::Open(

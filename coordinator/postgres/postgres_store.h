@@ -12,8 +12,8 @@
 
 #include "base/random.h"
 #include "coordinator/postgres/connection_pool.h"
-#include "coordinator/postgres/database_clock.h"
 #include "coordinator/store.h"
+#include "coordinator/store/monotone_clock.h"
 
 namespace selvage::coordinator {
 
@@ -165,7 +165,10 @@ class PostgresStore final : public Store {
 
   const PostgresStoreOptions options_;
   Clock& steady_;
-  DatabaseClock clock_;
+  // The database's clock: every transaction reads it, and a steady clock counts
+  // on from there. A failover to a machine whose clock is slow does not set it
+  // back.
+  MonotoneClock clock_;
   ConnectionPool pool_;
   std::string instance_id_;
   uint32_t schema_version_ = 0;

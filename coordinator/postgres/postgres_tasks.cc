@@ -2,36 +2,15 @@
 #include "coordinator/postgres/postgres_rows.h"
 #include "coordinator/postgres/postgres_sql.h"
 #include "coordinator/postgres/postgres_store.h"
+#include "coordinator/store/row_columns.h"
 #include "coordinator/store/row_text.h"
 
 namespace selvage::coordinator {
 namespace {
 
-const std::string kTask =
-    "SELECT id, name, population, state, task_file, program_digest, "
-    "plan_digest, plan_signature, initial_digest, created, ended, "
-    "committed_rounds, abandoned_rounds, latest_version, revision, "
-    "evaluated_rounds, end_reason, measured, last_measured, best_version, "
-    "best_value, reference, stale FROM selvage.task ";
-void ReadRow(PostgresSql& sql, TaskRow& row) {
-  sql.Columns(row.id, row.name, row.population, row.state, row.task_file,
-              row.program_digest, row.plan_digest, row.plan_signature,
-              row.initial_digest, row.created, row.ended, row.committed_rounds,
-              row.abandoned_rounds, row.latest_version, row.revision,
-              row.evaluated_rounds, row.end_reason, row.progress.measured,
-              row.progress.last_measured, row.progress.best_version,
-              row.progress.best_value, row.progress.reference,
-              row.progress.stale);
-}
+const std::string kTask = Select(kTaskColumns, "selvage.task");
 
-const std::string kVersion =
-    "SELECT task_id, version, round, checkpoint_digest, checkpoint_codec, "
-    "master_digest, created, server_state_digest FROM selvage.version ";
-void ReadRow(PostgresSql& sql, VersionRow& row) {
-  sql.Columns(row.task_id, row.version, row.round, row.checkpoint_digest,
-              row.checkpoint_codec, row.master_digest, row.created,
-              row.server_state_digest);
-}
+const std::string kVersion = Select(kVersionColumns, "selvage.version");
 
 // For the transactions that change the row.
 const std::string kLocked = " FOR NO KEY UPDATE";

@@ -1,5 +1,6 @@
-// Time since the machine started: for DatabaseClock and for how long a call may
-// still take. Only differences mean anything.
+// Time since the machine started: for what passes between two looks at the
+// database's clock, and for how long a call may still take. Only differences
+// mean anything.
 #pragma once
 
 #include <chrono>

@@ -3,6 +3,8 @@
 // the usual speed, instead of standing still for an hour.
 #pragma once
 
+#include <algorithm>
+
 #include "base/mutex.h"
 #include "base/time.h"
 
@@ -21,7 +23,15 @@ class MonotoneClock {
     last_ = raw + offset_;
     return last_;
   }
-  // The latest time that Now() returned, or the floor.
+  // Another clock shows `time` now: goes on from there, or from where it was if
+  // that is later.
+  void Observe(Time time) SELVAGE_EXCLUDES(mu_) {
+    MutexLock lock(mu_);
+    const Time raw = clock_.Now();
+    offset_ = std::max(time, last_) - raw;
+    last_ = raw + offset_;
+  }
+  // The latest time that was returned or observed, or the floor.
   Time last() SELVAGE_EXCLUDES(mu_) {
     MutexLock lock(mu_);
     return last_;

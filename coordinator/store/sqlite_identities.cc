@@ -2,6 +2,7 @@
 #include <SQLiteCpp/SQLiteCpp.h>
 
 #include "coordinator/device_keys.h"
+#include "coordinator/store/row_columns.h"
 #include "coordinator/store/row_text.h"
 #include "coordinator/store/sqlite_rows.h"
 #include "coordinator/store/sqlite_sql.h"
@@ -10,31 +11,15 @@
 namespace selvage::coordinator {
 namespace {
 
-constexpr char kPopulation[] =
+const std::string kPopulation =
     "SELECT name, created, (SELECT COUNT(*) FROM device WHERE "
     "device.population "
     "= population.name) FROM population ";
-void ReadRow(Sql& sql, PopulationRow& row) {
-  sql.Columns(row.name, row.created, row.device_count);
-}
 
-constexpr char kToken[] =
-    "SELECT id, population, secret_digest, created, expires, uses_max, uses, "
-    "revoked FROM token ";
-void ReadRow(Sql& sql, TokenRow& row) {
-  sql.Columns(row.id, row.population, row.secret_digest, row.created,
-              row.expires, row.uses_max, row.uses, row.revoked);
-}
+const std::string kToken = Select(kTokenColumns, "token");
 
-constexpr char kDevice[] =
-    "SELECT population, device_id, key_digest, token_id, certificate_pem, "
-    "certificate_expires, enrolled, nonce_made FROM device "
-    "WHERE population = ? AND device_id = ?";
-void ReadRow(Sql& sql, DeviceRow& row) {
-  sql.Columns(row.population, row.device_id, row.key_digest, row.token_id,
-              row.certificate_pem, row.certificate_expires, row.enrolled,
-              row.nonce_made);
-}
+const std::string kDevice =
+    Select(kDeviceColumns, "device") + "WHERE population = ? AND device_id = ?";
 
 void CountCertificate(SQLite::Database& db) {
   Sql(db, "UPDATE meta SET certificates_issued = certificates_issued + 1")
@@ -107,7 +92,7 @@ Status SqliteStore::CreatePopulation(const PopulationRow& row,
 Result<PopulationRow> SqliteStore::GetPopulation(const std::string& name) {
   PopulationRow row;
   const Status done = Read([&](SQLite::Database& db) -> Status {
-    Sql sql(db, (std::string(kPopulation) + "WHERE name = ?").c_str(), name);
+    Sql sql(db, (kPopulation + "WHERE name = ?").c_str(), name);
     if (!sql.Next()) return NotFound("no population " + name);
     ReadRow(sql, row);
     return OkStatus();
@@ -120,9 +105,7 @@ Result<std::vector<PopulationRow>> SqliteStore::ListPopulations(
     const std::string& after, uint32_t limit) {
   std::vector<PopulationRow> rows;
   const Status done = Read([&](SQLite::Database& db) {
-    Sql sql(db,
-            (std::string(kPopulation) + "WHERE name > ? ORDER BY name LIMIT ?")
-                .c_str(),
+    Sql sql(db, (kPopulation + "WHERE name > ? ORDER BY name LIMIT ?").c_str(),
             after, limit);
     while (sql.Next()) ReadRow(sql, rows.emplace_back());
     return OkStatus();
@@ -152,7 +135,7 @@ Status SqliteStore::InsertToken(const TokenRow& row,
 Result<TokenRow> SqliteStore::GetToken(const std::string& id) {
   TokenRow row;
   const Status done = Read([&](SQLite::Database& db) -> Status {
-    Sql sql(db, (std::string(kToken) + "WHERE id = ?").c_str(), id);
+    Sql sql(db, (kToken + "WHERE id = ?").c_str(), id);
     if (!sql.Next()) return NotFound("no token " + id);
     ReadRow(sql, row);
     return OkStatus();
@@ -166,8 +149,7 @@ Result<std::vector<TokenRow>> SqliteStore::ListTokens(
   std::vector<TokenRow> rows;
   const Status done = Read([&](SQLite::Database& db) {
     Sql sql(db,
-            (std::string(kToken) +
-             "WHERE population = ? AND id > ? ORDER BY id LIMIT ?")
+            (kToken + "WHERE population = ? AND id > ? ORDER BY id LIMIT ?")
                 .c_str(),
             population, after, limit);
     while (sql.Next()) ReadRow(sql, rows.emplace_back());
@@ -190,7 +172,7 @@ Result<TokenRow> SqliteStore::RevokeToken(const std::string& id) {
 Result<DeviceRow> SqliteStore::EnrollDevice(const DeviceRow& row, Time now) {
   DeviceRow stored = row;
   const Status done = Write([&](SQLite::Database& db) -> Status {
-    Sql find(db, kDevice, row.population, row.device_id);
+    Sql find(db, kDevice.c_str(), row.population, row.device_id);
     if (find.Next()) {
       DeviceRow existing;
       ReadRow(find, existing);
@@ -230,7 +212,7 @@ Result<DeviceRow> SqliteStore::EnrollDevice(const DeviceRow& row, Time now) {
 
 Status SqliteStore::RenewDevice(const DeviceRow& row) {
   return Write([&](SQLite::Database& db) -> Status {
-    Sql find(db, kDevice, row.population, row.device_id);
+    Sql find(db, kDevice.c_str(), row.population, row.device_id);
     if (!find.Next()) {
       return NotFound("device " + row.device_id + " is not enrolled");
     }
@@ -253,7 +235,7 @@ Result<DeviceRow> SqliteStore::GetDevice(const std::string& population,
                                          const std::string& device_id) {
   DeviceRow row;
   const Status done = Read([&](SQLite::Database& db) -> Status {
-    Sql sql(db, kDevice, population, device_id);
+    Sql sql(db, kDevice.c_str(), population, device_id);
     if (!sql.Next()) {
       return NotFound("device " + device_id + " is not enrolled");
     }

@@ -1,6 +1,7 @@
 // Rounds, assignments, receipts and partials of SqliteStore.
 #include <SQLiteCpp/SQLiteCpp.h>
 
+#include "coordinator/store/row_columns.h"
 #include "coordinator/store/row_text.h"
 #include "coordinator/store/sqlite_rows.h"
 #include "coordinator/store/sqlite_sql.h"
@@ -13,12 +14,6 @@ const std::string kRound =
     "SELECT task_id, number, state, epoch, base_version, result_version, "
     "opened, ended, reason, wrapped_key, checked_in, bytes_up, metrics, mode, "
     "class_metrics, figures FROM round ";
-void ReadRow(Sql& sql, RoundRow& row) {
-  sql.Columns(row.key.task_id, row.key.number, row.state, row.epoch,
-              row.base_version, row.result_version, row.opened, row.ended,
-              row.reason, row.wrapped_key, row.checked_in, row.bytes_up,
-              row.metrics, row.mode, row.class_metrics, row.figures);
-}
 
 // With its receipt, whose columns are NULL (read as zeros) if there is none.
 const std::string kAssignment =
@@ -27,19 +22,6 @@ const std::string kAssignment =
     "IFNULL(r.digest, ''), r.status, r.reason, IFNULL(r.message, ''), "
     "IFNULL(r.partial_id, ''), r.created, a.device_class "
     "FROM assignment a LEFT JOIN receipt r ON r.assignment_id = a.id ";
-void ReadRow(Sql& sql, AssignmentRecord& record) {
-  AssignmentRow& row = record.assignment;
-  ReceiptRow receipt;
-  bool has_receipt = false;
-  sql.Columns(row.id, row.round.task_id, row.round.number, row.device_id,
-              row.lease_deadline, row.expires, row.state, row.reason,
-              has_receipt, receipt.digest, receipt.status, receipt.reason,
-              receipt.message, receipt.partial_id, receipt.created,
-              row.device_class);
-  if (!has_receipt) return;
-  receipt.assignment_id = row.id;
-  record.receipt = std::move(receipt);
-}
 
 // NOT_FOUND, or ABORTED unless the round has this epoch.
 Status ReadHeld(SQLite::Database& db, const RoundLease& lease, RoundRow& row) {

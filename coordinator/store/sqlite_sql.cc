@@ -36,26 +36,10 @@ std::string Sql::ReadText() {
   return statement_->getColumn(column_++).getString();
 }
 
-Bytes Sql::ReadHex(size_t size) {
-  const int column = column_;
-  Result<Bytes> bytes = FromHex(ReadText());
-  if (!bytes.ok() || (size != 0 && bytes->size() != size)) {
-    throw SQLite::Exception(std::string(statement_->getColumnName(column)) +
-                                " is not what was written there",
-                            SQLITE_CORRUPT);
-  }
-  return *std::move(bytes);
-}
-
-crypto::Digest Sql::ReadDigest() {
-  crypto::Digest digest;
-  const Bytes bytes = ReadHex(0);
-  if (bytes.empty()) return digest;
-  if (bytes.size() != digest.bytes.size()) {
-    throw SQLite::Exception("a digest is not 32 bytes", SQLITE_CORRUPT);
-  }
-  std::copy(bytes.begin(), bytes.end(), digest.bytes.begin());
-  return digest;
+void Sql::Corrupt() {
+  throw SQLite::Exception(std::string(statement_->getColumnName(column_ - 1)) +
+                              " is not what was written there",
+                          SQLITE_CORRUPT);
 }
 
 }  // namespace selvage::coordinator

@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/time.h"
+#include "coordinator/store/sql_value.h"
 #include "crypto/digest.h"
 
 namespace SQLite {
@@ -37,8 +38,13 @@ class Sql {
   template <typename... Fields>
   void Columns(Fields&... fields) {
     column_ = 0;
-    (ReadNext(fields), ...);
+    (ReadColumn(*this, fields), ...);
   }
+  // For ReadColumn().
+  int64_t ReadInt();
+  double ReadReal();
+  std::string ReadText();
+  [[noreturn]] void Corrupt();
   // Executes a statement that returns nothing. Returns the rows it changed.
   int Run();
   // Run() again with other values.
@@ -57,12 +63,6 @@ class Sql {
   void BindInt(int64_t value);
   void BindReal(double value);
   void BindText(const std::string& value);
-  int64_t ReadInt();
-  double ReadReal();
-  std::string ReadText();
-  // The column as bytes; throws unless it is hexadecimal and, if `size` is not
-  // zero, of that many bytes.
-  Bytes ReadHex(size_t size);
 
   template <typename T>
   void BindNext(const T& value) {
@@ -81,27 +81,6 @@ class Sql {
       BindText(value);
     }
   }
-  template <typename T>
-  void ReadNext(T& value) {
-    if constexpr (std::is_same_v<T, Time>) {
-      value = FromMicros(ReadInt());
-    } else if constexpr (std::is_same_v<T, crypto::Digest>) {
-      value = ReadDigest();
-    } else if constexpr (std::is_same_v<T, double>) {
-      value = ReadReal();
-    } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
-      value = static_cast<T>(ReadInt());
-    } else if constexpr (std::is_same_v<T, std::string>) {
-      value = ReadText();
-    } else if constexpr (std::is_same_v<T, Bytes>) {
-      value = ReadHex(0);
-    } else {
-      const Bytes bytes = ReadHex(value.size());
-      std::copy(bytes.begin(), bytes.end(), value.begin());
-    }
-  }
-  crypto::Digest ReadDigest();
-
   std::unique_ptr<SQLite::Statement> statement_;
   int bound_ = 0;
   int column_ = 0;

@@ -1,6 +1,7 @@
 // Tasks and model versions of SqliteStore.
 #include <SQLiteCpp/SQLiteCpp.h>
 
+#include "coordinator/store/row_columns.h"
 #include "coordinator/store/row_text.h"
 #include "coordinator/store/sqlite_rows.h"
 #include "coordinator/store/sqlite_sql.h"
@@ -9,31 +10,9 @@
 namespace selvage::coordinator {
 namespace {
 
-const std::string kTask =
-    "SELECT id, name, population, state, task_file, program_digest, "
-    "plan_digest, plan_signature, initial_digest, created, ended, "
-    "committed_rounds, abandoned_rounds, latest_version, revision, "
-    "evaluated_rounds, end_reason, measured, last_measured, best_version, "
-    "best_value, reference, stale FROM task ";
-void ReadRow(Sql& sql, TaskRow& row) {
-  sql.Columns(row.id, row.name, row.population, row.state, row.task_file,
-              row.program_digest, row.plan_digest, row.plan_signature,
-              row.initial_digest, row.created, row.ended, row.committed_rounds,
-              row.abandoned_rounds, row.latest_version, row.revision,
-              row.evaluated_rounds, row.end_reason, row.progress.measured,
-              row.progress.last_measured, row.progress.best_version,
-              row.progress.best_value, row.progress.reference,
-              row.progress.stale);
-}
+const std::string kTask = Select(kTaskColumns, "task");
 
-const std::string kVersion =
-    "SELECT task_id, version, round, checkpoint_digest, checkpoint_codec, "
-    "master_digest, created, server_state_digest FROM version ";
-void ReadRow(Sql& sql, VersionRow& row) {
-  sql.Columns(row.task_id, row.version, row.round, row.checkpoint_digest,
-              row.checkpoint_codec, row.master_digest, row.created,
-              row.server_state_digest);
-}
+const std::string kVersion = Select(kVersionColumns, "version");
 
 Status ReadTask(SQLite::Database& db, const std::string& name, TaskRow& row) {
   Sql sql(db, (kTask + "WHERE name = ?").c_str(), name);

@@ -417,17 +417,11 @@ TEST_P(PostgresStoreTest, PoolExhausted_WaitsAndIsUnavailable) {
 }
 
 TEST_P(PostgresStoreTest, Notify_OnRoundStateChange) {
-  const auto listener = Connect();
-  listener->Run(std::string("LISTEN ") + kRoundChannel);
-  int never[2];
-  ASSERT_EQ(pipe(never), 0);
+  test::PostgresListener listener(server().Address(database()), kRoundChannel);
 
   const RoundLease lease = SomeRound();
 
-  EXPECT_EQ(listener->AwaitNotification(std::chrono::seconds(10), never[0]),
-            std::to_string(lease.key.task_id) + "/1");
-  close(never[0]);
-  close(never[1]);
+  EXPECT_EQ(listener.Next(), std::to_string(lease.key.task_id) + "/1");
 }
 
 TEST_P(PostgresStoreTest, TextWithNul_IsRefused) {
@@ -513,9 +507,9 @@ TEST(CheckConnectionString, PasswordOrNonsense_IsRefusedWithoutItsText) {
   }
 }
 
-TEST(DatabaseClock, BehindOrAhead_NeverGoesBack) {
+TEST(MonotoneClock, ObservedBehindOrAhead_NeverGoesBack) {
   test::FakeClock steady;
-  DatabaseClock clock(steady);
+  MonotoneClock clock(steady, Time{});
   const Time start = Time(std::chrono::hours(1000));
   clock.Observe(start);
   steady.Advance(std::chrono::seconds(3));

@@ -127,6 +127,30 @@ void WatchedProgram::Tell(const std::string& line) {
 void WatchedProgram::Start() { Tell("start\n"); }
 void WatchedProgram::Kill() { Tell("kill\n"); }
 
+PostgresListener::PostgresListener(const std::string& address,
+                                   const std::string& channel)
+    : connection_(PQconnectdb(address.c_str())) {
+  PGresult* result = PQexec(connection_, ("LISTEN " + channel).c_str());
+  if (PQresultStatus(result) != PGRES_COMMAND_OK) std::abort();
+  PQclear(result);
+}
+
+PostgresListener::~PostgresListener() { PQfinish(connection_); }
+
+std::optional<std::string> PostgresListener::Next() {
+  constexpr int kPatienceMillis = 10'000;
+  for (;;) {
+    if (PQconsumeInput(connection_) == 0) return std::nullopt;
+    if (PGnotify* notify = PQnotifies(connection_)) {
+      std::string payload = notify->extra;
+      PQfreemem(notify);
+      return payload;
+    }
+    pollfd wait{PQsocket(connection_), POLLIN, 0};
+    if (poll(&wait, 1, kPatienceMillis) <= 0) return std::nullopt;
+  }
+}
+
 std::optional<std::string> PostgresServer::Missing() {
   if (Binaries().empty()) {
     return "no PostgreSQL in /usr/lib/postgresql: apt-get install "

@@ -11,6 +11,8 @@
 #include "base/file_system.h"
 #include "base/status.h"
 
+struct pg_conn;  // of libpq
+
 namespace selvage::test {
 
 // A program that a shell watches over: it is stopped, and `directory` removed,
@@ -34,6 +36,20 @@ class WatchedProgram {
 
   int commands_ = -1;
   int watcher_ = -1;
+};
+
+// LISTENs on a channel. Aborts if it cannot.
+class PostgresListener {
+ public:
+  PostgresListener(const std::string& address, const std::string& channel);
+  ~PostgresListener();
+  PostgresListener(const PostgresListener&) = delete;
+  PostgresListener& operator=(const PostgresListener&) = delete;
+  // The payload of the next notification; nothing if none comes in ten seconds.
+  std::optional<std::string> Next();
+
+ private:
+  pg_conn* const connection_;
 };
 
 // Thread-compatible.
