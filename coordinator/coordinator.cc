@@ -48,6 +48,10 @@ Status CoordinatorOptions::Validate() const {
         "replicas.poll must be positive and a quarter of replicas.claim_ttl at "
         "most");
   }
+  if (replicas.turn_max < replicas.claim_ttl) {
+    return InvalidArgument(
+        "replicas.turn_max must be replicas.claim_ttl at least");
+  }
   if (certificate_lifetime <= Duration::zero()) {
     return InvalidArgument("certificate_lifetime must be positive");
   }
@@ -92,7 +96,17 @@ void Coordinator::Start() {
       if (!parts_->queue.Wait(pause)) return;
     }
   });
+  if (!parts_->options.replicas.shared) return;
+  renewer_ = std::thread([this] {
+    while (!parts_->queue.WaitForStop(parts_->options.replicas.claim_ttl / 6)) {
+      RenewClaims();
+    }
+  });
 }
+
+void Coordinator::Hint(uint64_t task_id) { parts_->Enqueue(HintWork{task_id}); }
+
+void Coordinator::RenewClaims() { parts_->claims.Renew(); }
 
 void Coordinator::Drain() {
   parts_->draining = true;
@@ -107,6 +121,7 @@ bool Coordinator::Drained() {
 void Coordinator::Stop() {
   parts_->queue.Stop();
   if (worker_.joinable()) worker_.join();
+  if (renewer_.joinable()) renewer_.join();
   parts_->AnswerEverythingUnavailable();
 }
 

@@ -55,6 +55,12 @@ class Coordinator final : public DeviceApi, public AdminApi {
   void Drain();
   // True once nothing is in flight any more: Stop() would interrupt nobody.
   bool Drained();
+  // Of several over one store: another one may have changed a round of this
+  // task. It is looked at sooner than polling would.
+  void Hint(uint64_t task_id);
+  // Likewise: renews the claims of a turn that takes long. Start() runs it on
+  // a thread of its own; thread-safe.
+  void RenewClaims();
   // Ends the thread; whatever waits for an answer gets UNAVAILABLE. Idempotent.
   void Stop();
 
@@ -133,6 +139,7 @@ class Coordinator final : public DeviceApi, public AdminApi {
 
   const std::unique_ptr<Parts> parts_;
   std::thread worker_;
+  std::thread renewer_;
 };
 
 }  // namespace selvage::coordinator

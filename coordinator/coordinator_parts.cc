@@ -35,10 +35,11 @@ bool CanRun(const TaskDefinition& definition, const CheckInRequest& request) {
          request.engines.end();
 }
 
-std::string NewReplicaName(RandomSource& random) {
+// Of this process alone: a claim of the one before it is not its own.
+std::string NewReplicaName(const std::string& name, RandomSource& random) {
   Bytes raw(8);
   random.Fill(raw);
-  return ToHex(raw);
+  return (name.empty() ? "" : name + "/") + ToHex(raw);
 }
 
 }  // namespace
@@ -47,7 +48,10 @@ Coordinator::Parts::Parts(const CoordinatorOptions& o,
                           const CoordinatorDependencies& d)
     : options(o),
       deps(d),
-      replica(options.replicas.shared ? NewReplicaName(deps.random) : ""),
+      replica(options.replicas.shared
+                  ? NewReplicaName(options.replicas.name, deps.random)
+                  : ""),
+      claims(deps.store, options.replicas.claim_ttl, options.replicas.turn_max),
       tickets(deps.server_key),
       enrolment(options, deps, tickets),
       describer(deps.store, deps.blobs),
@@ -172,7 +176,8 @@ void Coordinator::Parts::AddTask(
       outcomes,
       [this](uint64_t task_id) { return ingest.ActiveStreams(task_id); },
       sums_room,
-      replica};
+      replica,
+      &claims};
   catalog.AddRunning(row.population, std::make_shared<TaskDriver>(
                                          context, row, std::move(definition)));
 }
@@ -335,11 +340,18 @@ void Coordinator::Parts::Handle(Work& work) {
     if (const auto driver = catalog.Find(stopped->task_id)) {
       driver->OnStopped();
     }
+  } else if (auto* hint = std::get_if<HintWork>(&work)) {
+    if (const auto driver = catalog.Find(hint->task_id)) {
+      driver->OnHint();
+    } else {
+      next_find = Time{};
+    }
   }
 }
 
 void Coordinator::Parts::Poll() {
   busy = true;
+  if (!replica.empty()) claims.BeginTurn();
   for (Work& work : queue.Take()) Handle(work);
   const Time now = deps.store.Now();
   if (!replica.empty() && now >= next_find) {
@@ -359,6 +371,7 @@ void Coordinator::Parts::Poll() {
   ingest.Advance(now);
   PruneIfDue(now);
   watchers.Notify(std::exchange(changed, {}));
+  if (!replica.empty()) claims.EndTurn();
   busy = false;
 }
 

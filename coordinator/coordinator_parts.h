@@ -7,6 +7,7 @@
 #include <string>
 
 #include "coordinator/artefact_uploads.h"
+#include "coordinator/claim_keeper.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/delta_cache.h"
 #include "coordinator/describe.h"
@@ -70,6 +71,7 @@ struct Coordinator::Parts final : public UploadSink {
   const CoordinatorOptions options;
   const CoordinatorDependencies deps;
   const std::string replica;  // empty: the only one over the store
+  ClaimKeeper claims;
   const Tickets tickets;
   Enrolment enrolment;
   Describer describer;

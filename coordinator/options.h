@@ -63,9 +63,13 @@ struct CoordinatorOptions {
   // others did.
   struct Replicas {
     bool shared = false;
+    std::string name = {};  // in the log and the names of claims
     // How long nobody drives the tasks of one that died.
     Duration claim_ttl = std::chrono::seconds(10);
     Duration poll = std::chrono::milliseconds(250);
+    // A turn of the worker that takes longer counts as hung: its claims are not
+    // renewed any more.
+    Duration turn_max = std::chrono::minutes(10);
   };
   Replicas replicas{};
 

@@ -5,6 +5,7 @@ selvage_library(coordinator
     ${CMAKE_CURRENT_LIST_DIR}/artefact_uploads.cc
     ${CMAKE_CURRENT_LIST_DIR}/blob_store.cc
     ${CMAKE_CURRENT_LIST_DIR}/buffer_pool.cc
+    ${CMAKE_CURRENT_LIST_DIR}/claim_keeper.cc
     ${CMAKE_CURRENT_LIST_DIR}/delta_cache.cc
     ${CMAKE_CURRENT_LIST_DIR}/coordinator.cc
     ${CMAKE_CURRENT_LIST_DIR}/coordinator_parts.cc

@@ -108,6 +108,7 @@ void TaskDriver::OnStopped() {
 
 void TaskDriver::End() {
   ended_ = true;
+  if (shared()) context_.claims->Drop(task_id_);
   sums_.Reset();
   changed_ = true;
   MutexLock lock(mu_);

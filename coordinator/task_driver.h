@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "coordinator/claim_keeper.h"
 #include "coordinator/options.h"
 #include "coordinator/outcome_cache.h"
 #include "coordinator/round.h"
@@ -58,6 +59,7 @@ class TaskDriver {
     // This one's name among the coordinators over the store; empty: the only
     // one.
     std::string replica = {};
+    ClaimKeeper* claims = nullptr;  // with a replica's name: not null
   };
 
   TaskDriver(const Context& context, TaskRow row,
@@ -84,6 +86,8 @@ class TaskDriver {
   void OnEvent(uint64_t round, const RoundEvent& event);
   void OnGaveUp(uint64_t round, const std::string& device,
                 const std::string& assignment_id, AbandonReason reason);
+  // Another coordinator may have changed its round.
+  void OnHint() { next_sync_ = Time{}; }
   // The store has stopped the task.
   void OnStopped();
 

@@ -34,6 +34,11 @@ Status TaskDriver::Claim(Time now) {
   }
   claim_ = std::move(claim);
   drives_ = drives;
+  if (drives_) {
+    context_.claims->Hold(claim_);
+  } else {
+    context_.claims->Drop(task_id_);
+  }
   return OkStatus();
 }
 
@@ -48,10 +53,12 @@ Status TaskDriver::ConfirmClaim() {
                    " now");
   }
   claim_ = std::move(claim);
+  context_.claims->Hold(claim_);
   return OkStatus();
 }
 
 void TaskDriver::GiveBackClaim() {
+  context_.claims->Drop(task_id_);
   // If it cannot be given back, it expires.
   (void)context_.deps.store.ReleaseTask(claim_);
   drives_ = false;

@@ -38,9 +38,12 @@ struct NewTaskWork {
 struct StoppedTaskWork {
   uint64_t task_id = 0;
 };
+struct HintWork {  // another coordinator changed a round of it
+  uint64_t task_id = 0;
+};
 struct WakeWork {};  // look at the watchers, the line of uploads, draining
 using Work = std::variant<CheckInWork, EventWork, GaveUpWork, VerifiedUpload,
-                          NewTaskWork, StoppedTaskWork, WakeWork>;
+                          NewTaskWork, StoppedTaskWork, HintWork, WakeWork>;
 
 // Thread-safe.
 class WorkQueue {
@@ -71,17 +74,24 @@ class WorkQueue {
                    [this] { return stopped_ || !items_.empty(); });
     return !stopped_;
   }
+  // True once stopped; false after `timeout`.
+  bool WaitForStop(Duration timeout) {
+    std::unique_lock<std::mutex> lock(mu_);
+    return stop_.wait_for(lock, timeout, [this] { return stopped_; });
+  }
   void Stop() {
     {
       std::lock_guard<std::mutex> lock(mu_);
       stopped_ = true;
     }
     wake_.notify_all();
+    stop_.notify_all();
   }
 
  private:
   std::mutex mu_;
   std::condition_variable wake_;
+  std::condition_variable stop_;
   std::vector<Work> items_;
   bool stopped_ = false;
 };

@@ -125,6 +125,33 @@ Connection::~Connection() { PQfinish(connection_); }
 
 int Connection::server_version() const { return PQserverVersion(connection_); }
 
+int Connection::backend_process() const { return PQbackendPID(connection_); }
+
+Result<std::vector<std::string>> Connection::AwaitNotifications(int stop) {
+  std::vector<std::string> payloads;
+  for (;;) {
+    while (PGnotify* const notification = PQnotifies(connection_)) {
+      payloads.emplace_back(notification->extra);
+      PQfreemem(notification);
+    }
+    if (!payloads.empty()) return payloads;
+    pollfd wait[2] = {};
+    wait[0].fd = PQsocket(connection_);
+    wait[0].events = POLLIN;
+    wait[1].fd = stop;
+    wait[1].events = POLLIN;
+    if (poll(wait, 2, -1) < 0 && errno != EINTR) {
+      return Unavailable(std::string("database: poll: ") +
+                         std::strerror(errno));
+    }
+    if (wait[1].revents != 0) return payloads;
+    if (wait[0].revents != 0 && PQconsumeInput(connection_) == 0) {
+      lost_ = true;
+      return Unavailable("database: " + OneLine(PQerrorMessage(connection_)));
+    }
+  }
+}
+
 void Connection::SetBudget(Duration budget) {
   deadline_ = SteadyClock().Now() + budget;
 }

@@ -62,7 +62,14 @@ class Connection {
   Rows Run(const std::string& statement,
            const std::vector<std::string>& parameters);
 
+  // Waits for notifications on a channel that LISTEN named, without a limit;
+  // their payloads. None: `stop` (a descriptor) became readable first.
+  // UNAVAILABLE: the connection is lost.
+  Result<std::vector<std::string>> AwaitNotifications(int stop);
+
   bool lost() const { return lost_; }
+  // As the server, or whatever stands before it, said when it was opened.
+  int backend_process() const;
   int server_version() const;  // 150004: 15.4
 
  private:

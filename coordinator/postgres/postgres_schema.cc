@@ -260,6 +260,16 @@ CREATE TABLE selvage.candidate (
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX candidate_place ON selvage.candidate (task_id, number, place);
 )sql"},
+    // The processes that have the database open.
+    {3, R"sql(
+CREATE TABLE selvage.replica (
+  name TEXT COLLATE "C" PRIMARY KEY,
+  session TEXT COLLATE "C" NOT NULL,
+  shared INTEGER NOT NULL,
+  keys TEXT NOT NULL,
+  expires BIGINT NOT NULL
+) WITH (fillfactor = 50);
+)sql"},
 };
 
 }  // namespace

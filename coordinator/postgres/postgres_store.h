@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/random.h"
 #include "coordinator/postgres/connection_pool.h"
@@ -32,6 +33,14 @@ struct PostgresStoreOptions {
   Duration operation_timeout = std::chrono::seconds(15);
   // Brings an older or missing schema up to date; otherwise it is refused.
   bool migrate = false;
+};
+
+// A coordinator process that has the database open.
+struct ReplicaRow {
+  std::string name;     // of its place: another process there is its successor
+  std::string session;  // of the process
+  bool shared = false;  // tolerates others that do, too
+  std::string keys;     // a fingerprint of what all of them must share
 };
 
 // Thread-safe; at most `pool_size` calls are in the database at once.
@@ -137,6 +146,17 @@ class PostgresStore final : public Store {
   Result<std::map<std::string, uint64_t>> ReportTotals(
       const std::string& population) override;
   Status Prune(Time before) override;
+
+  // ------------------------------------------------------------ replicas
+  // Writes down that this process is here until Now() + ttl; again and again,
+  // or it is forgotten. Returns the names of the others. FAILED_PRECONDITION
+  // if one of them, or this one, is not to be shared with, or has other keys.
+  // With `enter` it takes the place of a process of the same name, else
+  // ABORTED: another process has taken this one's place.
+  Result<std::vector<std::string>> KeepReplica(const ReplicaRow& row,
+                                               Duration ttl, bool enter);
+  // It is not here any more. Nothing happens if its place was taken.
+  Status RemoveReplica(const ReplicaRow& row);
 
   // Connections that calls hold now.
   size_t connections_in_use() { return pool_.in_use(); }

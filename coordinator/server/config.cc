@@ -13,6 +13,8 @@
 namespace selvage::coordinator {
 namespace {
 
+constexpr size_t kReplicaNameSizeMax = 64;
+
 using std::chrono::hours;
 using std::chrono::seconds;
 
@@ -196,6 +198,28 @@ Setting ChoiceSetting(std::string_view key, std::string_view value,
           }};
 }
 
+// Part of file names and of the log.
+Setting ReplicaNameSetting() {
+  Setting setting = TextSetting(
+      "replicas.name", "NAME",
+      "this process among the replicas; another one of the same name takes its "
+      "place; default: this host's name and the data directory",
+      &Config::replicas_name);
+  setting.set = [](Config& config, const std::string& text) -> Status {
+    const bool plain = std::all_of(text.begin(), text.end(), [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+             (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
+    });
+    if (!plain || text.empty() || text.size() > kReplicaNameSizeMax) {
+      return InvalidArgument("\"" + text +
+                             "\" is not 1 to 64 of letters, digits, - . _");
+    }
+    config.replicas_name = text;
+    return OkStatus();
+  };
+  return setting;
+}
+
 Setting NamesSetting() {
   return {"server_names", "NAME,...",
           "DNS names and IP addresses in the server's certificate; default: "
@@ -323,6 +347,28 @@ void CheckTogether(const Config& config, std::vector<std::string>& mistakes) {
         "store.password_file and store.migrate are for store.postgres, which "
         "is not set");
   }
+  if (config.replicas_enabled) {
+    if (config.store_postgres.empty()) {
+      mistakes.push_back(
+          "replicas.enabled needs store.postgres: SQLite is for one process");
+    }
+    if (config.blobs_dir.empty()) {
+      mistakes.push_back(
+          "replicas.enabled needs blobs_dir, a directory that all replicas "
+          "share");
+    }
+    if (config.keys_dir.empty()) {
+      mistakes.push_back(
+          "replicas.enabled needs keys_dir, with the keys that all replicas "
+          "share");
+    }
+    if (config.replicas_lease < 4 * config.replicas_poll) {
+      mistakes.push_back("replicas.poll (" +
+                         PrintDuration(config.replicas_poll) +
+                         ") exceeds a quarter of replicas.lease (" +
+                         PrintDuration(config.replicas_lease) + ")");
+    }
+  }
   if (!config.insecure) return;
   for (const auto& [key, address] :
        {std::pair("device.address", config.device_address),
@@ -368,9 +414,17 @@ std::vector<Setting> Settings() {
       AddressSetting("admin.address", "where the selvage command connects",
                      &Config::admin_address),
       NamesSetting(),
+      PathSetting("keys_dir", "DIRECTORY",
+                  "ca.pem, admin.token and the keys that replicas share; "
+                  "default: DATA_DIR",
+                  &Config::keys_dir),
+      PathSetting("blobs_dir", "DIRECTORY",
+                  "models and partial sums, on a mount that replicas share; "
+                  "default: DATA_DIR/blobs",
+                  &Config::blobs_dir),
       PathSetting("wrapping_key_file", "FILE",
                   "the key that wraps round keys; keep it out of backups; "
-                  "default: DATA_DIR/keys/wrapping.key",
+                  "default: KEYS_DIR/keys/wrapping.key",
                   &Config::wrapping_key_file),
       PostgresSetting(),
       PathSetting("store.password_file", "FILE",
@@ -396,6 +450,20 @@ std::vector<Setting> Settings() {
                           "`selvage-coordinator migrate` does",
                           {{"false", false}, {"true", true}},
                           &Config::store_migrate),
+      ChoiceSetting<bool>(
+          "replicas.enabled", "true|false",
+          "several coordinators over one store.postgres, blobs_dir and "
+          "keys_dir; without it a second one is refused",
+          {{"false", false}, {"true", true}}, &Config::replicas_enabled),
+      ReplicaNameSetting(),
+      DurationSetting("replicas.lease",
+                      "how long nobody drives the rounds of one that died",
+                      std::chrono::seconds(1), std::chrono::minutes(10),
+                      &Config::replicas_lease),
+      DurationSetting("replicas.poll",
+                      "how late one may hear of what the others did",
+                      std::chrono::milliseconds(10), std::chrono::minutes(1),
+                      &Config::replicas_poll),
       ChoiceSetting<bool>(
           "insecure", "true|false",
           "no TLS at all, for experiments; loopback addresses only",

@@ -31,7 +31,9 @@ struct Config {
   std::string device_endpoint;  // empty: derived from the address and names
   std::string admin_address = "127.0.0.1:8444";
   std::vector<std::string> server_names;  // empty: localhost and this host
-  Path wrapping_key_file;                 // empty: DATA_DIR/keys/wrapping.key
+  Path keys_dir;                          // empty: data_dir
+  Path blobs_dir;                         // empty: DATA_DIR/blobs
+  Path wrapping_key_file;                 // empty: KEYS_DIR/keys/wrapping.key
   std::string store_postgres;             // empty: SQLite in data_dir
   Path store_password_file;               // empty: PGPASSWORD, ~/.pgpass, none
   uint64_t store_pool_size = 8;
@@ -39,6 +41,10 @@ struct Config {
   Duration store_lock_timeout = std::chrono::seconds(3);
   Duration store_operation_timeout = std::chrono::seconds(15);
   bool store_migrate = false;
+  bool replicas_enabled = false;
+  std::string replicas_name;  // empty: this host and its data directory
+  Duration replicas_lease = std::chrono::seconds(10);
+  Duration replicas_poll = std::chrono::milliseconds(250);
   bool insecure = false;
   uint64_t connections_max = 10'000;
   uint64_t upload_bytes_max = uint64_t{256} << 20;

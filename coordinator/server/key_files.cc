@@ -1,13 +1,17 @@
 #include "coordinator/server/key_files.h"
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <set>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/file_lock.h"
 #include "crypto/digest.h"
 
 namespace selvage::coordinator {
@@ -18,6 +22,9 @@ constexpr size_t kKeySize = 32;
 constexpr Duration kAuthorityLifetime = std::chrono::hours(24 * 3650);
 constexpr Duration kServerLifetime = std::chrono::hours(24 * 397);
 constexpr Duration kRenewBefore = std::chrono::hours(24 * 30);
+// Until another process has created the keys: 10 s in all.
+constexpr int kLockAttempts = 200;
+constexpr auto kLockPause = std::chrono::milliseconds(50);
 
 // The contents, or nullopt if there is no such file.
 Result<std::optional<std::string>> ReadIfThere(FileSystem& files,
@@ -111,8 +118,8 @@ class SecretFiles {
 Result<crypto::CertificateAuthority> OpenAuthority(
     FileSystem& files, SecretFiles& secrets, const KeyFileOptions& options,
     Time now, RandomSource& random) {
-  const Path certificate_path = options.data_dir / "ca.pem";
-  const Path key_path = options.data_dir / "keys" / "ca.key.pem";
+  const Path certificate_path = options.keys_dir / "ca.pem";
+  const Path key_path = options.keys_dir / "keys" / "ca.key.pem";
   SELVAGE_ASSIGN_OR_RETURN(const std::optional<std::string> certificate,
                            ReadIfThere(files, certificate_path));
   if (!certificate.has_value()) {
@@ -206,26 +213,69 @@ Result<std::string> OpenAdminToken(FileSystem& files, SecretFiles& secrets,
   return token;
 }
 
+// Nothing of what is shared will have to be created.
+bool SharedFilesThere(const KeyFileOptions& options) {
+  for (const Path& path :
+       {options.keys_dir / "ca.pem", options.keys_dir / "keys" / "ca.key.pem",
+        options.keys_dir / "keys" / "plan.key",
+        options.keys_dir / "keys" / "assignment.key", options.wrapping_key_file,
+        options.keys_dir / "admin.token"}) {
+    std::error_code error;
+    if (!std::filesystem::exists(path, error)) return false;
+  }
+  return true;
+}
+
+Result<std::unique_ptr<FileLock>> LockKeys(const Path& keys_dir) {
+  for (int attempt = 0;; ++attempt) {
+    Result<std::unique_ptr<FileLock>> lock =
+        FileLock::Acquire(keys_dir / "keys.lock", "coordinator");
+    if (lock.ok() || attempt == kLockAttempts) return lock;
+    if (lock.status().code() != StatusCode::kFailedPrecondition) return lock;
+    std::this_thread::sleep_for(kLockPause);
+  }
+}
+
+// A file of the shared keys for those who look into the data directory.
+Status CopyInto(FileSystem& files, const Path& path, std::string_view text) {
+  SELVAGE_ASSIGN_OR_RETURN(const std::optional<std::string> there,
+                           ReadIfThere(files, path));
+  if (there == text) return OkStatus();
+  return WriteFileDurably(files, path, AsBytes(text), 0600);
+}
+
 }  // namespace
 
-Result<CoordinatorKeys> OpenKeys(FileSystem& files,
-                                 const KeyFileOptions& options, Time now,
-                                 RandomSource& random) {
-  const Path keys = options.data_dir / "keys";
-  SELVAGE_RETURN_IF_ERROR(files.CreateDirectories(keys));
-  if (options.wrapping_key_file.has_parent_path()) {
-    SELVAGE_RETURN_IF_ERROR(
-        files.CreateDirectories(options.wrapping_key_file.parent_path()));
+Result<CoordinatorKeys> OpenKeys(FileSystem& files, const KeyFileOptions& given,
+                                 Time now, RandomSource& random) {
+  KeyFileOptions options = given;
+  if (options.keys_dir.empty()) options.keys_dir = options.data_dir;
+  const bool apart = options.keys_dir != options.data_dir;
+  const Path keys = options.keys_dir / "keys";
+  const Path own = options.data_dir / "keys";
+  SELVAGE_RETURN_IF_ERROR(files.CreateDirectories(own));
+  std::unique_ptr<FileLock> lock;
+  if (!apart || !SharedFilesThere(options)) {
+    SELVAGE_RETURN_IF_ERROR(files.CreateDirectories(keys));
+    if (options.wrapping_key_file.has_parent_path()) {
+      SELVAGE_RETURN_IF_ERROR(
+          files.CreateDirectories(options.wrapping_key_file.parent_path()));
+    }
+    if (apart) {
+      SELVAGE_ASSIGN_OR_RETURN(lock, LockKeys(options.keys_dir));
+    }
   }
   SecretFiles secrets(files, options.may_create, random);
+  // What belongs to one replica may be made at its first start.
+  SecretFiles own_secrets(files, options.may_create || apart, random);
   SELVAGE_ASSIGN_OR_RETURN(crypto::CertificateAuthority authority,
                            OpenAuthority(files, secrets, options, now, random));
   SELVAGE_ASSIGN_OR_RETURN(crypto::PrivateKeyPem server_key,
-                           secrets.P256(keys / "server.key.pem"));
+                           own_secrets.P256(own / "server.key.pem"));
   SELVAGE_ASSIGN_OR_RETURN(
       std::string server_certificate,
-      OpenServerCertificate(files, secrets, options, authority, server_key, now,
-                            random));
+      OpenServerCertificate(files, own_secrets, options, authority, server_key,
+                            now, random));
   SELVAGE_ASSIGN_OR_RETURN(crypto::SecretBytes plan_seed,
                            secrets.Key(keys / "plan.key"));
   SELVAGE_ASSIGN_OR_RETURN(const crypto::Ed25519PublicKey plan_public,
@@ -236,7 +286,13 @@ Result<CoordinatorKeys> OpenKeys(FileSystem& files,
                            secrets.Key(options.wrapping_key_file));
   SELVAGE_ASSIGN_OR_RETURN(
       std::string admin_token,
-      OpenAdminToken(files, secrets, options.data_dir / "admin.token", random));
+      OpenAdminToken(files, secrets, options.keys_dir / "admin.token", random));
+  if (apart) {
+    SELVAGE_RETURN_IF_ERROR(CopyInto(files, options.data_dir / "ca.pem",
+                                     authority.certificate_pem()));
+    SELVAGE_RETURN_IF_ERROR(
+        CopyInto(files, options.data_dir / "admin.token", admin_token + "\n"));
+  }
   return CoordinatorKeys{
       std::move(authority),
       std::move(server_certificate),
@@ -245,6 +301,19 @@ Result<CoordinatorKeys> OpenKeys(FileSystem& files,
       std::move(assignment_key),
       std::move(wrapping_key),
       std::move(admin_token)};
+}
+
+Result<std::string> SharedKeysFingerprint(const CoordinatorKeys& keys) {
+  SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest authority,
+                           crypto::PublicKeyDigest(keys.authority.key()));
+  crypto::Sha256Hasher hasher;
+  hasher.Update(AsBytes(std::string_view("selvage shared keys 1\n")));
+  hasher.Update(authority.span());
+  hasher.Update(keys.plan_key.public_key);
+  hasher.Update(keys.assignment_key.ExposeSecret());
+  hasher.Update(keys.wrapping_key.ExposeSecret());
+  hasher.Update(AsBytes(keys.admin_token));
+  return std::move(hasher).Finish().ToHex();
 }
 
 }  // namespace selvage::coordinator

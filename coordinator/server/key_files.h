@@ -1,13 +1,16 @@
 // The coordinator's own secrets: created on first start, loaded ever after.
 //
-//   DATA_DIR/ca.pem               what devices and people trust
-//   DATA_DIR/admin.token          what people show
-//   DATA_DIR/keys/ca.key.pem      signs device and server certificates
-//   DATA_DIR/keys/server.key.pem  DATA_DIR/keys/server.pem
-//   DATA_DIR/keys/plan.key        signs plans (Ed25519 seed, hexadecimal)
-//   DATA_DIR/keys/assignment.key  HMAC key of assignment tokens, hexadecimal
-//   DATA_DIR/keys/wrapping.key    wraps round keys, or wherever
+//   KEYS_DIR/ca.pem               what devices and people trust
+//   KEYS_DIR/admin.token          what people show
+//   KEYS_DIR/keys/ca.key.pem      signs device and server certificates
+//   KEYS_DIR/keys/plan.key        signs plans (Ed25519 seed, hexadecimal)
+//   KEYS_DIR/keys/assignment.key  HMAC key of assignment tokens, hexadecimal
+//   KEYS_DIR/keys/wrapping.key    wraps round keys, or wherever
 //                                 wrapping_key_file says
+//   DATA_DIR/keys/server.key.pem  DATA_DIR/keys/server.pem
+//
+// KEYS_DIR is DATA_DIR unless replicas share one; then the data directory has a
+// copy of ca.pem and admin.token for whoever connects from this machine.
 //
 // Files 0600, directories 0700. A secret file that others may read is refused.
 #pragma once
@@ -27,6 +30,7 @@ namespace selvage::coordinator {
 
 struct KeyFileOptions {
   Path data_dir;
+  Path keys_dir;  // empty: data_dir
   Path wrapping_key_file;
   std::vector<std::string> server_names;
   // With a database there, a missing key is a loss and not a first start: a new
@@ -49,8 +53,14 @@ struct CoordinatorKeys {
 // admin token is replaced, since nothing depends on the old one. DATA_LOSS: a
 // key is missing or malformed. FAILED_PRECONDITION: a secret file is readable
 // by others. Callers hold the data directory's lock.
+// Of a shared keys directory, one process at a time creates; the others wait
+// for it a while, and then FAILED_PRECONDITION.
 Result<CoordinatorKeys> OpenKeys(FileSystem& files,
                                  const KeyFileOptions& options, Time now,
                                  RandomSource& random);
+
+// Equal for two processes exactly if they have the same shared keys (all but
+// the server's); says nothing of what they are.
+Result<std::string> SharedKeysFingerprint(const CoordinatorKeys& keys);
 
 }  // namespace selvage::coordinator

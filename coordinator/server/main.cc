@@ -106,7 +106,9 @@ int Serve(const Config& config, const sigset_t& signals) {
       text ? StreamEventSink::Format::kText : StreamEventSink::Format::kJson,
       config.log_level);
   Result<std::unique_ptr<Service>> service =
-      Service::Start(config, files, clock, random, log);
+      Service::Start(config, files, clock, random, log,
+                     // A crash at any point is as good as an end.
+                     [](const Status&) { std::_Exit(kExitPrecondition); });
   if (!service.ok()) {
     std::cerr << "selvage-coordinator: " << service.status().message() << "\n";
     return ExitCodeOf(service.status());

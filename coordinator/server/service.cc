@@ -103,21 +103,26 @@ std::string DeviceEndpoint(const Config& config, const std::string& host_name,
   return Join(host_name.empty() ? "localhost" : host_name, port);
 }
 
+Result<ConnectOptions> PostgresAddress(const Config& config,
+                                       FileSystem& files) {
+  ConnectOptions connect;
+  connect.conninfo = config.store_postgres;
+  if (config.store_password_file.empty()) return connect;
+  auto text = ReadFile(files, config.store_password_file, kPasswordFileSizeMax);
+  if (!text.ok()) return text.status().WithContext("store.password_file");
+  connect.password = ToString(*text);
+  connect.password.erase(std::min(connect.password.find_first_of("\r\n"),
+                                  connect.password.size()));
+  return connect;
+}
+
 Result<std::unique_ptr<PostgresStore>> OpenPostgresStore(const Config& config,
                                                          FileSystem& files,
                                                          Clock& steady,
                                                          RandomSource& random,
                                                          bool migrate) {
   PostgresStoreOptions options;
-  options.connect.conninfo = config.store_postgres;
-  if (!config.store_password_file.empty()) {
-    auto text =
-        ReadFile(files, config.store_password_file, kPasswordFileSizeMax);
-    if (!text.ok()) return text.status().WithContext("store.password_file");
-    std::string& password = options.connect.password;
-    password = ToString(*text);
-    password.erase(std::min(password.find_first_of("\r\n"), password.size()));
-  }
+  SELVAGE_ASSIGN_OR_RETURN(options.connect, PostgresAddress(config, files));
   options.pool_size = config.store_pool_size;
   options.statement_timeout = config.store_statement_timeout;
   options.lock_timeout = config.store_lock_timeout;
@@ -126,13 +131,76 @@ Result<std::unique_ptr<PostgresStore>> OpenPostgresStore(const Config& config,
   return PostgresStore::Open(options, steady, random);
 }
 
-Result<std::unique_ptr<Service>> Service::Start(const Config& config,
-                                                FileSystem& files, Clock& clock,
-                                                RandomSource& random,
-                                                EventSink& log) {
-  std::unique_ptr<Service> service(new Service(config, files, log));
+Result<std::unique_ptr<Service>> Service::Start(
+    const Config& config, FileSystem& files, Clock& clock, RandomSource& random,
+    EventSink& log, std::function<void(const Status&)> on_lost) {
+  std::unique_ptr<Service> service(
+      new Service(config, files, log, std::move(on_lost)));
   SELVAGE_RETURN_IF_ERROR(service->Open(clock, random));
   return service;
+}
+
+Status Service::BecomeMember(RandomSource& random, const std::string& host_name,
+                             const std::string& keys) {
+  // The lock of the data directory: whoever had this name before is gone.
+  std::error_code error;
+  const Path data_dir = std::filesystem::canonical(config_.data_dir, error);
+  Bytes session(8);
+  random.Fill(session);
+  Membership::Options options;
+  options.row.name = config_.replicas_name.empty()
+                         ? host_name + ":" + data_dir.string()
+                         : config_.replicas_name;
+  options.row.session = ToHex(session);
+  options.row.shared = config_.replicas_enabled;
+  options.row.keys = keys;
+  options.lease = config_.replicas_lease;
+  options.blobs_dir = config_.blobs_dir;
+  options.on_lost = on_lost_;
+  SELVAGE_ASSIGN_OR_RETURN(
+      membership_,
+      Membership::Join(std::move(options), files_, *postgres_, log_));
+  return OkStatus();
+}
+
+Status Service::OpenKeysAndStore(Clock& clock, RandomSource& random,
+                                 const std::string& host_name) {
+  const Path& data_dir = config_.data_dir;
+  std::error_code error;
+  first_start_ = !std::filesystem::exists(data_dir / kDatabaseFile, error);
+  if (!config_.store_postgres.empty()) {
+    SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<PostgresStore> store,
+                             OpenPostgresStore(config_, files_, steady_, random,
+                                               config_.store_migrate));
+    postgres_ = store.get();
+    store_ = std::move(store);
+    if (!config_.replicas_enabled) {
+      SELVAGE_RETURN_IF_ERROR(BecomeMember(random, host_name, ""));
+    }
+    // A coordinator whose database has something has had its keys.
+    SELVAGE_ASSIGN_OR_RETURN(const auto populations,
+                             store_->ListPopulations("", 1));
+    first_start_ = populations.empty();
+  }
+  const Path& keys_dir = config_.keys_dir.empty() ? data_dir : config_.keys_dir;
+  SELVAGE_ASSIGN_OR_RETURN(
+      CoordinatorKeys keys,
+      OpenKeys(files_,
+               {.data_dir = data_dir,
+                .keys_dir = keys_dir,
+                .wrapping_key_file = config_.wrapping_key_file.empty()
+                                         ? keys_dir / "keys" / "wrapping.key"
+                                         : config_.wrapping_key_file,
+                .server_names = ServerNames(config_, host_name),
+                .may_create = first_start_},
+               clock.Now(), random));
+  keys_ = std::make_unique<const CoordinatorKeys>(std::move(keys));
+  if (config_.replicas_enabled) {
+    SELVAGE_ASSIGN_OR_RETURN(const std::string fingerprint,
+                             SharedKeysFingerprint(*keys_));
+    SELVAGE_RETURN_IF_ERROR(BecomeMember(random, host_name, fingerprint));
+  }
+  return OkStatus();
 }
 
 Status Service::Open(Clock& clock, RandomSource& random) {
@@ -142,29 +210,7 @@ Status Service::Open(Clock& clock, RandomSource& random) {
   if (!created.ok()) return created.WithContext(data_dir.string());
   SELVAGE_ASSIGN_OR_RETURN(
       lock_, FileLock::Acquire(data_dir / kLockFile, "coordinator"));
-
-  std::error_code error;
-  bool first_start = !std::filesystem::exists(data_dir / kDatabaseFile, error);
-  if (!config_.store_postgres.empty()) {
-    SELVAGE_ASSIGN_OR_RETURN(store_,
-                             OpenPostgresStore(config_, files_, steady_, random,
-                                               config_.store_migrate));
-    // A coordinator whose database has something has had its keys.
-    SELVAGE_ASSIGN_OR_RETURN(const auto populations,
-                             store_->ListPopulations("", 1));
-    first_start = populations.empty();
-  }
-  SELVAGE_ASSIGN_OR_RETURN(
-      CoordinatorKeys keys,
-      OpenKeys(files_,
-               {.data_dir = data_dir,
-                .wrapping_key_file = config_.wrapping_key_file.empty()
-                                         ? data_dir / "keys" / "wrapping.key"
-                                         : config_.wrapping_key_file,
-                .server_names = ServerNames(config_, host_name),
-                .may_create = first_start},
-               clock.Now(), random));
-  keys_ = std::make_unique<const CoordinatorKeys>(std::move(keys));
+  SELVAGE_RETURN_IF_ERROR(OpenKeysAndStore(clock, random, host_name));
 
   RpcServerOptions rpc;
   rpc.device_address = config_.device_address;
@@ -198,8 +244,12 @@ Status Service::Open(Clock& clock, RandomSource& random) {
                     {.path = data_dir / kDatabaseFile, .lock_directory = false},
                     clock, random));
   }
-  SELVAGE_ASSIGN_OR_RETURN(blobs_,
-                           FileBlobStore::Open(files_, data_dir / "blobs"));
+  SELVAGE_ASSIGN_OR_RETURN(
+      blobs_,
+      FileBlobStore::Open(
+          files_,
+          config_.blobs_dir.empty() ? data_dir / "blobs" : config_.blobs_dir,
+          membership_ == nullptr ? "" : membership_->writer()));
   CoordinatorOptions options;
   options.device_endpoint = device_endpoint;
   options.insecure = config_.insecure;
@@ -212,6 +262,11 @@ Status Service::Open(Clock& clock, RandomSource& random) {
       std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 64);
   options.certificate_lifetime = config_.certificate_lifetime;
   options.identity_certificate_lifetime = config_.identity_certificate_lifetime;
+  options.replicas.shared = config_.replicas_enabled;
+  options.replicas.name =
+      config_.replicas_name.empty() ? host_name : config_.replicas_name;
+  options.replicas.claim_ttl = config_.replicas_lease;
+  options.replicas.poll = config_.replicas_poll;
   SELVAGE_ASSIGN_OR_RETURN(
       coordinator_,
       Coordinator::Open(options, {.store = *store_,
@@ -224,6 +279,13 @@ Status Service::Open(Clock& clock, RandomSource& random) {
                                   .wrapping_key = keys_->wrapping_key,
                                   .server_key = keys_->assignment_key}));
   coordinator_->Start();
+  if (config_.replicas_enabled) {
+    SELVAGE_ASSIGN_OR_RETURN(const ConnectOptions connect,
+                             PostgresAddress(config_, files_));
+    listener_ = std::make_unique<RoundListener>(
+        connect, log_,
+        [this](uint64_t task_id) { coordinator_->Hint(task_id); });
+  }
   SELVAGE_RETURN_IF_ERROR(
       rpc_->Serve(*coordinator_, *coordinator_, device_endpoint));
   SELVAGE_RETURN_IF_ERROR(WriteEndpoints(device_endpoint));
@@ -237,7 +299,8 @@ Status Service::Open(Clock& clock, RandomSource& random) {
        {"device_endpoint", device_endpoint},
        {"admin", Join(HostOf(config_.admin_address), rpc_->admin_port())},
        {"insecure", config_.insecure ? "true" : "false"},
-       {"first_start", first_start ? "true" : "false"}});
+       {"replicas", config_.replicas_enabled ? "true" : "false"},
+       {"first_start", first_start_ ? "true" : "false"}});
   return OkStatus();
 }
 
@@ -282,6 +345,7 @@ Service::~Service() {
     static_cast<void>(files_.Remove(config_.data_dir / kEndpointsFile));
     rpc_->Shutdown(Duration::zero());
   }
+  listener_.reset();
   if (coordinator_ != nullptr) coordinator_->Stop();
   rpc_.reset();
 }

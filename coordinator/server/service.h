@@ -2,8 +2,10 @@
 // ports.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/file_lock.h"
 #include "base/file_system.h"
@@ -13,10 +15,12 @@
 #include "base/time.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/postgres/postgres_store.h"
+#include "coordinator/postgres/round_listener.h"
 #include "coordinator/postgres/steady_clock.h"
 #include "coordinator/rpc/server.h"
 #include "coordinator/server/config.h"
 #include "coordinator/server/key_files.h"
+#include "coordinator/server/membership.h"
 
 namespace selvage::coordinator {
 
@@ -26,11 +30,14 @@ class Service {
   // When it returns OK, endpoints.json in the data directory says where:
   // {"admin": "HOST:PORT", "device": "HOST:PORT", "device_endpoint":
   // "HOST:PORT", "insecure": false, "pid": N}. FAILED_PRECONDITION: another
-  // process has the directory. All but `config` must outlive the service.
-  static Result<std::unique_ptr<Service>> Start(const Config& config,
-                                                FileSystem& files, Clock& clock,
-                                                RandomSource& random,
-                                                EventSink& log);
+  // process has the directory, or the database and does not share it. All but
+  // `config` must outlive the service. `on_lost` is called, from another
+  // thread, when another process has taken this one's place in the database
+  // (Membership): the process must end at once.
+  static Result<std::unique_ptr<Service>> Start(
+      const Config& config, FileSystem& files, Clock& clock,
+      RandomSource& random, EventSink& log,
+      std::function<void(const Status&)> on_lost);
   ~Service();
   Service(const Service&) = delete;
   Service& operator=(const Service&) = delete;
@@ -40,23 +47,41 @@ class Service {
   void Drain();
 
  private:
-  Service(const Config& config, FileSystem& files, EventSink& log)
-      : config_(config), files_(files), log_(log) {}
+  Service(const Config& config, FileSystem& files, EventSink& log,
+          std::function<void(const Status&)> on_lost)
+      : config_(config),
+        files_(files),
+        log_(log),
+        on_lost_(std::move(on_lost)) {}
   Status Open(Clock& clock, RandomSource& random);
+  Status OpenKeysAndStore(Clock& clock, RandomSource& random,
+                          const std::string& host_name);
+  // `keys`: their fingerprint.
+  Status BecomeMember(RandomSource& random, const std::string& host_name,
+                      const std::string& keys);
   Status WriteEndpoints(const std::string& device_endpoint);
 
   const Config config_;
   FileSystem& files_;
   EventSink& log_;
+  const std::function<void(const Status&)> on_lost_;
+  bool first_start_ = false;
   // In the order in which they need each other.
   SteadyClock steady_;
   std::unique_ptr<FileLock> lock_;
   std::unique_ptr<const CoordinatorKeys> keys_;
   std::unique_ptr<Store> store_;
+  PostgresStore* postgres_ = nullptr;  // store_, if it is one
+  std::unique_ptr<Membership> membership_;
   std::unique_ptr<BlobStore> blobs_;
   std::unique_ptr<Coordinator> coordinator_;
+  std::unique_ptr<RoundListener> listener_;
   std::unique_ptr<RpcServer> rpc_;
 };
+
+// Where `store.postgres` says, with the password of its file. NOT_FOUND and
+// what else may be wrong with the file.
+Result<ConnectOptions> PostgresAddress(const Config& config, FileSystem& files);
 
 // The store of `store.postgres`. Errors as of PostgresStore::Open(), and of the
 // password's file. `steady` must outlive it; `migrate` is in place of

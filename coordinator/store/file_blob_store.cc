@@ -97,6 +97,7 @@ class FileScratchBlob final : public ScratchBlob {
   const std::unique_ptr<ReadableFile> in_;
 };
 
+constexpr char kIncoming[] = "incoming";
 constexpr size_t kPieceLineSize = 65;  // a digest in hexadecimal and '\n'
 
 }  // namespace
@@ -126,8 +127,7 @@ class FileBlobWriter final : public BlobWriter {
 
   Result<crypto::Digest> Finish() override {
     const crypto::Digest digest = std::move(hasher_).Finish();
-    // As Put(): known to be there, durable and whole.
-    if (store_.IsVerified(digest)) return digest;
+    if (store_.IsInstalled(digest)) return digest;
     SELVAGE_RETURN_IF_ERROR(Install(digest));
     return digest;
   }
@@ -180,24 +180,38 @@ class FileSealedWriter final : public SealedWriter {
 };
 
 Result<std::unique_ptr<FileBlobStore>> FileBlobStore::Open(
-    FileSystem& files, const Path& directory) {
-  std::unique_ptr<FileBlobStore> store(new FileBlobStore(files, directory));
+    FileSystem& files, const Path& directory, const std::string& writer) {
+  SELVAGE_CHECK(writer.find('.') == std::string::npos);
+  std::unique_ptr<FileBlobStore> store(
+      new FileBlobStore(files, directory, writer));
   for (const Path& path :
        {store->artefacts_, store->joined_, store->sealed_, store->incoming_}) {
     SELVAGE_RETURN_IF_ERROR(files.CreateDirectories(path));
   }
   SELVAGE_RETURN_IF_ERROR(files.SyncDirectory(directory));
+  if (!writer.empty()) return store;
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<std::string> leftovers,
-                           files.List(store->incoming_));
+                           Incoming(files, directory));
   for (const std::string& name : leftovers) {
-    SELVAGE_RETURN_IF_ERROR(files.Remove(store->incoming_ / name));
+    SELVAGE_RETURN_IF_ERROR(RemoveIncoming(files, directory, name));
   }
   return store;
 }
 
+Result<std::vector<std::string>> FileBlobStore::Incoming(
+    FileSystem& files, const Path& directory) {
+  return files.List(directory / kIncoming);
+}
+
+Status FileBlobStore::RemoveIncoming(FileSystem& files, const Path& directory,
+                                     const std::string& name) {
+  return RemoveIfThere(files, directory / kIncoming / name);
+}
+
 Path FileBlobStore::NextIncoming() {
   MutexLock lock(mu_);
-  return incoming_ / std::to_string(next_incoming_++);
+  return incoming_ / ((writer_.empty() ? "" : writer_ + ".") +
+                      std::to_string(next_incoming_++));
 }
 
 Status FileBlobStore::Install(const Path& from, const Path& to) {
@@ -222,9 +236,7 @@ Status FileBlobStore::WriteThrough(const Path& path, ByteSpan bytes) {
 
 Result<crypto::Digest> FileBlobStore::Put(ByteSpan bytes) {
   const crypto::Digest digest = crypto::Sha256(bytes);
-  // Only a blob whose installation this process has seen through (or verified
-  // at an open) is known to be durable and whole.
-  if (IsVerified(digest)) return digest;
+  if (IsInstalled(digest)) return digest;
   SELVAGE_RETURN_IF_ERROR(WriteThrough(PathOf(digest), bytes));
   MarkVerified(digest);
   return digest;
@@ -241,6 +253,15 @@ Result<std::unique_ptr<BlobWriter>> FileBlobStore::NewBlob() {
 bool FileBlobStore::IsVerified(const crypto::Digest& digest) {
   MutexLock lock(mu_);
   return verified_.contains(digest);
+}
+
+// Only a blob whose installation this process has seen through (or verified at
+// an open) is known to be durable and whole; another process may have removed
+// it since.
+bool FileBlobStore::IsInstalled(const crypto::Digest& digest) {
+  if (!IsVerified(digest)) return false;
+  return writer_.empty() || files_.Open(PathOf(digest)).ok() ||
+         files_.Open(joined_ / digest.ToHex()).ok();
 }
 
 void FileBlobStore::MarkVerified(const crypto::Digest& digest) {

@@ -5,8 +5,10 @@
 // and its directory synced, so a name that exists holds the whole file.
 #pragma once
 
+#include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "base/file_system.h"
 #include "base/mutex.h"
@@ -18,8 +20,19 @@ class FileBlobStore final : public BlobStore {
  public:
   // Creates the directories and removes what an earlier process left in
   // incoming. `files` must outlive the store; one store per directory.
-  static Result<std::unique_ptr<FileBlobStore>> Open(FileSystem& files,
-                                                     const Path& directory);
+  //
+  // Unless there is a `writer`: then several processes, each with a name of its
+  // own without a '.', may share the directory (on a mount with the semantics
+  // of POSIX), and incoming is for the caller to tidy.
+  static Result<std::unique_ptr<FileBlobStore>> Open(
+      FileSystem& files, const Path& directory, const std::string& writer = "");
+
+  // What is in incoming; names begin with their writer's and '.'.
+  static Result<std::vector<std::string>> Incoming(FileSystem& files,
+                                                   const Path& directory);
+  // Not there any more: OK.
+  static Status RemoveIncoming(FileSystem& files, const Path& directory,
+                               const std::string& name);
 
   Result<crypto::Digest> Put(ByteSpan bytes) override;
   Result<std::unique_ptr<BlobWriter>> NewBlob() override;
@@ -45,9 +58,11 @@ class FileBlobStore final : public BlobStore {
   friend class FileBlobWriter;
   friend class FileSealedWriter;
 
-  FileBlobStore(FileSystem& files, const Path& directory)
+  FileBlobStore(FileSystem& files, const Path& directory,
+                const std::string& writer)
       : files_(files),
         directory_(directory),
+        writer_(writer),
         artefacts_(directory / "artefacts"),
         joined_(directory / "joined"),
         sealed_(directory / "sealed"),
@@ -67,10 +82,13 @@ class FileBlobStore final : public BlobStore {
       std::span<const crypto::Digest> pieces);
   Result<std::vector<crypto::Digest>> ReadPieces(const crypto::Digest& digest);
   bool IsVerified(const crypto::Digest& digest);
+  // Known to be here, durable and whole: it need not be written again.
+  bool IsInstalled(const crypto::Digest& digest);
   void MarkVerified(const crypto::Digest& digest);
 
   FileSystem& files_;
   const Path directory_;
+  const std::string writer_;  // empty: the only one
   const Path artefacts_;
   const Path joined_;
   const Path sealed_;

@@ -6,12 +6,16 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <set>
 #include <thread>
 
 #include <gmock/gmock.h>
 
 #include "coordinator/postgres/postgres_schema.h"
 #include "coordinator/postgres/postgres_sql.h"
+#include "coordinator/postgres/round_listener.h"
 #include "tests/contract/store_contract.h"
 #include "tests/testing/postgres_server.h"
 
@@ -183,6 +187,18 @@ class PostgresStoreTest : public StoreContract {
     }
     FAIL() << "nobody waits for a lock";
   }
+  PostgresStore& postgres() { return static_cast<PostgresStore&>(store()); }
+  void AwaitListener() {
+    for (int i = 0; i < 2000; ++i) {
+      const auto listening = server().Ask(
+          "SELECT count(*) FROM pg_stat_activity WHERE datname = '" +
+          database() + "' AND state = 'idle' AND query LIKE 'LISTEN %'");
+      ASSERT_THAT(listening, test::IsOk());
+      if (*listening != "0") return;
+      poll(nullptr, 0, 5);
+    }
+    FAIL() << "nobody listens";
+  }
   // All connections of now; the store may make new ones meanwhile.
   void TerminateAll() {
     const auto pids = server().Ask(
@@ -210,6 +226,27 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(MakeStore([]() -> std::unique_ptr<StoreUnderTest> {
       return std::make_unique<PostgresUnderTest>(*Postgres::Get(), false);
     })));
+
+// Which events there were.
+class EventNames final : public EventSink {
+ public:
+  void Write(LogLevel, std::string_view event,
+             std::initializer_list<LogField>) override {
+    std::lock_guard<std::mutex> lock(mu_);
+    names_.insert(std::string(event));
+    wake_.notify_all();
+  }
+  bool Await(const std::string& event) {
+    std::unique_lock<std::mutex> lock(mu_);
+    return wake_.wait_for(lock, std::chrono::seconds(60),
+                          [&] { return names_.contains(event); });
+  }
+
+ private:
+  std::mutex mu_;
+  std::condition_variable wake_;
+  std::set<std::string> names_;
+};
 
 // docs/protocol.md, "Uploads in a replica", step 4, statement by statement: the
 // upload's transaction is open when the round closes.
@@ -422,6 +459,116 @@ TEST_P(PostgresStoreTest, Notify_OnRoundStateChange) {
   const RoundLease lease = SomeRound();
 
   EXPECT_EQ(listener.Next(), std::to_string(lease.key.task_id) + "/1");
+}
+
+TEST_P(PostgresStoreTest, KeepReplica_OneThatDoesNotShare_IsAlone) {
+  const auto lease = std::chrono::seconds(60);
+  const ReplicaRow first{"a", "1", false, ""};
+  EXPECT_THAT(postgres().KeepReplica(first, lease, true), test::IsOk());
+  EXPECT_THAT(postgres().KeepReplica(first, lease, false), test::IsOk());
+
+  for (const bool shared : {false, true}) {
+    const auto refused =
+        postgres().KeepReplica({"b", "2", shared, ""}, lease, true);
+    EXPECT_THAT(refused, test::StatusIs(StatusCode::kFailedPrecondition));
+    EXPECT_THAT(std::string(refused.status().message()),
+                AllOf(HasSubstr("in use by the coordinator a"),
+                      HasSubstr("replicas.enabled"),
+                      HasSubstr("its place is free in ")));
+  }
+  // Gone, its place is free; what another one says of it changes nothing.
+  EXPECT_THAT(postgres().RemoveReplica({"a", "other", false, ""}),
+              test::IsOk());
+  EXPECT_THAT(postgres().KeepReplica({"b", "2", false, ""}, lease, true),
+              test::StatusIs(StatusCode::kFailedPrecondition));
+  EXPECT_THAT(postgres().RemoveReplica(first), test::IsOk());
+  EXPECT_THAT(postgres().KeepReplica({"b", "2", false, ""}, lease, true),
+              test::IsOk());
+}
+
+TEST_P(PostgresStoreTest, KeepReplica_Expired_GivesWay_AndIsToldSo) {
+  const ReplicaRow first{"a", "1", false, ""};
+  EXPECT_THAT(postgres().KeepReplica(first, std::chrono::seconds(10), true),
+              test::IsOk());
+  under_test_->clock.Advance(std::chrono::seconds(11));
+  EXPECT_THAT(postgres().KeepReplica({"b", "2", false, ""},
+                                     std::chrono::seconds(10), true),
+              test::IsOk());
+  EXPECT_THAT(postgres().KeepReplica(first, std::chrono::seconds(10), false),
+              test::StatusIs(StatusCode::kFailedPrecondition));
+  // Unless nobody came.
+  under_test_->clock.Advance(std::chrono::seconds(22));
+  EXPECT_THAT(postgres().KeepReplica(first, std::chrono::seconds(10), false),
+              test::IsOk());
+}
+
+TEST_P(PostgresStoreTest, KeepReplica_SameName_TakesThePlace) {
+  const auto lease = std::chrono::seconds(60);
+  const ReplicaRow before{"a", "1", true, "k"};
+  const ReplicaRow after{"a", "2", true, "k"};
+  EXPECT_THAT(postgres().KeepReplica(before, lease, true), test::IsOk());
+  EXPECT_THAT(postgres().KeepReplica(after, lease, true), test::IsOk());
+  EXPECT_THAT(postgres().KeepReplica(before, lease, false),
+              test::StatusIs(StatusCode::kAborted));
+  EXPECT_THAT(postgres().RemoveReplica(before), test::IsOk());
+  EXPECT_THAT(postgres().KeepReplica(after, lease, false), test::IsOk());
+}
+
+TEST_P(PostgresStoreTest, KeepReplica_Several_KnowEachOther_OrHaveOtherKeys) {
+  const auto lease = std::chrono::seconds(60);
+  EXPECT_THAT(*postgres().KeepReplica({"a", "1", true, "k"}, lease, true),
+              ::testing::IsEmpty());
+  EXPECT_THAT(*postgres().KeepReplica({"b", "2", true, "k"}, lease, true),
+              ::testing::ElementsAre("a"));
+  EXPECT_THAT(*postgres().KeepReplica({"a", "1", true, "k"}, lease, false),
+              ::testing::ElementsAre("b"));
+  const auto refused =
+      postgres().KeepReplica({"c", "3", true, "other"}, lease, true);
+  EXPECT_THAT(refused, test::StatusIs(StatusCode::kFailedPrecondition));
+  EXPECT_THAT(std::string(refused.status().message()),
+              HasSubstr("not those of the replica a"));
+}
+
+TEST_P(PostgresStoreTest, KeepReplica_AtOnce_OneIsLetIn) {
+  std::atomic<int> let_in{0};
+  std::vector<std::thread> processes;
+  for (int i = 0; i < 4; ++i) {
+    processes.emplace_back([&, i] {
+      const std::string name = std::to_string(i);
+      const auto kept = postgres().KeepReplica({name, name, false, ""},
+                                               std::chrono::seconds(60), true);
+      if (kept.ok()) ++let_in;
+    });
+  }
+  for (std::thread& process : processes) process.join();
+  EXPECT_EQ(let_in, 1);
+}
+
+// What is heard is the store's business; a pooler is known by what it says of
+// itself, and then nothing is heard and nothing is harmed.
+TEST_P(PostgresStoreTest, RoundListener_HearsOfRounds_UnlessPooled) {
+  EventNames events;
+  std::mutex mu;
+  std::condition_variable wake;
+  std::set<uint64_t> heard;
+  {
+    RoundListener listener(OptionsFor(server().Address(database())).connect,
+                           events, [&](uint64_t task_id) {
+                             std::lock_guard<std::mutex> lock(mu);
+                             heard.insert(task_id);
+                             wake.notify_all();
+                           });
+    AwaitListener();
+    const RoundLease lease = SomeRound();
+    std::unique_lock<std::mutex> lock(mu);
+    EXPECT_TRUE(wake.wait_for(lock, std::chrono::seconds(60),
+                              [&] { return !heard.empty(); }));
+    EXPECT_THAT(heard, ::testing::ElementsAre(lease.key.task_id));
+  }
+  if (!postgres_->bouncer()) return;
+  RoundListener deaf(OptionsFor(server().PgBouncerAddress(database())).connect,
+                     events, [&](uint64_t) { ADD_FAILURE(); });
+  EXPECT_TRUE(events.Await("round_hints_off"));
 }
 
 TEST_P(PostgresStoreTest, TextWithNul_IsRefused) {

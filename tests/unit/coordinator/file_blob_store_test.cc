@@ -60,6 +60,33 @@ TEST_F(FileBlobStoreTest, Put_Twice_StoresOnce) {
   EXPECT_EQ(files_.operations(), before);
 }
 
+TEST_F(FileBlobStoreTest, Writers_ShareADirectory) {
+  auto a = *FileBlobStore::Open(files_, "/shared", "a");
+  auto writing = a->NewBlob();
+  ASSERT_THAT(writing, IsOk());
+  ASSERT_THAT((*writing)->Append(AsBytes("hello")), IsOk());
+  // Another one that opens the directory leaves it alone.
+  auto b = *FileBlobStore::Open(files_, "/shared", "b");
+  EXPECT_THAT(*FileBlobStore::Incoming(files_, "/shared"),
+              ::testing::ElementsAre("a.0"));
+  const auto same = b->Put(AsBytes("hello"));
+  ASSERT_THAT(same, IsOk());
+  ASSERT_THAT((*writing)->Commit(*same), IsOk());
+  EXPECT_EQ(*a->Read(*same, 10), ToBytes("hello"));
+  EXPECT_EQ(b->List()->size(), 1u);
+
+  // What one removed, the other writes again.
+  ASSERT_THAT(a->Remove(*same), IsOk());
+  ASSERT_THAT(b->Put(AsBytes("hello")), IsOk());
+  EXPECT_EQ(*a->Read(*same, 10), ToBytes("hello"));
+
+  auto lost = a->NewBlob();
+  ASSERT_THAT(lost, IsOk());
+  ASSERT_THAT(FileBlobStore::RemoveIncoming(files_, "/shared", "a.1"), IsOk());
+  ASSERT_THAT(FileBlobStore::RemoveIncoming(files_, "/shared", "a.1"), IsOk());
+  EXPECT_FALSE((*lost)->Finish().ok());
+}
+
 TEST_F(FileBlobStoreTest, Open_DamagedBytes_IsDataLoss) {
   const auto digest = store_->Put(AsBytes("hello"));
   store_.reset();

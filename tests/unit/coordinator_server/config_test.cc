@@ -64,6 +64,30 @@ TEST(LoadConfigTest, EverySource_FlagsOverVariablesOverFile) {
   EXPECT_EQ(loaded.config.log_format, LogFormat::kJson);
 }
 
+TEST(LoadConfigTest, Replicas_NeedWhatTheyShare) {
+  const LoadedConfig alone = Load("replicas: {enabled: true}\n");
+  EXPECT_THAT(
+      alone.mistakes,
+      ElementsAre(HasSubstr("needs store.postgres: SQLite is for one"),
+                  HasSubstr("needs blobs_dir"), HasSubstr("needs keys_dir")));
+  const std::string good =
+      "store: {postgres: host=db}\nblobs_dir: /mnt/blobs\nkeys_dir: /keys\n";
+  const LoadedConfig loaded =
+      Load(good +
+           "replicas: {enabled: true, name: eu-1, lease: 20s, "
+           "poll: 1s}\n");
+  EXPECT_THAT(loaded.mistakes, IsEmpty());
+  EXPECT_TRUE(loaded.config.replicas_enabled);
+  EXPECT_EQ(loaded.config.replicas_name, "eu-1");
+  EXPECT_EQ(loaded.config.replicas_lease, std::chrono::seconds(20));
+  EXPECT_EQ(loaded.config.replicas_poll, std::chrono::seconds(1));
+  EXPECT_THAT(
+      Load(good + "replicas: {enabled: true, lease: 2s, poll: 1s}\n").mistakes,
+      ElementsAre(HasSubstr("exceeds a quarter of replicas.lease (2s)")));
+  EXPECT_THAT(Load("replicas: {name: a/b}\n").mistakes,
+              ElementsAre(HasSubstr("\"a/b\" is not 1 to 64 of letters")));
+}
+
 TEST(LoadConfigTest, EveryMistake_IsNamedWithItsPlace) {
   const struct {
     std::string file;
@@ -118,9 +142,8 @@ TEST(LoadConfigTest, HeldBytes_FromEverySource) {
   EXPECT_EQ(Load("", {{"SELVAGE_LIMITS_HELD_BYTES", "1024GiB"}})
                 .config.held_bytes_max,
             uint64_t{1} << 40);
-  EXPECT_EQ(
-      Load("", {}, {{"limits.held_bytes", "2GiB"}}).config.held_bytes_max,
-      uint64_t{2} << 30);
+  EXPECT_EQ(Load("", {}, {{"limits.held_bytes", "2GiB"}}).config.held_bytes_max,
+            uint64_t{2} << 30);
 }
 
 TEST(LoadConfigTest, SeveralMistakes_AreAllTold) {

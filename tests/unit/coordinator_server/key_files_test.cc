@@ -79,6 +79,55 @@ TEST_F(KeyFilesTest, Restart_LoadsTheSameKeys) {
   EXPECT_EQ(first->admin_token.size(), 64U);
 }
 
+TEST_F(KeyFilesTest, SharedKeys_AllButTheServersAreTheSame) {
+  options.keys_dir = root / "shared";
+  const Result<CoordinatorKeys> first = Open();
+  ASSERT_THAT(first, IsOk());
+  EXPECT_FALSE(fs::exists(options.data_dir / "keys" / "ca.key.pem"));
+  EXPECT_FALSE(fs::exists(options.keys_dir / "keys" / "server.key.pem"));
+  // For whoever connects from this machine.
+  EXPECT_TRUE(fs::exists(options.data_dir / "ca.pem"));
+  EXPECT_TRUE(fs::exists(options.data_dir / "admin.token"));
+
+  // A replica that joins a database with something in it; it needs to write
+  // nothing where the keys are.
+  options.data_dir = root / "second";
+  options.may_create = false;
+  options.server_names = {"second.example"};
+  fs::permissions(options.keys_dir,
+                  fs::perms::owner_read | fs::perms::owner_exec);
+  const Result<CoordinatorKeys> second = Open();
+  fs::permissions(options.keys_dir, fs::perms::owner_all);
+  ASSERT_THAT(second, IsOk());
+  EXPECT_EQ(first->authority.certificate_pem(),
+            second->authority.certificate_pem());
+  EXPECT_EQ(first->admin_token, second->admin_token);
+  EXPECT_NE(first->server_key.pem, second->server_key.pem);
+  EXPECT_EQ(*SharedKeysFingerprint(*first), *SharedKeysFingerprint(*second));
+
+  // Its own copies follow; its own key may be lost.
+  fs::remove_all(options.data_dir);
+  EXPECT_THAT(Open(), IsOk());
+  fs::remove(options.keys_dir / "keys" / "plan.key");
+  EXPECT_THAT(Open(), StatusIs(StatusCode::kDataLoss));
+}
+
+TEST_F(KeyFilesTest, SharedKeysFingerprint_DiffersWithEveryKey) {
+  options.keys_dir = root / "shared";
+  const Result<CoordinatorKeys> keys = Open();
+  ASSERT_THAT(keys, IsOk());
+  const std::string before = *SharedKeysFingerprint(*keys);
+  for (const Path& path :
+       {options.keys_dir / "keys" / "plan.key",
+        options.keys_dir / "keys" / "assignment.key", options.wrapping_key_file,
+        options.keys_dir / "admin.token"}) {
+    fs::remove(path);
+    const Result<CoordinatorKeys> other = Open();
+    ASSERT_THAT(other, IsOk());
+    EXPECT_NE(*SharedKeysFingerprint(*other), before) << path;
+  }
+}
+
 TEST_F(KeyFilesTest, ServerCertificate_IsRenewedBeforeItEnds) {
   const Result<CoordinatorKeys> first = Open();
   ASSERT_THAT(first, IsOk());
