@@ -1,6 +1,6 @@
 // Where bytes live: artefacts named by their digest, and sealed partial sums
 // named by their id. The Store says which of them count; a blob that no row
-// names is an orphan, collected when the coordinator starts.
+// names is an orphan, and goes in time (coordinator/orphans.h).
 #pragma once
 
 #include <cstdint>
@@ -79,9 +79,27 @@ class BlobStore {
   // The whole blob, verified. RESOURCE_EXHAUSTED above `size_max` bytes.
   virtual Result<Bytes> Read(const crypto::Digest& digest,
                              uint64_t size_max) = 0;
-  // OK also if there is none.
+  // OK also if there is none. Only for whoever is alone with the store: a Put()
+  // at the same time may be for nothing.
   virtual Status Remove(const crypto::Digest& digest) = 0;
+  // Those that are not set aside.
   virtual Result<std::vector<crypto::Digest>> List() = 0;
+
+  // The first half of a removal that is safe whatever others do: the blob still
+  // reads, and a Put() of the same bytes stores them anew beside it. OK also if
+  // there is none.
+  struct Aside {
+    std::string name;  // never used twice
+    crypto::Digest digest;
+  };
+  virtual Status SetAside(const crypto::Digest& digest) = 0;
+  // By name.
+  virtual Result<std::vector<Aside>> ListSetAside() = 0;
+  // A row names it after all. OK also if there is none.
+  virtual Status PutBack(const Aside& aside) = 0;
+  // The second half: what was stored anew since stays. OK also if there is
+  // none.
+  virtual Status RemoveSetAside(const Aside& aside) = 0;
 
   // Sealed blobs: ciphertext under a caller's name ([a-z0-9-]{1,64}); whoever
   // holds the key authenticates them. Durable once this returns.

@@ -65,7 +65,8 @@ Coordinator::Parts::Parts(const CoordinatorOptions& o,
               .staged_above = options.staged_above,
               .staged_bytes_max = options.staged_bytes_max,
               .staging_ttl = options.staging_ttl},
-             {deps.store, deps.blobs, deps.random, tickets, *this}) {}
+             {deps.store, deps.blobs, deps.random, tickets, *this}),
+      orphans(deps.store, deps.blobs) {}
 
 // ------------------------------------------------------------------- start
 
@@ -74,7 +75,9 @@ Status Coordinator::Parts::Recover() {
   SELVAGE_RETURN_IF_ERROR(FindTasks());
   // Of several, one after the other starts; the first turn shows who drives.
   if (!replica.empty()) return OkStatus();
-  SELVAGE_RETURN_IF_ERROR(CollectOrphans());
+  const auto collected = orphans.CollectAlone();
+  SELVAGE_RETURN_IF_ERROR(collected.status());
+  Collected(collected);
   const Time now = deps.store.Now();
   for (const auto& driver : catalog.Running()) {
     const Status recovered = driver->Recover(now);
@@ -109,48 +112,20 @@ Status Coordinator::Parts::FindTasks() {
   }
 }
 
-Status Coordinator::Parts::CollectOrphans() {
-  SELVAGE_ASSIGN_OR_RETURN(const std::vector<crypto::Digest> known,
-                           deps.store.ListArtefacts());
-  SELVAGE_ASSIGN_OR_RETURN(const std::vector<crypto::Digest> blobs,
-                           deps.blobs.List());
-  const std::set<crypto::Digest> keep(known.begin(), known.end());
-  uint64_t removed = 0;
-  const std::set<crypto::Digest> suspected = std::exchange(suspects, {});
-  for (const crypto::Digest& digest : blobs) {
-    if (keep.contains(digest)) continue;
-    if (!replica.empty()) {
-      if (!suspected.contains(digest)) {
-        suspects.insert(digest);
-        continue;
-      }
-      SELVAGE_ASSIGN_OR_RETURN(const bool known_now,
-                               deps.store.HasArtefact(digest));
-      if (known_now) continue;
-    }
-    SELVAGE_RETURN_IF_ERROR(deps.blobs.Remove(digest));
-    ++removed;
+void Coordinator::Parts::Collected(
+    const Result<OrphanCollector::Counts>& counts) {
+  if (!counts.ok()) {
+    deps.events.Write(LogLevel::kWarning, "orphans_not_removed",
+                      {{"reason", counts.status().ToString()}});
+    return;
   }
-  SELVAGE_ASSIGN_OR_RETURN(const std::vector<std::string> live,
-                           deps.store.LivePartials());
-  SELVAGE_ASSIGN_OR_RETURN(const std::vector<std::string> sealed,
-                           deps.blobs.ListSealed());
-  const std::set<std::string> keep_sealed(live.begin(), live.end());
-  const std::set<std::string> sealed_suspected =
-      std::exchange(sealed_suspects, {});
-  for (const std::string& name : sealed) {
-    if (keep_sealed.contains(name)) continue;
-    if (!replica.empty() && !sealed_suspected.contains(name)) {
-      sealed_suspects.insert(name);
-      continue;
-    }
-    SELVAGE_RETURN_IF_ERROR(deps.blobs.RemoveSealed(name));
-    ++removed;
-  }
-  if (removed > 0) {
-    deps.events.Write(LogLevel::kInfo, "orphans_removed", {{"count", removed}});
-  }
-  return OkStatus();
+  if (counts->removed() + counts->set_aside + counts->put_back == 0) return;
+  deps.events.Write(LogLevel::kInfo, "orphans_removed",
+                    {{"count", counts->removed()},
+                     {"artefacts", counts->artefacts},
+                     {"partials", counts->sealed},
+                     {"set_aside", counts->set_aside},
+                     {"put_back", counts->put_back}});
 }
 
 Status Coordinator::Parts::OfferModel(const TaskRow& row) {
@@ -395,11 +370,7 @@ void Coordinator::Parts::PruneIfDue(Time now) {
     deps.events.Write(LogLevel::kWarning, "prune_failed",
                       {{"reason", pruned.ToString()}});
   }
-  if (replica.empty()) return;
-  if (const Status collected = CollectOrphans(); !collected.ok()) {
-    deps.events.Write(LogLevel::kWarning, "orphans_not_removed",
-                      {{"reason", collected.ToString()}});
-  }
+  Collected(orphans.Collect(now));
 }
 
 Time Coordinator::Parts::NextDeadline() {

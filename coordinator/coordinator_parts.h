@@ -12,6 +12,7 @@
 #include "coordinator/delta_cache.h"
 #include "coordinator/describe.h"
 #include "coordinator/enrolment.h"
+#include "coordinator/orphans.h"
 #include "coordinator/outcome_cache.h"
 #include "coordinator/task_admin.h"
 #include "coordinator/task_catalog.h"
@@ -60,9 +61,7 @@ struct Coordinator::Parts final : public UploadSink {
   Status OfferModel(const TaskRow& row);
   // A task that does not run any more: no driver, perhaps an offer.
   void Retire(const std::shared_ptr<TaskDriver>& driver);
-  // Of several coordinators, one whose blob is not committed yet may be at
-  // work: then only what was an orphan in the call before goes, too.
-  Status CollectOrphans();
+  void Collected(const Result<OrphanCollector::Counts>& counts);
   // Tasks that are new since the last call: at the start all, later those that
   // another coordinator made.
   Status FindTasks();
@@ -88,10 +87,9 @@ struct Coordinator::Parts final : public UploadSink {
   std::atomic<bool> busy{false};  // the worker holds work it took
   std::set<uint64_t> changed;     // tasks; worker only
   Time next_prune{};              // worker only
+  OrphanCollector orphans;        // worker only
   // Of several coordinators; worker only.
   Time next_find{};
-  std::set<crypto::Digest> suspects;
-  std::set<std::string> sealed_suspects;
   std::atomic<uint64_t> last_task{0};  // ids up to here have been seen
 };
 

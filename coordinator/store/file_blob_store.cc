@@ -99,6 +99,12 @@ class FileScratchBlob final : public ScratchBlob {
 
 constexpr char kIncoming[] = "incoming";
 constexpr size_t kPieceLineSize = 65;  // a digest in hexadecimal and '\n'
+constexpr std::string_view kJoinedSuffix = ".joined";
+
+bool IsJoinedName(std::string_view name) {
+  return name.size() >= kJoinedSuffix.size() &&
+         name.substr(name.size() - kJoinedSuffix.size()) == kJoinedSuffix;
+}
 
 }  // namespace
 
@@ -184,8 +190,8 @@ Result<std::unique_ptr<FileBlobStore>> FileBlobStore::Open(
   SELVAGE_CHECK(writer.find('.') == std::string::npos);
   std::unique_ptr<FileBlobStore> store(
       new FileBlobStore(files, directory, writer));
-  for (const Path& path :
-       {store->artefacts_, store->joined_, store->sealed_, store->incoming_}) {
+  for (const Path& path : {store->artefacts_, store->joined_, store->sealed_,
+                           store->incoming_, store->aside_}) {
     SELVAGE_RETURN_IF_ERROR(files.CreateDirectories(path));
   }
   SELVAGE_RETURN_IF_ERROR(files.SyncDirectory(directory));
@@ -208,10 +214,9 @@ Status FileBlobStore::RemoveIncoming(FileSystem& files, const Path& directory,
   return RemoveIfThere(files, directory / kIncoming / name);
 }
 
-Path FileBlobStore::NextIncoming() {
+std::string FileBlobStore::NextName() {
   MutexLock lock(mu_);
-  return incoming_ / ((writer_.empty() ? "" : writer_ + ".") +
-                      std::to_string(next_incoming_++));
+  return (writer_.empty() ? "" : writer_ + ".") + std::to_string(next_name_++);
 }
 
 Status FileBlobStore::Install(const Path& from, const Path& to) {
@@ -250,6 +255,21 @@ Result<std::unique_ptr<BlobWriter>> FileBlobStore::NewBlob() {
       new FileBlobWriter(*this, std::move(path), std::move(file)));
 }
 
+Result<std::unique_ptr<ReadableFile>> FileBlobStore::OpenFile(
+    const crypto::Digest& digest, bool joined) {
+  const Path path = joined ? JoinedPathOf(digest) : PathOf(digest);
+  Result<std::unique_ptr<ReadableFile>> file = files_.Open(path);
+  if (file.status().code() != StatusCode::kNotFound) return file;
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<Aside> aside, ListSetAside());
+  for (const Aside& other : aside) {
+    if (other.digest != digest || IsJoinedName(other.name) != joined) continue;
+    Result<std::unique_ptr<ReadableFile>> found =
+        files_.Open(aside_ / other.name);
+    if (found.status().code() != StatusCode::kNotFound) return found;
+  }
+  return files_.Open(path);  // it may have come back meanwhile
+}
+
 bool FileBlobStore::IsVerified(const crypto::Digest& digest) {
   MutexLock lock(mu_);
   return verified_.contains(digest);
@@ -260,8 +280,8 @@ bool FileBlobStore::IsVerified(const crypto::Digest& digest) {
 // it since.
 bool FileBlobStore::IsInstalled(const crypto::Digest& digest) {
   if (!IsVerified(digest)) return false;
-  return writer_.empty() || files_.Open(PathOf(digest)).ok() ||
-         files_.Open(joined_ / digest.ToHex()).ok();
+  return files_.Open(PathOf(digest)).ok() ||
+         files_.Open(JoinedPathOf(digest)).ok();
 }
 
 void FileBlobStore::MarkVerified(const crypto::Digest& digest) {
@@ -285,7 +305,7 @@ Result<std::unique_ptr<ArtefactReader>> FileBlobStore::OpenPieces(
   std::vector<std::unique_ptr<ArtefactReader>> readers;
   for (const crypto::Digest& piece : pieces) {
     SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> file,
-                             files_.Open(PathOf(piece)));
+                             OpenFile(piece, /*joined=*/false));
     readers.push_back(std::make_unique<FileReader>(std::move(file)));
   }
   return std::unique_ptr<ArtefactReader>(new JoinedReader(std::move(readers)));
@@ -293,9 +313,14 @@ Result<std::unique_ptr<ArtefactReader>> FileBlobStore::OpenPieces(
 
 Result<std::vector<crypto::Digest>> FileBlobStore::ReadPieces(
     const crypto::Digest& digest) {
-  SELVAGE_ASSIGN_OR_RETURN(
-      const Bytes lines,
-      ReadFile(files_, joined_ / digest.ToHex(), kPiecesMax * kPieceLineSize));
+  SELVAGE_ASSIGN_OR_RETURN(const std::unique_ptr<ReadableFile> file,
+                           OpenFile(digest, /*joined=*/true));
+  if (file->size() > kPiecesMax * kPieceLineSize) {
+    return DataLoss("artefact " + digest.ToHex() + " is damaged on disk");
+  }
+  Bytes lines(static_cast<size_t>(file->size()));
+  SELVAGE_ASSIGN_OR_RETURN(const size_t read, file->ReadAt(0, lines));
+  lines.resize(read);
   std::vector<crypto::Digest> pieces;
   for (size_t at = 0; at < lines.size(); at += kPieceLineSize) {
     const std::string_view rest = AsText(lines).substr(at);
@@ -320,8 +345,7 @@ Result<crypto::Digest> FileBlobStore::PutJoined(
   SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest digest, HashOf(*whole));
   std::string lines;
   for (const crypto::Digest& piece : pieces) lines += piece.ToHex() + "\n";
-  SELVAGE_RETURN_IF_ERROR(
-      WriteThrough(joined_ / digest.ToHex(), AsBytes(lines)));
+  SELVAGE_RETURN_IF_ERROR(WriteThrough(JoinedPathOf(digest), AsBytes(lines)));
   MarkVerified(digest);
   return digest;
 }
@@ -329,7 +353,8 @@ Result<crypto::Digest> FileBlobStore::PutJoined(
 Result<std::unique_ptr<ArtefactReader>> FileBlobStore::Open(
     const crypto::Digest& digest) {
   std::unique_ptr<ArtefactReader> blob;
-  Result<std::unique_ptr<ReadableFile>> file = files_.Open(PathOf(digest));
+  Result<std::unique_ptr<ReadableFile>> file =
+      OpenFile(digest, /*joined=*/false);
   if (file.ok()) {
     blob = std::make_unique<FileReader>(*std::move(file));
   } else {
@@ -378,8 +403,50 @@ Status FileBlobStore::Remove(const crypto::Digest& digest) {
     MutexLock lock(mu_);
     verified_.erase(digest);
   }
-  SELVAGE_RETURN_IF_ERROR(RemoveIfThere(files_, joined_ / digest.ToHex()));
-  return RemoveIfThere(files_, PathOf(digest));
+  SELVAGE_RETURN_IF_ERROR(RemoveIfThere(files_, JoinedPathOf(digest)));
+  SELVAGE_RETURN_IF_ERROR(RemoveIfThere(files_, PathOf(digest)));
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<Aside> aside, ListSetAside());
+  for (const Aside& other : aside) {
+    if (other.digest != digest) continue;
+    SELVAGE_RETURN_IF_ERROR(RemoveSetAside(other));
+  }
+  return OkStatus();
+}
+
+Status FileBlobStore::Move(const Path& from, const Path& to) {
+  const Status moved = Install(from, to);
+  if (moved.code() == StatusCode::kNotFound) return OkStatus();
+  SELVAGE_RETURN_IF_ERROR(moved);
+  return files_.SyncDirectory(from.parent_path());
+}
+
+Status FileBlobStore::SetAside(const crypto::Digest& digest) {
+  const std::string name = digest.ToHex() + "." + NextName();
+  SELVAGE_RETURN_IF_ERROR(
+      Move(JoinedPathOf(digest), aside_ / (name + std::string(kJoinedSuffix))));
+  return Move(PathOf(digest), aside_ / name);
+}
+
+Status FileBlobStore::PutBack(const Aside& aside) {
+  return Move(aside_ / aside.name, IsJoinedName(aside.name)
+                                       ? JoinedPathOf(aside.digest)
+                                       : PathOf(aside.digest));
+}
+
+Status FileBlobStore::RemoveSetAside(const Aside& aside) {
+  return RemoveIfThere(files_, aside_ / aside.name);
+}
+
+Result<std::vector<BlobStore::Aside>> FileBlobStore::ListSetAside() {
+  std::vector<Aside> out;
+  SELVAGE_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                           files_.List(aside_));
+  for (const std::string& name : names) {
+    const Result<crypto::Digest> digest = crypto::Digest::FromHex(
+        std::string_view(name).substr(0, name.find('.')));
+    if (digest.ok()) out.push_back({name, *digest});
+  }
+  return out;
 }
 
 Result<std::vector<crypto::Digest>> FileBlobStore::List() {

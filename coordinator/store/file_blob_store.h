@@ -2,7 +2,8 @@
 // that are other blobs in a row, as their digests, a line each:
 // DIRECTORY/joined/DIGEST. Every
 // file is written under a temporary name in DIRECTORY/incoming, synced, renamed
-// and its directory synced, so a name that exists holds the whole file.
+// and its directory synced, so a name that exists holds the whole file. What is
+// set aside is in DIRECTORY/aside: DIGEST.N, DIGEST.N.joined.
 #pragma once
 
 #include <memory>
@@ -43,6 +44,10 @@ class FileBlobStore final : public BlobStore {
   Result<Bytes> Read(const crypto::Digest& digest, uint64_t size_max) override;
   Status Remove(const crypto::Digest& digest) override;
   Result<std::vector<crypto::Digest>> List() override;
+  Status SetAside(const crypto::Digest& digest) override;
+  Result<std::vector<Aside>> ListSetAside() override;
+  Status PutBack(const Aside& aside) override;
+  Status RemoveSetAside(const Aside& aside) override;
   Status PutSealed(const std::string& name, ByteSpan bytes) override;
   Result<std::unique_ptr<SealedWriter>> NewSealed(
       const std::string& name) override;
@@ -66,12 +71,22 @@ class FileBlobStore final : public BlobStore {
         artefacts_(directory / "artefacts"),
         joined_(directory / "joined"),
         sealed_(directory / "sealed"),
-        incoming_(directory / "incoming") {}
+        incoming_(directory / "incoming"),
+        aside_(directory / "aside") {}
 
   Path PathOf(const crypto::Digest& digest) const {
     return artefacts_ / digest.ToHex();
   }
-  Path NextIncoming();
+  Path JoinedPathOf(const crypto::Digest& digest) const {
+    return joined_ / digest.ToHex();
+  }
+  // Opens the blob's file, or the list of its pieces, wherever it is.
+  Result<std::unique_ptr<ReadableFile>> OpenFile(const crypto::Digest& digest,
+                                                 bool joined);
+  // Renames what is there; OK if nothing is.
+  Status Move(const Path& from, const Path& to);
+  std::string NextName();
+  Path NextIncoming() { return incoming_ / NextName(); }
   // Writes `bytes` durably to `path` by way of incoming.
   Status WriteThrough(const Path& path, ByteSpan bytes);
   // Moves a synced file into place.
@@ -82,7 +97,8 @@ class FileBlobStore final : public BlobStore {
       std::span<const crypto::Digest> pieces);
   Result<std::vector<crypto::Digest>> ReadPieces(const crypto::Digest& digest);
   bool IsVerified(const crypto::Digest& digest);
-  // Known to be here, durable and whole: it need not be written again.
+  // Known to be here, durable, whole and not set aside: it need not be written
+  // again.
   bool IsInstalled(const crypto::Digest& digest);
   void MarkVerified(const crypto::Digest& digest);
 
@@ -93,9 +109,10 @@ class FileBlobStore final : public BlobStore {
   const Path joined_;
   const Path sealed_;
   const Path incoming_;
+  const Path aside_;
 
   Mutex mu_;
-  uint64_t next_incoming_ SELVAGE_GUARDED_BY(mu_) = 0;
+  uint64_t next_name_ SELVAGE_GUARDED_BY(mu_) = 0;
   std::set<crypto::Digest> verified_ SELVAGE_GUARDED_BY(mu_);
 };
 
