@@ -10,7 +10,7 @@
 namespace selvage::cli {
 namespace {
 
-constexpr std::chrono::seconds kCallDeadline{30};
+constexpr std::chrono::hours kBackupDeadline{24};
 // Between two messages of an upload or download, and for the answer.
 constexpr std::chrono::minutes kTransferDeadline{30};
 constexpr size_t kChunkSize = 256 << 10;
@@ -77,9 +77,10 @@ AdminClient::AdminClient(Connection connection, Interrupt& interrupt)
 AdminClient::~AdminClient() = default;
 
 template <typename Request, typename Response, typename Method>
-Result<Response> AdminClient::Call(Method method, const Request& request) {
+Result<Response> AdminClient::Call(Method method, const Request& request,
+                                   Duration deadline) {
   grpc::ClientContext context;
-  Rpc::Prepare(context, connection_, kCallDeadline);
+  Rpc::Prepare(context, connection_, deadline);
   Interrupt::Registration cancel(interrupt_, [&] { context.TryCancel(); });
   Response response;
   const grpc::Status status =
@@ -108,6 +109,13 @@ Result<std::vector<Item>> AdminClient::All(Request request, Fetch fetch,
 Result<v1::ServerInfo> AdminClient::GetServerInfo() {
   return Call<v1::GetServerInfoRequest, v1::ServerInfo>(&Stub::GetServerInfo,
                                                         {});
+}
+
+Result<v1::Backup> AdminClient::CreateBackup(const std::string& name) {
+  v1::CreateBackupRequest request;
+  request.set_name(name);
+  return Call<v1::CreateBackupRequest, v1::Backup>(&Stub::CreateBackup, request,
+                                                   kBackupDeadline);
 }
 
 Result<v1::Population> AdminClient::CreatePopulation(

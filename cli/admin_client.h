@@ -73,6 +73,9 @@ class AdminClient {
       const std::string& population);
   Result<v1::EnrolmentToken> RevokeToken(const std::string& id);
 
+  // Waits for as long as it takes, or an interrupt.
+  Result<v1::Backup> CreateBackup(const std::string& name);
+
   // Sends nothing but the digest if the coordinator has it already. Returns
   // whether it had.
   Result<bool> UploadArtifact(ByteSpan contents);
@@ -85,7 +88,8 @@ class AdminClient {
  private:
   struct Rpc;
   template <typename Request, typename Response, typename Method>
-  Result<Response> Call(Method method, const Request& request);
+  Result<Response> Call(Method method, const Request& request,
+                        Duration deadline = std::chrono::seconds(30));
   template <typename Item, typename Request, typename Fetch, typename Items>
   Result<std::vector<Item>> All(Request request, Fetch fetch, Items items);
   Status Receive(const crypto::Digest& digest, crypto::Sha256Hasher& hasher,

@@ -154,6 +154,7 @@ ExitCode RunCli(const std::vector<std::string>& arguments,
   AddShowVerbs(app, parsed.verb);
   AddModelVerbs(app, parsed.verb);
   AddPopulationVerbs(app, parsed.verb);
+  AddAdminVerbs(app, parsed.verb);
   AddDoctorVerbs(app, parsed.verb);
   AddCommonFooter(app);
   try {

@@ -17,25 +17,6 @@ bool IsProgram(const Path& path) {
          access(path.c_str(), X_OK) == 0;
 }
 
-std::optional<Path> Find(const Environment& environment) {
-  if (const auto given = environment.get_env("SELVAGE_TORCH");
-      given && !given->empty()) {
-    return IsProgram(*given) ? std::optional<Path>(*given) : std::nullopt;
-  }
-  if (!environment.program_directory.empty()) {
-    const Path neighbour = environment.program_directory / kName;
-    if (IsProgram(neighbour)) return neighbour;
-  }
-  const std::string search = environment.get_env("PATH").value_or("");
-  for (size_t begin = 0; begin < search.size();) {
-    const size_t end = std::min(search.find(':', begin), search.size());
-    const Path candidate = Path(search.substr(begin, end - begin)) / kName;
-    if (candidate.is_absolute() && IsProgram(candidate)) return candidate;
-    begin = end + 1;
-  }
-  return std::nullopt;
-}
-
 // Its last line without "selvage-torch: error: ".
 std::string ErrorText(std::string text) {
   text.erase(text.find_last_not_of(" \n") + 1);
@@ -47,8 +28,30 @@ std::string ErrorText(std::string text) {
 
 }  // namespace
 
+std::optional<Path> FindProgram(const Environment& environment,
+                                const std::string& name,
+                                const std::string& variable) {
+  if (const auto given = environment.get_env(variable);
+      given && !given->empty()) {
+    return IsProgram(*given) ? std::optional<Path>(*given) : std::nullopt;
+  }
+  if (!environment.program_directory.empty()) {
+    const Path neighbour = environment.program_directory / name;
+    if (IsProgram(neighbour)) return neighbour;
+  }
+  const std::string search = environment.get_env("PATH").value_or("");
+  for (size_t begin = 0; begin < search.size();) {
+    const size_t end = std::min(search.find(':', begin), search.size());
+    const Path candidate = Path(search.substr(begin, end - begin)) / name;
+    if (candidate.is_absolute() && IsProgram(candidate)) return candidate;
+    begin = end + 1;
+  }
+  return std::nullopt;
+}
+
 TorchTool::TorchTool(Environment& environment)
-    : environment_(environment), path_(Find(environment)) {}
+    : environment_(environment),
+      path_(FindProgram(environment, kName, "SELVAGE_TORCH")) {}
 
 Result<std::string> TorchTool::Run(const std::vector<std::string>& arguments) {
   if (!path_) {

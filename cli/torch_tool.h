@@ -13,6 +13,12 @@
 
 namespace selvage::cli {
 
+// A program of ours: what the variable says (a path), or `name` beside this
+// binary, or in PATH. nullopt if it is nowhere.
+std::optional<Path> FindProgram(const Environment& environment,
+                                const std::string& name,
+                                const std::string& variable);
+
 // Thread-compatible.
 class TorchTool {
  public:

@@ -15,6 +15,7 @@ void AddTaskVerbs(CLI::App& app, Verb& chosen);        // watch, wait, stop
 void AddShowVerbs(CLI::App& app, Verb& chosen);        // list, show
 void AddPopulationVerbs(CLI::App& app, Verb& chosen);  // population, token
 void AddModelVerbs(CLI::App& app, Verb& chosen);       // model, pull, evaluate
+void AddAdminVerbs(CLI::App& app, Verb& chosen);       // admin
 void AddDoctorVerbs(CLI::App& app,
                     Verb& chosen);  // doctor, strategies, version
 

@@ -52,7 +52,7 @@ Coordinator::Parts::Parts(const CoordinatorOptions& o,
                   ? NewReplicaName(options.replicas.name, deps.random)
                   : ""),
       claims(deps.store, options.replicas.claim_ttl, options.replicas.turn_max),
-      tickets(deps.server_key),
+      tickets(deps.server_key, EpochOf(deps.store.instance_id())),
       enrolment(options, deps, tickets),
       describer(deps.store, deps.blobs),
       admin(deps, describer, options.held_bytes_max,

@@ -24,6 +24,18 @@ crypto::Digest Tickets::Mac(std::string_view label,
   return crypto::HmacSha256(key_.ExposeSecret(), input);
 }
 
+crypto::Digest Tickets::EpochMac(std::string_view label,
+                                 std::string_view message) const {
+  if (epoch_.empty()) return Mac(label, message);
+  // An epoch has neither dot nor line feed: no message without one begins so.
+  return Mac(label, epoch_ + "\n" + std::string(message));
+}
+
+std::string EpochOf(const std::string& instance_id) {
+  const size_t dot = instance_id.find('.');
+  return dot == std::string::npos ? "" : instance_id.substr(dot + 1);
+}
+
 std::string Tickets::AssignmentId(const RoundKey& round,
                                   const DeviceIdentity& device) const {
   const std::string prefix =
@@ -31,8 +43,8 @@ std::string Tickets::AssignmentId(const RoundKey& round,
   // Names hold no line feed, so the fields cannot run into each other. The
   // first 11 bytes keep the id within 64 characters for every pair of numbers.
   const crypto::Digest mac =
-      Mac("selvage/v1 assignment id\n",
-          prefix + "\n" + device.population + "\n" + device.device_id);
+      EpochMac("selvage/v1 assignment id\n",
+               prefix + "\n" + device.population + "\n" + device.device_id);
   return prefix + ToHex(mac.span().first(11));
 }
 
@@ -53,7 +65,7 @@ std::optional<RoundKey> Tickets::RoundOf(const std::string& assignment_id,
 
 crypto::Digest Tickets::AssignmentToken(
     const std::string& assignment_id) const {
-  return Mac("selvage/v1 assignment token\n", assignment_id);
+  return EpochMac("selvage/v1 assignment token\n", assignment_id);
 }
 
 crypto::Digest Tickets::EnrolmentSecret(const std::string& token_id) const {
@@ -66,7 +78,7 @@ Bytes Tickets::IdentityNonce(const crypto::Digest& key, Time now) const {
   Bytes message = nonce;
   AppendBytes(message, key.span());
   AppendBytes(nonce,
-              Mac("selvage/v1 identity nonce\n", AsText(message)).span());
+              EpochMac("selvage/v1 identity nonce\n", AsText(message)).span());
   return nonce;
 }
 

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "coordinator/api.h"
 #include "coordinator/store.h"
@@ -16,8 +17,11 @@ namespace selvage::coordinator {
 // Thread-safe.
 class Tickets {
  public:
-  // `server_key` must outlive this.
-  explicit Tickets(const crypto::SecretBytes& server_key) : key_(server_key) {}
+  // `server_key` must outlive this. What one epoch of the store made (EpochOf)
+  // is worth nothing in another.
+  explicit Tickets(const crypto::SecretBytes& server_key,
+                   std::string epoch = "")
+      : key_(server_key), epoch_(std::move(epoch)) {}
 
   // "TASK.ROUND.MAC", at most 64 characters. One device has one assignment per
   // round, so its id is a function of the two.
@@ -30,8 +34,9 @@ class Tickets {
   // What the device must show to use its assignment.
   crypto::Digest AssignmentToken(const std::string& assignment_id) const;
 
-  // The secret of an enrolment token: repeatable, so that a repeated request
-  // gets the same bundle although only its digest is stored.
+  // The same in every epoch. The secret of an enrolment token: repeatable, so
+  // that a repeated request gets the same bundle although only its digest is
+  // stored.
   crypto::Digest EnrolmentSecret(const std::string& token_id) const;
 
   // What the identity key of digest `key` is to sign: `now` (8 bytes, us since
@@ -44,8 +49,16 @@ class Tickets {
 
  private:
   crypto::Digest Mac(std::string_view label, std::string_view message) const;
+  // Of this epoch alone.
+  crypto::Digest EpochMac(std::string_view label,
+                          std::string_view message) const;
 
   const crypto::SecretBytes& key_;
+  const std::string epoch_;
 };
+
+// What a restore added to the instance id of a store (docs/decisions/0013);
+// empty if there was none.
+std::string EpochOf(const std::string& instance_id);
 
 }  // namespace selvage::coordinator

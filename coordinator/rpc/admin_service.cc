@@ -263,6 +263,55 @@ AdminService::Unary* AdminService::Run(Context* context,
   return reactor;
 }
 
+AdminService::~AdminService() {
+  const MutexLock lock(mu_);
+  if (backup_.joinable()) backup_.join();
+}
+
+AdminService::Unary* AdminService::CreateBackup(
+    Context* context, const v1::CreateBackupRequest* request,
+    v1::Backup* response) {
+  Unary* const reactor = context->DefaultReactor();
+  const auto start = [&]() -> Status {
+    SELVAGE_RETURN_IF_ERROR(Authorize(*context));
+    if (options_.backup == nullptr) {
+      return FailedPrecondition(
+          "backup_dir is not set, or the rows are in PostgreSQL: see "
+          "docs/operations.md, \"Backup and restore\"");
+    }
+    const MutexLock lock(mu_);
+    if (backing_up_) return FailedPrecondition("a backup is being made");
+    if (backup_.joinable()) backup_.join();  // it has answered
+    backing_up_ = true;
+    backup_ = std::thread([this, context, reactor, request, response] {
+      const Result<BackupInfo> made = options_.backup(
+          request->name(), [context] { return context->IsCancelled(); });
+      if (made.ok()) {
+        response->set_name(request->name());
+        response->set_path(made->path);
+        response->set_artefacts(made->artefacts);
+        response->set_size_bytes(made->size);
+        response->set_created_micros(ToMicros(made->created));
+        response->set_instance_id(made->instance_id);
+      }
+      log_.Write(made.ok() ? LogLevel::kInfo : LogLevel::kWarning,
+                 made.ok() ? "backup_made" : "backup_failed",
+                 {{"name", request->name()},
+                  {"bytes", made.ok() ? made->size : 0},
+                  {"reason", made.ok() ? "" : made.status().ToString()}});
+      {
+        const MutexLock done(mu_);
+        backing_up_ = false;
+      }
+      reactor->Finish(ToGrpc(made.status()));
+    });
+    return OkStatus();
+  };
+  const Status started = start();
+  if (!started.ok()) reactor->Finish(ToGrpc(started));
+  return reactor;
+}
+
 AdminService::Unary* AdminService::GetServerInfo(
     Context* context, const v1::GetServerInfoRequest*,
     v1::ServerInfo* response) {

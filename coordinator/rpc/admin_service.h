@@ -6,12 +6,22 @@
 
 #include <functional>
 #include <string>
+#include <thread>
 
 #include "base/log.h"
+#include "base/mutex.h"
 #include "base/time.h"
 #include "coordinator/api.h"
 
 namespace selvage::coordinator {
+
+struct BackupInfo {
+  std::string path;
+  std::string instance_id;
+  uint64_t artefacts = 0;
+  uint64_t size = 0;
+  Time created{};
+};
 
 struct AdminServiceOptions {
   // Every method wants "authorization: Bearer TOKEN". Not empty.
@@ -22,6 +32,11 @@ struct AdminServiceOptions {
   int chunk_timeouts_max = 120;
   size_t download_chunk_size = size_t{512} << 10;
   uint64_t artefact_size_max = uint64_t{4} << 30;
+  // Makes a backup of that name, on a thread of its own, until `stop` says so.
+  // Empty: FAILED_PRECONDITION.
+  std::function<Result<BackupInfo>(const std::string& name,
+                                   const std::function<bool()>& stop)>
+      backup{};
 };
 
 // What GetServerInfo says beyond AdminApi::Info().
@@ -40,6 +55,7 @@ class AdminService final : public v1::AdminService::CallbackService {
   // `transport` must be thread-safe.
   AdminService(AdminApi& api, std::function<TransportInfo()> transport,
                EventSink& log, AdminServiceOptions options);
+  ~AdminService() override;
 
   using Context = grpc::CallbackServerContext;
   using Unary = grpc::ServerUnaryReactor;
@@ -98,6 +114,9 @@ class AdminService final : public v1::AdminService::CallbackService {
                               const v1::RevokeEnrolmentTokenRequest* request,
                               v1::EnrolmentToken* response) override;
 
+  Unary* CreateBackup(Context* context, const v1::CreateBackupRequest* request,
+                      v1::Backup* response) override;
+
  private:
   // UNAUTHENTICATED unless the call carries the token; in constant time.
   Status Authorize(const Context& context);
@@ -108,6 +127,9 @@ class AdminService final : public v1::AdminService::CallbackService {
   const std::function<TransportInfo()> transport_;
   EventSink& log_;
   const AdminServiceOptions options_;
+  Mutex mu_;
+  bool backing_up_ SELVAGE_GUARDED_BY(mu_) = false;
+  std::thread backup_ SELVAGE_GUARDED_BY(mu_);
 };
 
 }  // namespace selvage::coordinator

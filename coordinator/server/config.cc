@@ -426,6 +426,11 @@ std::vector<Setting> Settings() {
                   "the key that wraps round keys; keep it out of backups; "
                   "default: KEYS_DIR/keys/wrapping.key",
                   &Config::wrapping_key_file),
+      PathSetting(
+          "backup_dir", "DIR",
+          "where `selvage admin backup` puts backups; default: nowhere, "
+          "and it is refused",
+          &Config::backup_dir),
       PostgresSetting(),
       PathSetting("store.password_file", "FILE",
                   "its password, a line; default: PGPASSWORD, PGPASSFILE or "

@@ -36,6 +36,7 @@ struct Config {
   Path wrapping_key_file;                 // empty: KEYS_DIR/keys/wrapping.key
   std::string store_postgres;             // empty: SQLite in data_dir
   Path store_password_file;               // empty: PGPASSWORD, ~/.pgpass, none
+  Path backup_dir;                        // empty: no backups
   uint64_t store_pool_size = 8;
   Duration store_statement_timeout = std::chrono::seconds(5);
   Duration store_lock_timeout = std::chrono::seconds(3);

@@ -149,6 +149,23 @@ int Migrate(const Config& config) {
   return 0;
 }
 
+// `selvage-coordinator restore`.
+int RestoreFrom(const Config& config, const Path& backup) {
+  SystemClock clock;
+  OsRandom random;
+  PosixFileSystem files;
+  const auto restored = Restore(config, backup, files, clock, random);
+  if (!restored.ok()) {
+    std::cerr << "selvage-coordinator: " << restored.status().message() << "\n";
+    return ExitCodeOf(restored.status());
+  }
+  std::cout << "restored " << restored->manifest.artefacts.size()
+            << " artefacts and the rows of "
+            << FormatTime(restored->manifest.created) << "; the instance is "
+            << restored->instance_id << "\n";
+  return 0;
+}
+
 int Main(int argc, char** argv) {
   KeepLittle();
   // Whatever is created here is the owner's alone, the database included.
@@ -188,6 +205,13 @@ int Main(int argc, char** argv) {
                      "bring the schema of store.postgres up to date, and stop")
       ->fallthrough()
       ->callback([&migrate] { migrate = true; });
+  std::string backup;
+  app.add_subcommand("restore",
+                     "put a backup into an empty data directory, and stop")
+      ->fallthrough()
+      ->add_option("backup", backup, "the backup's folder")
+      ->required()
+      ->type_name("DIR");
   const Config defaults;
   for (const Setting& setting : settings) {
     const std::string key(setting.key);
@@ -243,6 +267,7 @@ int Main(int argc, char** argv) {
     std::cout << "the settings are good\n";
     return 0;
   }
+  if (!backup.empty()) return RestoreFrom(loaded.config, backup);
   return migrate ? Migrate(loaded.config) : Serve(loaded.config, signals);
 }
 

@@ -19,6 +19,7 @@ namespace selvage::coordinator {
 namespace {
 
 constexpr char kDatabaseFile[] = "coordinator.db";
+constexpr size_t kWrappingKeySize = 32;
 constexpr char kEndpointsFile[] = "endpoints.json";
 constexpr uint64_t kPasswordFileSizeMax = 4096;
 constexpr auto kDrainPoll = std::chrono::milliseconds(10);
@@ -37,6 +38,11 @@ std::string Join(const std::string& host, int port) {
 std::string HostOf(const std::string& address) {
   const Result<HostPort> parsed = ParseHostPort(address);
   return parsed.ok() ? parsed->host : "";
+}
+
+Path BlobsDir(const Config& config) {
+  return config.blobs_dir.empty() ? config.data_dir / "blobs"
+                                  : config.blobs_dir;
 }
 
 // Where a process on this machine reaches `address`.
@@ -234,22 +240,29 @@ Status Service::Open(Clock& clock, RandomSource& random) {
   }
   rpc.admin.bearer_token = keys_->admin_token;
   rpc.admin.artefact_size_max = config_.artefact_bytes_max;
+  if (!config_.backup_dir.empty() && config_.store_postgres.empty()) {
+    rpc.admin.backup = [this](const std::string& name,
+                              const std::function<bool()>& stop) {
+      return Backup(name, stop);
+    };
+  }
   SELVAGE_ASSIGN_OR_RETURN(rpc_, RpcServer::Bind(std::move(rpc), clock, log_));
   const std::string device_endpoint =
       DeviceEndpoint(config_, host_name, rpc_->device_port());
 
   if (store_ == nullptr) {
     SELVAGE_ASSIGN_OR_RETURN(
-        store_, SqliteStore::Open(
-                    {.path = data_dir / kDatabaseFile, .lock_directory = false},
-                    clock, random));
+        std::unique_ptr<SqliteStore> store,
+        SqliteStore::Open(
+            {.path = data_dir / kDatabaseFile, .lock_directory = false}, clock,
+            random));
+    sqlite_ = store.get();
+    store_ = std::move(store);
   }
   SELVAGE_ASSIGN_OR_RETURN(
       blobs_,
-      FileBlobStore::Open(
-          files_,
-          config_.blobs_dir.empty() ? data_dir / "blobs" : config_.blobs_dir,
-          membership_ == nullptr ? "" : membership_->writer()));
+      FileBlobStore::Open(files_, BlobsDir(config_),
+                          membership_ == nullptr ? "" : membership_->writer()));
   CoordinatorOptions options;
   options.device_endpoint = device_endpoint;
   options.insecure = config_.insecure;
@@ -304,6 +317,46 @@ Status Service::Open(Clock& clock, RandomSource& random) {
   return OkStatus();
 }
 
+Result<BackupInfo> Service::Backup(const std::string& name,
+                                   const std::function<bool()>& stop) {
+  SELVAGE_ASSIGN_OR_RETURN(
+      const BackupManifest made,
+      MakeBackup(*sqlite_, *blobs_, files_, config_.backup_dir, name, stop));
+  return BackupInfo{(config_.backup_dir / name).string(), made.instance_id,
+                    made.artefacts.size(), made.Bytes(), made.created};
+}
+
+Result<Restored> Restore(const Config& config, const Path& backup,
+                         FileSystem& files, Clock& clock,
+                         RandomSource& random) {
+  if (!config.store_postgres.empty()) {
+    return InvalidArgument(
+        "store.postgres is set: restore with PostgreSQL's own tools");
+  }
+  SELVAGE_ASSIGN_OR_RETURN(Restored restored,
+                           RestoreBackup(files, backup,
+                                         {.data_dir = config.data_dir,
+                                          .blobs_dir = BlobsDir(config),
+                                          .database_file = kDatabaseFile},
+                                         clock, random));
+  // No round of a restored state is open, so a new wrapping key is as good as
+  // the one that was in use, which is in no backup.
+  const Path keys_dir =
+      (config.keys_dir.empty() ? config.data_dir : config.keys_dir) / "keys";
+  const Path wrapping = config.wrapping_key_file.empty()
+                            ? keys_dir / "wrapping.key"
+                            : config.wrapping_key_file;
+  std::error_code error;
+  if (!std::filesystem::exists(wrapping, error)) {
+    SELVAGE_RETURN_IF_ERROR(files.CreateDirectories(wrapping.parent_path()));
+    crypto::SecretBytes key(kWrappingKeySize);
+    random.Fill(key.writable());
+    SELVAGE_RETURN_IF_ERROR(WriteFileDurably(
+        files, wrapping, AsBytes(ToHex(key.ExposeSecret()) + "\n"), 0600));
+  }
+  return restored;
+}
+
 Status Service::WriteEndpoints(const std::string& device_endpoint) {
   const nlohmann::json endpoints = {
       {"admin", LocalAddress(config_.admin_address, rpc_->admin_port())},
@@ -347,7 +400,7 @@ Service::~Service() {
   }
   listener_.reset();
   if (coordinator_ != nullptr) coordinator_->Stop();
-  rpc_.reset();
+  rpc_.reset();  // and a backup that is being made
 }
 
 }  // namespace selvage::coordinator

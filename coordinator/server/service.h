@@ -21,6 +21,7 @@
 #include "coordinator/server/config.h"
 #include "coordinator/server/key_files.h"
 #include "coordinator/server/membership.h"
+#include "coordinator/store/backup.h"
 
 namespace selvage::coordinator {
 
@@ -59,6 +60,9 @@ class Service {
   // `keys`: their fingerprint.
   Status BecomeMember(RandomSource& random, const std::string& host_name,
                       const std::string& keys);
+  // From a thread of the admin port.
+  Result<BackupInfo> Backup(const std::string& name,
+                            const std::function<bool()>& stop);
   Status WriteEndpoints(const std::string& device_endpoint);
 
   const Config config_;
@@ -73,6 +77,7 @@ class Service {
   std::unique_ptr<Store> store_;
   PostgresStore* postgres_ = nullptr;  // store_, if it is one
   std::unique_ptr<Membership> membership_;
+  SqliteStore* sqlite_ = nullptr;  // store_, if it is one
   std::unique_ptr<BlobStore> blobs_;
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<RoundListener> listener_;
@@ -91,6 +96,12 @@ Result<std::unique_ptr<PostgresStore>> OpenPostgresStore(const Config& config,
                                                          Clock& steady,
                                                          RandomSource& random,
                                                          bool migrate);
+
+// `selvage-coordinator restore`: puts `backup` into the data directory of these
+// settings (RestoreBackup()), with a new wrapping key if there is none.
+// INVALID_ARGUMENT: the rows are in PostgreSQL.
+Result<Restored> Restore(const Config& config, const Path& backup,
+                         FileSystem& files, Clock& clock, RandomSource& random);
 
 // The names for the server's certificate: those configured, or localhost,
 // 127.0.0.1, ::1 and `host_name`; and the hosts devices are told to use.

@@ -2,6 +2,7 @@
 // sqlite_tasks.cc and sqlite_rounds.cc.
 #include "coordinator/store/sqlite_store.h"
 
+#include <SQLiteCpp/Backup.h>
 #include <SQLiteCpp/SQLiteCpp.h>
 
 #include <utility>
@@ -179,6 +180,37 @@ void SqliteStore::TruncateLog() {
     }
     return OkStatus();
   });
+}
+
+Result<std::vector<crypto::Digest>> SqliteStore::Snapshot(
+    const Path& to, const std::function<bool()>& stop) {
+  constexpr int kPagesPerStep = 256;
+  try {
+    SQLite::Database copy(to.string(),
+                          SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+    // What this connection writes between two steps goes to the copy, too.
+    std::unique_ptr<SQLite::Backup> backup;
+    for (int step = SQLITE_OK; step == SQLITE_OK;) {
+      if (stop()) return Cancelled("the backup was interrupted");
+      MutexLock lock(mu_);
+      if (backup == nullptr) {
+        backup = std::make_unique<SQLite::Backup>(copy, *db_);
+      }
+      step = backup->executeStep(kPagesPerStep);
+      if (step == SQLITE_DONE) backup.reset();
+    }
+    if (backup != nullptr) return Unavailable("the database is busy");
+    copy.exec("PRAGMA synchronous = FULL");
+    copy.exec("PRAGMA secure_delete = ON");
+    copy.exec("UPDATE round SET wrapped_key = ''");
+    copy.exec("PRAGMA journal_mode = DELETE");
+    std::vector<crypto::Digest> artefacts;
+    Sql sql(copy, "SELECT digest FROM artefact");
+    while (sql.Next()) sql.Columns(artefacts.emplace_back());
+    return artefacts;
+  } catch (const SQLite::Exception& e) {
+    return FromSqlite(e).WithContext(to.string());
+  }
 }
 
 Status SqliteStore::Prune(Time before) {

@@ -134,6 +134,21 @@ class SqliteStore final : public Store {
       const std::string& population) override;
   Status Prune(Time before) override;
 
+  // Copies the rows as of one moment to a new database file, durably and a
+  // stretch at a time, so that others wait little; without the keys of rounds.
+  // Returns the artefacts it names. CANCELLED once `stop` says so; then, and
+  // after another error, the file is of no use.
+  Result<std::vector<crypto::Digest>> Snapshot(
+      const Path& to, const std::function<bool()>& stop) SELVAGE_EXCLUDES(mu_);
+
+  // For an older state that was put back, before anybody works on it, in one
+  // transaction (docs/decisions/0013): the instance gets a new `epoch`
+  // ([a-z0-9]{1,32}); open rounds are ABANDONED; enrolment tokens are revoked;
+  // running tasks go on with numbers of rounds and versions that nobody has
+  // seen, beginning with a version of the same model. Returns the new
+  // instance id; this object keeps saying the old one.
+  Result<std::string> BeginEpoch(const std::string& epoch, Time at);
+
  private:
   using Body = std::function<Status(SQLite::Database& db)>;
 

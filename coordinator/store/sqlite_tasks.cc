@@ -1,6 +1,8 @@
 // Tasks and model versions of SqliteStore.
 #include <SQLiteCpp/SQLiteCpp.h>
 
+#include <algorithm>
+
 #include "coordinator/store/row_columns.h"
 #include "coordinator/store/row_text.h"
 #include "coordinator/store/sqlite_rows.h"
@@ -306,6 +308,70 @@ Result<std::vector<VersionRow>> SqliteStore::ListVersions(uint64_t task_id,
   });
   SELVAGE_RETURN_IF_ERROR(done);
   return rows;
+}
+
+Result<std::string> SqliteStore::BeginEpoch(const std::string& epoch, Time at) {
+  const std::string reason = "an older state was restored";
+  // No coordinator ends a thousand rounds a second: numbers that were given
+  // out, since the backup or after any earlier restore, are below this one.
+  const auto floor = static_cast<uint64_t>(ToMicros(at) / 1000);
+  const std::string id =
+      instance_id_.substr(0, instance_id_.find('.')) + "." + epoch;
+  const Status done = Write([&](SQLite::Database& db) -> Status {
+    std::vector<TaskRow> running;
+    {
+      Sql sql(db, (kTask + "WHERE state = ?").c_str(), TaskState::kRunning);
+      while (sql.Next()) ReadRow(sql, running.emplace_back());
+    }
+    for (const TaskRow& task : running) {
+      SELVAGE_ASSIGN_OR_RETURN(const uint64_t abandoned,
+                               EndOpenRounds(db, task.id, at, reason));
+      uint64_t number = 0;
+      {
+        Sql sql(db,
+                "SELECT COALESCE(MAX(number), 0) FROM round WHERE "
+                "task_id = ?",
+                task.id);
+        if (sql.Next()) sql.Columns(number);
+      }
+      number = std::max(number + 1, floor);
+      const uint64_t version = std::max(task.latest_version + 1, floor);
+      // A round that nobody took part in, for the numbers of those to come.
+      Sql(db,
+          "INSERT INTO round (task_id, number, state, epoch, base_version, "
+          "result_version, opened, ended, reason, wrapped_key, checked_in, "
+          "bytes_up, metrics, mode) VALUES (?, ?, ?, 1, ?, 0, ?, ?, ?, '', 0, "
+          "0, '', ?)",
+          task.id, number, RoundState::kAbandoned, task.latest_version, at, at,
+          reason, RoundMode::kTrain)
+          .Run();
+      Sql(db,
+          "INSERT INTO history (task_id, number, from_state, to_state, epoch, "
+          "at, reason) VALUES (?, ?, 0, ?, 1, ?, ?)",
+          task.id, number, RoundState::kAbandoned, at, reason)
+          .Run();
+      Sql(db,
+          "INSERT INTO version (task_id, version, round, checkpoint_digest, "
+          "checkpoint_codec, master_digest, created, server_state_digest) "
+          "SELECT task_id, ?, round, checkpoint_digest, checkpoint_codec, "
+          "master_digest, ?, server_state_digest FROM version "
+          "WHERE task_id = ? AND version = ?",
+          version, at, task.id, task.latest_version)
+          .Run();
+      Sql(db,
+          "UPDATE task SET latest_version = ?, revision = revision + 1, "
+          "abandoned_rounds = abandoned_rounds + ? WHERE id = ?",
+          version, abandoned, task.id)
+          .Run();
+    }
+    Sql(db, "UPDATE token SET revoked = 1").Run();
+    Sql(db, "UPDATE claim SET token = token + 1, holder = ''").Run();
+    Sql(db, "UPDATE meta SET instance_id = ?", id).Run();
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  TruncateLog();
+  return id;
 }
 
 }  // namespace selvage::coordinator

@@ -57,6 +57,8 @@ TEST_F(HelpTest, Help_EveryVerb_HasExamples) {
                                                        {"token", "create"},
                                                        {"token", "list"},
                                                        {"token", "revoke"},
+                                                       {"admin", "backup"},
+                                                       {"admin", "restore"},
                                                        {"doctor"},
                                                        {"version"}};
   for (const auto& verb : verbs) {

@@ -63,6 +63,7 @@ class MemorySink final : public EventSink {
 
 struct WorldOptions {
   bool sqlite = false;  // over a FaultVfs; else a MemoryStore
+  Path folder = {};     // a real one, for SQLite and blobs; empty: simulated
   int devices = 4;
   int rounds = 3;  // coordinates for this many rounds
   std::string strategy_name = "fedavg";
@@ -101,12 +102,17 @@ class World {
   // Opens what is on the (simulated) disk.
   Status Reopen() {
     Close();
-    SELVAGE_ASSIGN_OR_RETURN(blobs_, FileBlobStore::Open(files, "/data/blobs"));
+    const bool real = !options_.folder.empty();
+    const Path folder = real ? options_.folder : Path("/data");
+    SELVAGE_ASSIGN_OR_RETURN(
+        blobs_, FileBlobStore::Open(
+                    real ? static_cast<FileSystem&>(real_files_) : files,
+                    folder / "blobs"));
     if (options_.sqlite) {
       SELVAGE_ASSIGN_OR_RETURN(
-          sqlite_, SqliteStore::Open({.path = "/data/store.db",
+          sqlite_, SqliteStore::Open({.path = folder / "store.db",
                                       .lock_directory = false,
-                                      .vfs = vfs.name(),
+                                      .vfs = real ? "" : vfs.name(),
                                       .busy_timeout = Duration::zero()},
                                      clock, random_));
     } else if (memory_ == nullptr) {
@@ -116,6 +122,9 @@ class World {
     SELVAGE_RETURN_IF_ERROR(AddReplica());
     return OkStatus();
   }
+  // Another folder on the real disk, from the next Reopen() on.
+  void MoveTo(const Path& folder) { options_.folder = folder; }
+  SqliteStore& sqlite() { return *sqlite_; }
   // One more coordinator over the same store and blobs; the first call is
   // Reopen()'s. What follows talks to the one that Use() named last.
   Status AddReplica() {
@@ -393,6 +402,7 @@ class World {
   }
 
   WorldOptions options_;
+  PosixFileSystem real_files_;
   LockedRandom random_;
   const crypto::SecretBytes wrapping_key_;
   const crypto::SecretBytes server_key_;
