@@ -66,7 +66,7 @@ CoordinatorUnderTest::CoordinatorUnderTest(const Path& data_dir,
       "--data-dir",
       data_dir.string(),
       "--device-address",
-      "127.0.0.1:0",
+      options.device_address,
       "--admin-address",
       "127.0.0.1:0",
       "--log-level",
@@ -250,12 +250,20 @@ Result<v1::TaskSnapshot> CoordinatorUnderTest::WatchUntilEnded(
 std::shared_ptr<grpc::Channel> DeviceChannel(const CoordinatorUnderTest& server,
                                              const std::string& private_key_pem,
                                              const std::string& certificate) {
+  return DeviceChannel(server.ca_certificate(), server.device_address(),
+                       private_key_pem, certificate);
+}
+
+std::shared_ptr<grpc::Channel> DeviceChannel(const std::string& ca_certificate,
+                                             const std::string& address,
+                                             const std::string& private_key_pem,
+                                             const std::string& certificate) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   return grpc::CreateCustomChannel(
-      server.device_address(),
-      grpc::SslCredentials({.pem_root_certs = server.ca_certificate(),
+      address,
+      grpc::SslCredentials({.pem_root_certs = ca_certificate,
                             .pem_private_key = private_key_pem,
                             .pem_cert_chain = certificate}),
       arguments);
@@ -288,8 +296,16 @@ Result<DeviceCredentials> EnrolDevice(const CoordinatorUnderTest& server,
 RawDevice::RawDevice(const CoordinatorUnderTest& server,
                      const DeviceCredentials& credentials,
                      std::string population)
+    : RawDevice(server.ca_certificate(), server.device_address(), credentials,
+                std::move(population)) {}
+
+RawDevice::RawDevice(const std::string& ca_certificate,
+                     const std::string& address,
+                     const DeviceCredentials& credentials,
+                     std::string population)
     : population_(std::move(population)),
-      channel_(DeviceChannel(server, credentials.private_key_pem,
+      channel_(DeviceChannel(ca_certificate, address,
+                             credentials.private_key_pem,
                              credentials.certificate_pem)),
       stub_(v1::DeviceService::NewStub(channel_)) {}
 

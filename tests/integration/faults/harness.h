@@ -40,6 +40,7 @@ class CoordinatorUnderTest {
     std::string binary;  // empty: the shipped selvage-coordinator
     std::map<std::string, std::string> environment{};
     std::vector<std::string> flags{};
+    std::string device_address = "127.0.0.1:0";
   };
   // Blocks until it serves or has ended.
   CoordinatorUnderTest(const Path& data_dir, const Options& options);
@@ -101,6 +102,12 @@ std::shared_ptr<grpc::Channel> DeviceChannel(const CoordinatorUnderTest& server,
                                              const std::string& private_key_pem,
                                              const std::string& certificate);
 
+// The same to any address where a server of this authority is behind.
+std::shared_ptr<grpc::Channel> DeviceChannel(const std::string& ca_certificate,
+                                             const std::string& address,
+                                             const std::string& private_key_pem,
+                                             const std::string& certificate);
+
 Result<DeviceCredentials> EnrolDevice(const CoordinatorUnderTest& server,
                                       const std::string& bundle,
                                       const std::string& name);
@@ -109,6 +116,9 @@ Result<DeviceCredentials> EnrolDevice(const CoordinatorUnderTest& server,
 class RawDevice {
  public:
   RawDevice(const CoordinatorUnderTest& server,
+            const DeviceCredentials& credentials,
+            std::string population = kPopulation);
+  RawDevice(const std::string& ca_certificate, const std::string& address,
             const DeviceCredentials& credentials,
             std::string population = kPopulation);
 
