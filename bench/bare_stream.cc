@@ -4,6 +4,8 @@
 #include <chrono>
 #include <filesystem>
 #include <iostream>
+#include <map>
+#include <mutex>
 #include <vector>
 
 #include <grpcpp/create_channel.h>
@@ -23,7 +25,7 @@
 namespace selvage::bench {
 namespace {
 
-constexpr size_t kChunkSize = 512 << 10;
+constexpr size_t kChunkSize = 256 << 10;  // as the round's, both ways
 constexpr std::string_view kDown = "/down/";
 constexpr std::string_view kUp = "/up/";
 constexpr std::string_view kHashed = "hashed/";
@@ -36,10 +38,33 @@ void HashInto(crypto::Sha256Hasher& hasher, grpc::ByteBuffer& buffer) {
   }
 }
 
-// One chunk, shared by all who send it.
-grpc::ByteBuffer ChunkOf(size_t size) {
-  const grpc::Slice slice(std::string(size, 'x'));
-  return grpc::ByteBuffer(&slice, 1);
+// What is sent: as many bytes as there are to send, in one buffer that all who
+// send share, as the round's update and checkpoint are. Chunks are parts of it,
+// not copies.
+class Payload {
+ public:
+  explicit Payload(uint64_t size) : bytes_(static_cast<size_t>(size), 'x') {}
+
+  uint64_t size() const { return bytes_.size(); }
+  grpc::ByteBuffer ChunkAt(uint64_t offset) const {
+    const auto size = static_cast<size_t>(
+        std::min<uint64_t>(bytes_.size() - offset, kChunkSize));
+    const grpc::Slice slice(bytes_.data() + offset, size,
+                            grpc::Slice::STATIC_SLICE);
+    return grpc::ByteBuffer(&slice, 1);
+  }
+
+ private:
+  const std::string bytes_;
+};
+
+// Payloads that were asked for, kept for as long as the process lives. Thread-
+// safe.
+const Payload& PayloadOf(uint64_t size) {
+  static std::mutex mu;
+  static std::map<uint64_t, Payload> payloads;
+  const std::lock_guard lock(mu);
+  return payloads.try_emplace(size, size).first->second;
 }
 
 // "/down/hashed/4000000" sends that many bytes; "/up/hashed/..." takes what
@@ -51,8 +76,8 @@ class BareReactor final : public grpc::ServerGenericBidiReactor {
     std::string rest = method.substr(down ? kDown.size() : kUp.size());
     hashed_ = rest.starts_with(kHashed);
     if (hashed_) rest = rest.substr(kHashed.size());
-    left_ = down ? std::stoull(rest) : 0;
     if (down) {
+      payload_ = &PayloadOf(std::stoull(rest));
       WriteNext();
     } else {
       StartRead(&buffer_);
@@ -68,7 +93,7 @@ class BareReactor final : public grpc::ServerGenericBidiReactor {
     StartRead(&buffer_);
   }
   void OnWriteDone(bool ok) override {
-    if (!ok || left_ == 0) {
+    if (!ok || sent_ == payload_->size()) {
       Finish(grpc::Status::OK);
     } else {
       WriteNext();
@@ -78,15 +103,14 @@ class BareReactor final : public grpc::ServerGenericBidiReactor {
 
  private:
   void WriteNext() {
-    const size_t size =
-        static_cast<size_t>(std::min<uint64_t>(left_, kChunkSize));
-    buffer_ = ChunkOf(size);
-    left_ -= size;
+    buffer_ = payload_->ChunkAt(sent_);
+    sent_ += buffer_.Length();
     StartWrite(&buffer_);
   }
 
   bool hashed_ = false;
-  uint64_t left_ = 0;
+  const Payload* payload_ = nullptr;  // to send
+  uint64_t sent_ = 0;
   grpc::ByteBuffer buffer_;
   crypto::Sha256Hasher hasher_;
 };
@@ -200,12 +224,11 @@ struct BareClient::State {
     auto call = stub.PrepareCall(&context, method, &queue);
     call->StartCall(nullptr);
     bool alive = Wait();
-    const grpc::ByteBuffer chunk = ChunkOf(kChunkSize);
-    while (alive && up > 0) {
-      const auto size = static_cast<size_t>(std::min<uint64_t>(up, kChunkSize));
-      call->Write(size == kChunkSize ? chunk : ChunkOf(size), nullptr);
+    for (uint64_t sent = 0; alive && sent < up;) {
+      const grpc::ByteBuffer chunk = PayloadOf(up).ChunkAt(sent);
+      call->Write(chunk, nullptr);
       alive = Wait();
-      up -= size;
+      sent += chunk.Length();
     }
     if (alive) {
       call->WritesDone(nullptr);

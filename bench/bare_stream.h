@@ -1,5 +1,6 @@
 // What B3 is measured against: gRPC over mutual TLS moving the same bytes, and
-// nothing else. Same chunks, same malloc settings, same receiver-side SHA-256.
+// nothing else. Same chunks out of buffers of the same size, same malloc
+// settings, same receiver-side SHA-256.
 #pragma once
 
 #include <sys/types.h>

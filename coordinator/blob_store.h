@@ -71,6 +71,10 @@ class BlobStore {
   static constexpr size_t kPiecesMax = 256;
   virtual Result<crypto::Digest> PutJoined(
       std::span<const crypto::Digest> pieces) = 0;
+  // As above, under the digest that whoever wrote the pieces found on the way:
+  // they are not read again for it.
+  virtual Status PutJoined(std::span<const crypto::Digest> pieces,
+                           const crypto::Digest& digest) = 0;
   // NOT_FOUND; DATA_LOSS if the stored bytes do not have this digest (checked
   // the first time a process opens a blob) or a piece of them is missing. The
   // reader outlives a Remove().

@@ -60,8 +60,10 @@ using Emit = std::function<Status(const std::function<Status(ByteSpan)>&)>;
 // behind its caller. Thread-compatible.
 class BlobPipe {
  public:
-  explicit BlobPipe(std::unique_ptr<BlobWriter> writer)
-      : writer_(std::move(writer)) {}
+  // `also`, if any, takes the same bytes and must outlive the pipe.
+  explicit BlobPipe(std::unique_ptr<BlobWriter> writer,
+                    crypto::Sha256Hasher* also = nullptr)
+      : writer_(std::move(writer)), also_(also) {}
   BlobPipe(const BlobPipe&) = delete;
   BlobPipe& operator=(const BlobPipe&) = delete;
 
@@ -75,8 +77,7 @@ class BlobPipe {
       if (filling_.size() < kBufferBytes) continue;
       SELVAGE_RETURN_IF_ERROR(Wait());
       Swap();
-      running_ = std::async(std::launch::async,
-                            [this] { return writer_->Append(writing_); });
+      running_ = std::async(std::launch::async, [this] { return Write(); });
     }
     return OkStatus();
   }
@@ -85,7 +86,7 @@ class BlobPipe {
     SELVAGE_RETURN_IF_ERROR(Wait());
     Swap();
     running_ = std::async(std::launch::async, [this]() -> Status {
-      SELVAGE_RETURN_IF_ERROR(writer_->Append(writing_));
+      SELVAGE_RETURN_IF_ERROR(Write());
       SELVAGE_ASSIGN_OR_RETURN(digest_, writer_->Finish());
       return OkStatus();
     });
@@ -99,6 +100,10 @@ class BlobPipe {
 
  private:
   Status Wait() { return running_.valid() ? running_.get() : OkStatus(); }
+  Status Write() {
+    if (also_ != nullptr) also_->Update(writing_);
+    return writer_->Append(writing_);
+  }
   void Swap() {
     filling_.swap(writing_);
     filling_.clear();
@@ -106,6 +111,7 @@ class BlobPipe {
   }
 
   const std::unique_ptr<BlobWriter> writer_;
+  crypto::Sha256Hasher* const also_;
   uint64_t size_ = 0;
   crypto::Digest digest_;
   Bytes filling_;
@@ -159,6 +165,33 @@ class VersionWriter {
         max_abs_(table.entries().size()) {}
 
   using Metadata = std::vector<std::pair<std::string, std::string>>;
+
+  // A model of float32 alone that is not cut, and whose checkpoint is float32,
+  // too: that is what the master has after its head.
+  Status PutOnce(ModelSource& source, const Metadata& metadata) {
+    const aggregation::PartLayout part =
+        aggregation::LayOutParts(plan::CodecName::kFloat32, table_).front();
+    const Bytes head =
+        plan::SafetensorsHead(table_, {}, part.entries, metadata);
+    crypto::Sha256Hasher whole;
+    whole.Update(head);
+    SELVAGE_ASSIGN_OR_RETURN(
+        const Named floats,
+        PutBytes(
+            [&](const auto& sink) { return PutFloats(part, source, sink); },
+            &whole));
+    SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest beginning, blobs_.Put(head));
+    const crypto::Digest pieces[] = {beginning, floats.first};
+    artefacts_.master_digest = std::move(whole).Finish();
+    SELVAGE_RETURN_IF_ERROR(blobs_.PutJoined(pieces, artefacts_.master_digest));
+    artefacts_.checkpoint_digest = floats.first;
+    artefacts_.artefacts = {
+        floats,
+        {beginning, head.size()},
+        {artefacts_.master_digest, head.size() + floats.second}};
+    artefacts_.references = {floats.first};
+    return OkStatus();
+  }
 
   // Both at the same time, of a model that is not cut.
   Status PutBoth(plan::CodecName codec, ModelSource& source,
@@ -283,16 +316,20 @@ class VersionWriter {
     return named;
   }
 
-  Result<Named> PutBytes(const Emit& emit) {
+  // `also`, if any, takes the same bytes.
+  Result<Named> PutBytes(const Emit& emit,
+                         crypto::Sha256Hasher* also = nullptr) {
     if (!piped_) {
       SELVAGE_ASSIGN_OR_RETURN(BlobBuffer blob, BlobBuffer::Create(blobs_));
-      SELVAGE_RETURN_IF_ERROR(
-          emit([&](ByteSpan bytes) { return blob.Append(bytes); }));
+      SELVAGE_RETURN_IF_ERROR(emit([&](ByteSpan bytes) {
+        if (also != nullptr) also->Update(bytes);
+        return blob.Append(bytes);
+      }));
       return blob.Finish();
     }
     SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<BlobWriter> writer,
                              blobs_.NewBlob());
-    BlobPipe pipe(std::move(writer));
+    BlobPipe pipe(std::move(writer), also);
     SELVAGE_RETURN_IF_ERROR(
         emit([&](ByteSpan bytes) { return pipe.Append(bytes); }));
     SELVAGE_RETURN_IF_ERROR(pipe.Close());
@@ -454,6 +491,11 @@ Result<VersionArtefacts> StoreVersion(const TaskDefinition& definition,
       {"selvage.version", std::to_string(version)},
       {"selvage.round", std::to_string(round)},
       {"selvage.program", definition.program_digest.ToHex()}};
+  if (codec == plan::CodecName::kFloat32 && table.int_count() == 0 &&
+      aggregation::LayOutParts(codec, table).size() == 1) {
+    SELVAGE_RETURN_IF_ERROR(writer.PutOnce(source, metadata));
+    return artefacts;
+  }
   if (piped && count <= kKeptMax &&
       aggregation::LayOutParts(codec, table).size() == 1 &&
       aggregation::LayOutParts(plan::CodecName::kFloat32, table).size() == 1) {

@@ -134,11 +134,12 @@ class NextModel::State {
 
 NextModel::NextModel(const TaskDefinition& definition,
                      std::unique_ptr<MasterReader> base, Mean mean,
-                     std::unique_ptr<State> state)
+                     std::unique_ptr<State> state, bool ahead)
     : definition_(definition),
       base_(std::move(base)),
       mean_(std::move(mean)),
       state_(std::move(state)),
+      ahead_(ahead),
       slices_(definition.program.table.entries().size()) {
   for (const auto& slice : definition.program.table.aggregated()) {
     slices_[slice.entry] = &slice;
@@ -149,14 +150,15 @@ NextModel::~NextModel() = default;
 
 Result<std::unique_ptr<NextModel>> NextModel::Create(
     const TaskDefinition& definition, const VersionRow& base, Mean mean,
-    BlobStore& blobs) {
+    BlobStore& blobs, size_t threads) {
   SELVAGE_ASSIGN_OR_RETURN(
       std::unique_ptr<MasterReader> master,
       MasterReader::Open(definition.program.table, base.master_digest, blobs));
   SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<State> state,
                            State::Create(definition, base, blobs));
-  return std::unique_ptr<NextModel>(new NextModel(
-      definition, std::move(master), std::move(mean), std::move(state)));
+  return std::unique_ptr<NextModel>(
+      new NextModel(definition, std::move(master), std::move(mean),
+                    std::move(state), threads > 1));
 }
 
 Status NextModel::Step(const plan::TensorTable::AggregatedSlice& slice,
@@ -198,9 +200,13 @@ Status NextModel::Read(size_t entry, size_t begin, std::span<float> out) {
 Status NextModel::TakeMean() {
   if (used_ < deltas_.size()) return OkStatus();
   std::vector<double>().swap(deltas_);  // before there is another one
-  SELVAGE_ASSIGN_OR_RETURN(deltas_, mean_());
+  SELVAGE_ASSIGN_OR_RETURN(deltas_, next_.valid() ? next_.get() : mean_());
   SELVAGE_CHECK(!deltas_.empty());
   used_ = 0;
+  taken_ += deltas_.size();
+  if (ahead_ && taken_ < definition_.layout.element_count()) {
+    next_ = std::async(std::launch::async, mean_);
+  }
   return OkStatus();
 }
 

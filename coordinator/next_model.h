@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <future>
 #include <memory>
 #include <span>
 #include <vector>
@@ -22,10 +23,11 @@ class NextModel final : public ModelSource {
 
   // `base` says what the strategy remembers. NOT_FOUND, DATA_LOSS if that
   // cannot be read or is another strategy's or model's. Everything must outlive
-  // the model.
+  // the model. With `threads` > 1 the values of the mean that come next are
+  // made by another thread, one call at a time, while the last ones are used.
   static Result<std::unique_ptr<NextModel>> Create(
       const TaskDefinition& definition, const VersionRow& base, Mean mean,
-      BlobStore& blobs);
+      BlobStore& blobs, size_t threads = 1);
   ~NextModel() override;
 
   // OUT_OF_RANGE names the tensor if a value would not be finite.
@@ -43,7 +45,7 @@ class NextModel final : public ModelSource {
   Status TakeMean();  // if none is left
   NextModel(const TaskDefinition& definition,
             std::unique_ptr<MasterReader> base, Mean mean,
-            std::unique_ptr<State> state);
+            std::unique_ptr<State> state, bool ahead);
   Status Step(const plan::TensorTable::AggregatedSlice& slice,
               std::span<const double> delta, std::span<float> values);
 
@@ -51,10 +53,14 @@ class NextModel final : public ModelSource {
   const std::unique_ptr<MasterReader> base_;
   const Mean mean_;
   const std::unique_ptr<State> state_;  // nullptr: the strategy has none
+  const bool ahead_;
   // By entry: its slice, nullptr if no round changes it.
   std::vector<const plan::TensorTable::AggregatedSlice*> slices_;
   std::vector<double> deltas_;  // of the mean, taken and not used yet
   size_t used_ = 0;             // of them
+  size_t taken_ = 0;            // in all
+  // Those after them; waits when it goes away.
+  std::future<Result<std::vector<double>>> next_;
 };
 
 }  // namespace selvage::coordinator

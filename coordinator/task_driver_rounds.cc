@@ -243,7 +243,7 @@ Status TaskDriver::Commit(Time now) {
       NextModel::Create(
           *definition_, base_,
           [this] { return content_->NextMean(context_.options.rule_threads); },
-          deps.blobs));
+          deps.blobs, context_.options.rule_threads));
   const uint64_t version = base_.version + 1;
   SELVAGE_ASSIGN_OR_RETURN(
       VersionArtefacts artefacts,
@@ -336,12 +336,7 @@ Status TaskDriver::EndRound(Time now) {
   context_.outcomes.Put(lease_.key, round()->state() == RoundState::kCommitted
                                         ? OutcomeState::kCommitted
                                         : OutcomeState::kAbandoned);
-  for (const std::string& id : partials_) {
-    // Unreadable without its key, which is gone; what is not removed now is an
-    // orphan for the next start.
-    (void)context_.deps.blobs.RemoveSealed(id);
-  }
-  partials_.clear();
+  const std::vector<std::string> partials = std::exchange(partials_, {});
   sums_.Reset();
   round_key_ = crypto::SecretBytes(0);
   {
@@ -349,7 +344,14 @@ Status TaskDriver::EndRound(Time now) {
     last_ended_ = lease_.key.number;
     round_.reset();
   }
-  return Recover(now);  // the next round, or the end of the task
+  const Status next = Recover(now);  // the next round, or the end of the task
+  for (const std::string& id : partials) {
+    // Unreadable without its key, which is gone; what is not removed now is an
+    // orphan for the next start. It takes a while, so not before the round is
+    // open that devices wait for.
+    (void)context_.deps.blobs.RemoveSealed(id);
+  }
+  return next;
 }
 
 }  // namespace selvage::coordinator

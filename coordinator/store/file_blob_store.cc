@@ -101,6 +101,13 @@ constexpr char kIncoming[] = "incoming";
 constexpr size_t kPieceLineSize = 65;  // a digest in hexadecimal and '\n'
 constexpr std::string_view kJoinedSuffix = ".joined";
 
+Status CheckPieceCount(size_t count) {
+  if (count > 0 && count <= BlobStore::kPiecesMax) return OkStatus();
+  return InvalidArgument("a blob of " + std::to_string(count) +
+                         " pieces; 1 to " +
+                         std::to_string(BlobStore::kPiecesMax));
+}
+
 bool IsJoinedName(std::string_view name) {
   return name.size() >= kJoinedSuffix.size() &&
          name.substr(name.size() - kJoinedSuffix.size()) == kJoinedSuffix;
@@ -336,18 +343,28 @@ Result<std::vector<crypto::Digest>> FileBlobStore::ReadPieces(
 
 Result<crypto::Digest> FileBlobStore::PutJoined(
     std::span<const crypto::Digest> pieces) {
-  if (pieces.empty() || pieces.size() > kPiecesMax) {
-    return InvalidArgument("a blob of " + std::to_string(pieces.size()) +
-                           " pieces; 1 to " + std::to_string(kPiecesMax));
-  }
+  SELVAGE_RETURN_IF_ERROR(CheckPieceCount(pieces.size()));
   SELVAGE_ASSIGN_OR_RETURN(const std::unique_ptr<ArtefactReader> whole,
                            OpenPieces(pieces));
   SELVAGE_ASSIGN_OR_RETURN(const crypto::Digest digest, HashOf(*whole));
+  SELVAGE_RETURN_IF_ERROR(WritePieces(pieces, digest));
+  return digest;
+}
+
+Status FileBlobStore::PutJoined(std::span<const crypto::Digest> pieces,
+                                const crypto::Digest& digest) {
+  SELVAGE_RETURN_IF_ERROR(CheckPieceCount(pieces.size()));
+  SELVAGE_RETURN_IF_ERROR(OpenPieces(pieces).status());
+  return WritePieces(pieces, digest);
+}
+
+Status FileBlobStore::WritePieces(std::span<const crypto::Digest> pieces,
+                                  const crypto::Digest& digest) {
   std::string lines;
   for (const crypto::Digest& piece : pieces) lines += piece.ToHex() + "\n";
   SELVAGE_RETURN_IF_ERROR(WriteThrough(JoinedPathOf(digest), AsBytes(lines)));
   MarkVerified(digest);
-  return digest;
+  return OkStatus();
 }
 
 Result<std::unique_ptr<ArtefactReader>> FileBlobStore::Open(

@@ -39,6 +39,8 @@ class FileBlobStore final : public BlobStore {
   Result<std::unique_ptr<BlobWriter>> NewBlob() override;
   Result<crypto::Digest> PutJoined(
       std::span<const crypto::Digest> pieces) override;
+  Status PutJoined(std::span<const crypto::Digest> pieces,
+                   const crypto::Digest& digest) override;
   Result<std::unique_ptr<ArtefactReader>> Open(
       const crypto::Digest& digest) override;
   Result<Bytes> Read(const crypto::Digest& digest, uint64_t size_max) override;
@@ -96,6 +98,8 @@ class FileBlobStore final : public BlobStore {
   Result<std::unique_ptr<ArtefactReader>> OpenPieces(
       std::span<const crypto::Digest> pieces);
   Result<std::vector<crypto::Digest>> ReadPieces(const crypto::Digest& digest);
+  Status WritePieces(std::span<const crypto::Digest> pieces,
+                     const crypto::Digest& digest);
   bool IsVerified(const crypto::Digest& digest);
   // Known to be here, durable, whole and not set aside: it need not be written
   // again.

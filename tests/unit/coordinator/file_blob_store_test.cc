@@ -132,6 +132,31 @@ TEST_F(FileBlobStoreTest, PutJoined_ReadsAsOneAndSurvivesAPowerCut) {
   EXPECT_EQ(store_->List()->size(), 4u);
 }
 
+TEST_F(FileBlobStoreTest, PutJoined_UnderAKnownDigest_ReadsAsOne) {
+  const std::vector<crypto::Digest> pieces = {*store_->Put(AsBytes("a")),
+                                              *store_->Put(AsBytes("b"))};
+  const crypto::Digest digest = crypto::Sha256(AsBytes("ab"));
+  ASSERT_THAT(store_->PutJoined(pieces, digest), IsOk());
+  Crash();
+  EXPECT_EQ(*store_->Read(digest, 2), ToBytes("ab"));
+
+  const crypto::Digest never = crypto::Sha256(AsBytes("never stored"));
+  EXPECT_THAT(store_->PutJoined(std::vector{pieces[0], never}, digest),
+              StatusIs(StatusCode::kNotFound));
+  EXPECT_THAT(store_->PutJoined({}, digest),
+              StatusIs(StatusCode::kInvalidArgument));
+}
+
+// Who says a wrong digest is found out by who reads.
+TEST_F(FileBlobStoreTest, PutJoined_UnderAnotherDigest_IsDataLossWhenOpened) {
+  const std::vector<crypto::Digest> pieces = {*store_->Put(AsBytes("a"))};
+  const crypto::Digest digest = crypto::Sha256(AsBytes("b"));
+  ASSERT_THAT(store_->PutJoined(pieces, digest), IsOk());
+  EXPECT_THAT(store_->Read(digest, 2), StatusIs(StatusCode::kDataLoss));
+  Crash();
+  EXPECT_THAT(store_->Open(digest), StatusIs(StatusCode::kDataLoss));
+}
+
 TEST_F(FileBlobStoreTest, PutJoined_PieceThatIsNotThere_IsNotFound) {
   const std::vector<crypto::Digest> pieces = {
       *store_->Put(AsBytes("a")), crypto::Sha256(AsBytes("never stored"))};

@@ -600,7 +600,8 @@ TEST_F(ResultTest, StoreVersion_BySeveralThreads_GivesTheSameBlobs) {
   for (const auto& [table, codec] : {std::pair(small, CodecName::kFloat32),
                                      std::pair(small, CodecName::kFloat16),
                                      std::pair(small, CodecName::kInt8),
-                                     std::pair(large, CodecName::kFloat16)}) {
+                                     std::pair(large, CodecName::kFloat16),
+                                     std::pair(large, CodecName::kFloat32)}) {
     definition_.program.table = table;
     definition_.spec.update.codec = codec;
     InitialModel source(table, 3);
@@ -620,6 +621,33 @@ TEST_F(ResultTest, StoreVersion_BySeveralThreads_GivesTheSameBlobs) {
               plan::InitializeCheckpoint(table, 3));
     EXPECT_THAT(blobs_->Open(stored->checkpoint_digest), IsOk());
   }
+}
+
+// A float32 checkpoint is what the master has after its head: stored once.
+TEST_F(ResultTest, StoreVersion_Float32Alone_StoresTheValuesOnce) {
+  using plan::DType;
+  using plan::Init;
+  using plan::Role;
+  definition_.program.table = *plan::TensorTable::Create(
+      {{"a", {300, 10}, DType::kFloat32, Role::kShared, Init::kNormal},
+       {"b", {5}, DType::kFloat32, Role::kBufferFloat, Init::kZeros}});
+  const plan::TensorTable& table = definition_.program.table;
+  definition_.spec.update.codec = plan::CodecName::kFloat32;
+  InitialModel source(table, 3);
+  const auto stored = StoreVersion(definition_, 0, 0, source, *blobs_);
+  ASSERT_THAT(stored, IsOk());
+  const plan::Checkpoint values = plan::InitializeCheckpoint(table, 3);
+  EXPECT_EQ(*Load(stored->master_digest), values);
+  const ByteSpan as_bytes = AsBytes(std::span<const float>(values.floats));
+  EXPECT_EQ(*blobs_->Read(stored->checkpoint_digest, 3005 * 4),
+            Bytes(as_bytes.begin(), as_bytes.end()));
+  // The values, the head, and the list of both.
+  EXPECT_EQ(stored->artefacts.size(), 3u);
+  EXPECT_EQ(stored->references,
+            std::vector<crypto::Digest>{stored->checkpoint_digest});
+  // A collector that keeps what the version names keeps the master whole.
+  ASSERT_THAT(blobs_->Remove(stored->master_digest), IsOk());
+  EXPECT_EQ(blobs_->List()->size(), 2u);
 }
 
 TEST_F(ResultTest, StoreVersion_BySeveralThreads_AnErrorLeavesNothing) {
