@@ -153,6 +153,8 @@ struct Receipt {
   RejectReason reason = RejectReason::kNone;
   std::string message;
   RetryWindow retry;
+  // The answer to this update once more. Not on the wire.
+  bool repeated = false;
 };
 // One upload being streamed in. Bytes already staged by an earlier stream for
 // the same assignment and digest are kept for 60 s: send from `offset`.

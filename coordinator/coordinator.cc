@@ -25,6 +25,20 @@ bool IsCounterName(const std::string& name) {
          });
 }
 
+CheckInOutcome OutcomeOf(const Result<CheckInAnswer>& answer) {
+  if (!answer.ok()) {
+    return answer.status().code() == StatusCode::kPermissionDenied
+               ? CheckInOutcome::kDenied
+               : CheckInOutcome::kFailed;
+  }
+  if (std::holds_alternative<Assignment>(answer->work)) {
+    return CheckInOutcome::kAssigned;
+  }
+  return std::holds_alternative<ModelOffer>(answer->work)
+             ? CheckInOutcome::kOffered
+             : CheckInOutcome::kNothing;
+}
+
 }  // namespace
 
 Status CoordinatorOptions::Validate() const {
@@ -130,12 +144,37 @@ void Coordinator::Stop() {
 Result<EnrollAnswer> Coordinator::Enroll(
     const std::optional<DeviceIdentity>& current,
     const EnrollRequest& request) {
-  return parts_->enrolment.Enroll(current, request);
+  Result<EnrollAnswer> answer = parts_->enrolment.Enroll(current, request);
+  switch (answer.status().code()) {
+    case StatusCode::kUnauthenticated:
+    case StatusCode::kPermissionDenied:
+      parts_->telemetry.AuthFailed(AuthFailure::kEnrolmentToken);
+      break;
+    case StatusCode::kResourceExhausted:
+      parts_->telemetry.RateLimited(RateLimit::kEnrolment);
+      break;
+    default:
+      break;
+  }
+  return answer;
 }
 
 void Coordinator::CheckIn(const DeviceIdentity& device, CheckInRequest request,
                           std::function<void(Result<CheckInAnswer>)> done) {
-  parts_->CheckIn(device, request, std::move(done));
+  parts_->CheckIn(
+      device, request,
+      [&telemetry = parts_->telemetry, population = device.population,
+       done = std::move(done)](Result<CheckInAnswer> answer) {
+        const CheckInOutcome outcome = OutcomeOf(answer);
+        if (outcome == CheckInOutcome::kDenied) {
+          // Nobody vouches for the name.
+          telemetry.CheckedIn("unknown", outcome);
+          telemetry.AuthFailed(AuthFailure::kNotEnrolled);
+        } else {
+          telemetry.CheckedIn(population, outcome);
+        }
+        done(std::move(answer));
+      });
 }
 
 Result<std::unique_ptr<ArtefactReader>> Coordinator::OpenArtefact(
@@ -169,11 +208,13 @@ void Coordinator::BeginUpload(const DeviceIdentity& device,
                               const UploadHeader& header,
                               BeginUploadCallback done) {
   if (!parts_->enrolment.IsEnrolled(device)) {
+    parts_->telemetry.AuthFailed(AuthFailure::kNotEnrolled);
     done(PermissionDenied("device " + device.device_id + " is not enrolled"));
   } else if (parts_->draining) {
     done(Unavailable("the coordinator is draining"));
   } else {
-    parts_->ingest.Begin(device, header, std::move(done));
+    parts_->ingest.Begin(
+        device, header, parts_->uploads.Begin(device, header, std::move(done)));
   }
 }
 
@@ -183,10 +224,12 @@ Status Coordinator::AppendUpload(uint64_t upload_id, ByteSpan chunk) {
 
 void Coordinator::FinishUpload(uint64_t upload_id,
                                std::function<void(Result<Receipt>)> done) {
-  parts_->ingest.Finish(upload_id, std::move(done));
+  parts_->ingest.Finish(upload_id,
+                        parts_->uploads.Finish(upload_id, std::move(done)));
 }
 
 void Coordinator::DropUpload(uint64_t upload_id) {
+  parts_->uploads.Drop(upload_id);
   parts_->ingest.Drop(upload_id);
 }
 

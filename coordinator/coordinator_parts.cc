@@ -48,6 +48,7 @@ Coordinator::Parts::Parts(const CoordinatorOptions& o,
                           const CoordinatorDependencies& d)
     : options(o),
       deps(d),
+      telemetry(deps.telemetry == nullptr ? no_telemetry : *deps.telemetry),
       replica(options.replicas.shared
                   ? NewReplicaName(options.replicas.name, deps.random)
                   : ""),
@@ -66,6 +67,7 @@ Coordinator::Parts::Parts(const CoordinatorOptions& o,
               .staged_bytes_max = options.staged_bytes_max,
               .staging_ttl = options.staging_ttl},
              {deps.store, deps.blobs, deps.random, tickets, *this}),
+      uploads(telemetry, tickets),
       orphans(deps.store, deps.blobs) {}
 
 // ------------------------------------------------------------------- start
@@ -153,6 +155,7 @@ void Coordinator::Parts::AddTask(
       sums_room,
       replica,
       &claims};
+  uploads.AddTask(row.id, {row.population, row.name});
   catalog.AddRunning(row.population, std::make_shared<TaskDriver>(
                                          context, row, std::move(definition)));
 }
@@ -232,6 +235,7 @@ Result<RetryWindow> Coordinator::Parts::Abandon(
   if (!round.has_value() ||
       !crypto::EqualConstantTime(tickets.AssignmentToken(assignment_id).span(),
                                  token)) {
+    telemetry.AuthFailed(AuthFailure::kAssignmentToken);
     return Unauthenticated(
         "the token does not open this assignment for this device");
   }

@@ -16,7 +16,9 @@
 #include "coordinator/outcome_cache.h"
 #include "coordinator/task_admin.h"
 #include "coordinator/task_catalog.h"
+#include "coordinator/telemetry.h"
 #include "coordinator/tickets.h"
+#include "coordinator/upload_counter.h"
 #include "coordinator/upload_ingest.h"
 #include "coordinator/watchers.h"
 #include "coordinator/work_queue.h"
@@ -69,6 +71,8 @@ struct Coordinator::Parts final : public UploadSink {
 
   const CoordinatorOptions options;
   const CoordinatorDependencies deps;
+  Telemetry no_telemetry;
+  Telemetry& telemetry;  // deps.telemetry, or none
   const std::string replica;  // empty: the only one over the store
   ClaimKeeper claims;
   const Tickets tickets;
@@ -82,6 +86,7 @@ struct Coordinator::Parts final : public UploadSink {
   ArtefactUploads artefacts;
   DeltaCache deltas;
   UploadIngest ingest;
+  UploadCounter uploads;
   WorkQueue queue;
   std::atomic<bool> draining{false};
   std::atomic<bool> busy{false};  // the worker holds work it took

@@ -12,6 +12,7 @@
 #include "coordinator/blob_store.h"
 #include "coordinator/delta_cache.h"
 #include "coordinator/store.h"
+#include "coordinator/telemetry.h"
 #include "crypto/secret.h"
 #include "crypto/signature.h"
 #include "crypto/x509.h"
@@ -96,6 +97,7 @@ struct CoordinatorDependencies {
   const crypto::Ed25519KeyPair& plan_key;   // signs plans
   const crypto::SecretBytes& wrapping_key;  // 32 bytes: wraps round keys
   const crypto::SecretBytes& server_key;    // 32 bytes: assignment tokens
+  Telemetry* telemetry = nullptr;           // null: nobody watches
 };
 
 }  // namespace selvage::coordinator

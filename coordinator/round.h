@@ -171,6 +171,8 @@ class Round {
   Time opened() const { return opened_; }
   Time deadline() const { return opened_ + config_.round_deadline; }
   uint64_t accepted() const { return accepted_; }
+  // Devices with an assignment, whatever became of it.
+  uint64_t assigned() const { return members_.size(); }
   // Updates wanted before the goal; 0 once it is reached.
   uint64_t missing() const {
     return accepted_ < config_.cohort ? config_.cohort - accepted_ : 0;

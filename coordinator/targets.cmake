@@ -28,8 +28,10 @@ selvage_library(coordinator
     ${CMAKE_CURRENT_LIST_DIR}/task_driver.cc
     ${CMAKE_CURRENT_LIST_DIR}/task_driver_replicas.cc
     ${CMAKE_CURRENT_LIST_DIR}/task_driver_rounds.cc
+    ${CMAKE_CURRENT_LIST_DIR}/task_driver_telemetry.cc
     ${CMAKE_CURRENT_LIST_DIR}/tickets.cc
     ${CMAKE_CURRENT_LIST_DIR}/upload_batch.cc
+    ${CMAKE_CURRENT_LIST_DIR}/upload_counter.cc
     ${CMAKE_CURRENT_LIST_DIR}/upload_ingest.cc
     ${CMAKE_CURRENT_LIST_DIR}/watchers.cc
   DEPS selvage::aggregation selvage::plan selvage::crypto selvage::base

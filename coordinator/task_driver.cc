@@ -108,6 +108,7 @@ void TaskDriver::OnStopped() {
 
 void TaskDriver::End() {
   ended_ = true;
+  TellEnd();
   if (shared()) context_.claims->Drop(task_id_);
   sums_.Reset();
   changed_ = true;
@@ -160,6 +161,7 @@ void TaskDriver::Advance(Time now, bool drain) {
     AnswerUploads(batch_.TakeAll(Unavailable("the round is being recovered")));
   }
   AnswerCheckIns(now);
+  TellRound();
 }
 
 Time TaskDriver::NextDeadline() const {
@@ -314,6 +316,10 @@ RetryWindow TaskDriver::CandidateWindow() const {
 void TaskDriver::Lose(const Status& why, Time now) {
   context_.deps.events.Write(LogLevel::kWarning, "task_recovering",
                              {{"task", row_.name}, {"reason", why.ToString()}});
+  if (context_.deps.telemetry != nullptr &&
+      why.code() == StatusCode::kAborted && drives_) {
+    context_.deps.telemetry->WriteFenced();
+  }
   SetRound(std::nullopt);
   next_sync_ = Time{};
   actions_.clear();

@@ -30,6 +30,7 @@
 #include "coordinator/round.h"
 #include "coordinator/round_result.h"
 #include "coordinator/task_definition.h"
+#include "coordinator/telemetry.h"
 #include "coordinator/tickets.h"
 #include "coordinator/upload_batch.h"
 #include "coordinator/upload_ingest.h"
@@ -182,6 +183,15 @@ class TaskDriver {
   }
   void SetRound(std::optional<Round> round) SELVAGE_EXCLUDES(mu_);
 
+  // -------------------------------------------------------- telemetry
+  // All do nothing where nobody watches. From now on this round is told of;
+  // `assigned` assignments of it have been, unless it was told of before.
+  void WatchRound(uint64_t assigned);
+  // How the current round stands.
+  void TellRound();
+  // How the watched round ended, if it has; once.
+  void TellEnd();
+
   const Context context_;
   const uint64_t task_id_;
   const std::shared_ptr<const TaskDefinition> definition_;
@@ -211,6 +221,9 @@ class TaskDriver {
   std::set<std::string> announced_;  // by a follower: candidates in the queue
   bool changed_ = true;
   bool ended_ = false;
+  std::optional<RoundKey> watched_;  // not told the end of yet
+  uint64_t issued_ = 0;              // assignments of it that were told of
+  RoundView told_;                   // last
 
   mutable Mutex mu_;
   std::optional<Round> round_ SELVAGE_GUARDED_BY(mu_);

@@ -20,6 +20,13 @@ Status TaskDriver::Claim(Time now) {
       TaskClaim claim,
       context_.deps.store.ClaimTask(task_id_, context_.replica, ttl));
   const bool drives = claim.holder == context_.replica;
+  if (context_.deps.telemetry != nullptr) {
+    const bool another = claim.token != claim_.token;
+    if (drives_ && (!drives || another)) context_.deps.telemetry->LeaseLost();
+    if (drives && (!drives_ || another)) {
+      context_.deps.telemetry->LeaseAcquired();
+    }
+  }
   if (drives != drives_ || claim.token != claim_.token) {
     context_.deps.events.Write(LogLevel::kInfo, "task_claim",
                                {{"task", row_.name},
@@ -49,6 +56,9 @@ Status TaskDriver::ConfirmClaim() {
                                     context_.options.replicas.claim_ttl));
   if (claim.holder != context_.replica || claim.token != claim_.token) {
     drives_ = false;
+    if (context_.deps.telemetry != nullptr) {
+      context_.deps.telemetry->LeaseLost();
+    }
     return Aborted("task " + row_.name + " is driven by " + claim.holder +
                    " now");
   }

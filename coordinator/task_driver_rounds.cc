@@ -68,6 +68,7 @@ Status TaskDriver::Recover(Time now) {
     context_.outcomes.Put(latest->key, latest->state == RoundState::kCommitted
                                            ? OutcomeState::kCommitted
                                            : OutcomeState::kAbandoned);
+    TellEnd();
     return OpenNext(latest->key.number + 1,
                     latest->mode == RoundMode::kTrain &&
                         latest->state == RoundState::kCommitted,
@@ -115,6 +116,7 @@ Status TaskDriver::OpenRound(uint64_t number, RoundMode mode, Time now) {
       Round round, Round::Create(definition_->ConfigOf(number, mode), now));
   SELVAGE_RETURN_IF_ERROR(deps.store.OpenRound(row));
   lease_ = {row.key, row.epoch};
+  WatchRound(0);
   durable_state_ = row.state;
   partials_.clear();
   sums_.Reset();
@@ -168,6 +170,7 @@ Status TaskDriver::RestoreRound(const RoundRow& row) {
       classes_[assignment.device_id] = assignment.device_class;
     }
   }
+  WatchRound(members.size());
   SELVAGE_ASSIGN_OR_RETURN(const std::vector<PartialRow> partials,
                            deps.store.ListPartials(row.key));
   partials_.clear();
@@ -213,8 +216,12 @@ Status TaskDriver::Finish(Time now) {
   };
   if (round()->state() == RoundState::kClosing ||
       round()->state() == RoundState::kApplying) {
+    const Time begun = context_.deps.store.Now();
     const Status status = advance();
     content_.reset();
+    if (context_.deps.telemetry != nullptr && status.ok()) {
+      context_.deps.telemetry->Aggregated(context_.deps.store.Now() - begun);
+    }
     if (!status.ok()) {
       if (!IsFinal(status)) return status;
       context_.deps.events.Write(LogLevel::kError, "round_failed",

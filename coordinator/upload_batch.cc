@@ -270,7 +270,9 @@ std::optional<Receipt> SettledAnswer(const AssignmentRecord& record,
                                      const RetryWindow& retry) {
   if (record.receipt.has_value()) {
     if (record.receipt->digest == digest) {
-      return ToReceipt(*record.receipt, retry);
+      Receipt again = ToReceipt(*record.receipt, retry);
+      again.repeated = true;
+      return again;
     }
     return Receipt{
         ReceiptStatus::kRejected, RejectReason::kConflict,

@@ -179,7 +179,11 @@ Result<Receipt> UploadIngest::Refuse(const RoundKey& round,
   if (recorded.status == ReceiptStatus::kRejected) {
     sink_.Post(round, UpdateRefused{device_id});
   }
-  return *SettledAnswer(record, header.digest, sink_.PaceOf(round.task_id));
+  Receipt answer =
+      *SettledAnswer(record, header.digest, sink_.PaceOf(round.task_id));
+  // Unless another stream was faster, this is the first answer.
+  if (recorded.created == row.created) answer.repeated = false;
+  return answer;
 }
 
 void UploadIngest::Begin(const DeviceIdentity& device,

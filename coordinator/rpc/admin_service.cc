@@ -249,6 +249,9 @@ Status AdminService::Authorize(const Context& context) {
   }
   log_.Write(LogLevel::kWarning, "admin_refused",
              {{"reason", first == last ? "no token" : "wrong token"}});
+  if (options_.telemetry != nullptr) {
+    options_.telemetry->AuthFailed(AuthFailure::kAdminToken);
+  }
   return Unauthenticated(
       "this needs the coordinator's admin token (the file admin.token in its "
       "data directory)");

@@ -12,6 +12,7 @@
 #include "base/mutex.h"
 #include "base/time.h"
 #include "coordinator/api.h"
+#include "coordinator/telemetry.h"
 
 namespace selvage::coordinator {
 
@@ -37,6 +38,7 @@ struct AdminServiceOptions {
   std::function<Result<BackupInfo>(const std::string& name,
                                    const std::function<bool()>& stop)>
       backup{};
+  Telemetry* telemetry = nullptr;  // null: nobody watches
 };
 
 // What GetServerInfo says beyond AdminApi::Info().

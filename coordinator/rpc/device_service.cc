@@ -233,7 +233,7 @@ grpc::ServerUnaryReactor* DeviceService::Enroll(
   Result<EnrollRequest> parsed = FromProto(*request);
   if (!parsed.ok()) return FinishedReactor(context, ToGrpc(parsed.status()));
   // The one method that may do without.
-  const Result<DeviceIdentity> current = identities_.Read(*context);
+  const Result<DeviceIdentity> current = identities_.ReadOptional(*context);
   if (parsed->token_id.empty() && parsed->identity_public_key.empty() &&
       !current.ok()) {
     return FinishedReactor(

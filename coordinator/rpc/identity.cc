@@ -39,6 +39,15 @@ Result<IdentityReader::Leaf> IdentityReader::ParseLeaf(const std::string& pem) {
 
 Result<DeviceIdentity> IdentityReader::Read(
     const grpc::CallbackServerContext& context) {
+  Result<DeviceIdentity> device = ReadOptional(context);
+  if (!device.ok() && telemetry_ != nullptr) {
+    telemetry_->AuthFailed(AuthFailure::kCertificate);
+  }
+  return device;
+}
+
+Result<DeviceIdentity> IdentityReader::ReadOptional(
+    const grpc::CallbackServerContext& context) {
   if (insecure_) {
     const auto& metadata = context.client_metadata();
     const auto it = metadata.find(kInsecureDeviceKey);

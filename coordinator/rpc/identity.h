@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "base/time.h"
 #include "coordinator/api.h"
+#include "coordinator/telemetry.h"
 
 namespace selvage::coordinator {
 
@@ -21,9 +22,9 @@ inline constexpr char kInsecureDeviceKey[] = "selvage-insecure-device";
 class IdentityReader {
  public:
   // `insecure`: believe kInsecureDeviceKey instead of a certificate. `clock`
-  // must outlive the reader.
-  IdentityReader(Clock& clock, bool insecure)
-      : clock_(clock), insecure_(insecure) {}
+  // and `telemetry`, which may be null, must outlive the reader.
+  IdentityReader(Clock& clock, bool insecure, Telemetry* telemetry = nullptr)
+      : clock_(clock), insecure_(insecure), telemetry_(telemetry) {}
 
   // UNAUTHENTICATED unless the connection presented a certificate of our CA
   // (TLS verified the chain) that is valid now, is for clients, and has exactly
@@ -31,6 +32,9 @@ class IdentityReader {
   // outlive its certificate.
   Result<DeviceIdentity> Read(const grpc::CallbackServerContext& context)
       SELVAGE_EXCLUDES(mu_);
+  // The same of a caller that need not have one: its lack is told to nobody.
+  Result<DeviceIdentity> ReadOptional(
+      const grpc::CallbackServerContext& context) SELVAGE_EXCLUDES(mu_);
 
  private:
   struct Leaf {
@@ -42,6 +46,7 @@ class IdentityReader {
 
   Clock& clock_;
   const bool insecure_;
+  Telemetry* const telemetry_;
   Mutex mu_;
   // By PEM: parsing costs 0.1 ms, and a device says the same thing every time.
   std::unordered_map<std::string, Leaf> leaves_ SELVAGE_GUARDED_BY(mu_);

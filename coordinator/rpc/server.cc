@@ -131,7 +131,7 @@ RpcServer::RpcServer(RpcServerOptions options,
       clock_(clock),
       log_(log),
       listener_(std::move(listener)),
-      identities_(clock, !options_.tls.has_value()),
+      identities_(clock, !options_.tls.has_value(), options_.telemetry),
       verified_(std::make_shared<std::atomic<uint64_t>>(0)),
       started_(clock.Now()) {}
 

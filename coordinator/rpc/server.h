@@ -14,6 +14,7 @@
 #include "coordinator/rpc/admin_service.h"
 #include "coordinator/rpc/device_service.h"
 #include "coordinator/rpc/listener.h"
+#include "coordinator/telemetry.h"
 
 namespace selvage::coordinator {
 
@@ -31,6 +32,7 @@ struct RpcServerOptions {
   uint64_t connections_max = 10'000;  // on the device port
   DeviceServiceOptions device;
   AdminServiceOptions admin;
+  Telemetry* telemetry = nullptr;  // null: nobody watches
 };
 
 // Crypto::RequireTls13() must have been called before Bind(). Thread-safe.

@@ -103,6 +103,22 @@ Setting PostgresSetting() {
   return setting;
 }
 
+Setting MetricsSetting() {
+  Setting setting = TextSetting(
+      "metrics.address", "HOST:PORT|auto|off",
+      "HTTP for operators, without a password: /metrics, /healthz, /readyz; "
+      "auto: 127.0.0.1:9464, or nowhere if another process is there",
+      &Config::metrics_address);
+  setting.set = [](Config& config, const std::string& text) -> Status {
+    if (text != kMetricsAuto && text != kMetricsOff) {
+      SELVAGE_RETURN_IF_ERROR(ParseHostPort(text).status());
+    }
+    config.metrics_address = text;
+    return OkStatus();
+  };
+  return setting;
+}
+
 Setting PathSetting(std::string_view key, std::string_view value,
                     std::string_view help, Path Config::*member) {
   return {key, value, help,
@@ -413,6 +429,7 @@ std::vector<Setting> Settings() {
                   &Config::device_endpoint),
       AddressSetting("admin.address", "where the selvage command connects",
                      &Config::admin_address),
+      MetricsSetting(),
       NamesSetting(),
       PathSetting("keys_dir", "DIRECTORY",
                   "ca.pem, admin.token and the keys that replicas share; "

@@ -23,6 +23,11 @@
 
 namespace selvage::coordinator {
 
+// For Config::metrics_address: kMetricsAddress, if it is free; nowhere.
+inline constexpr char kMetricsAuto[] = "auto";
+inline constexpr char kMetricsOff[] = "off";
+inline constexpr char kMetricsAddress[] = "127.0.0.1:9464";
+
 enum class LogFormat { kAuto, kText, kJson };  // kAuto: text on a terminal
 
 struct Config {
@@ -46,6 +51,7 @@ struct Config {
   std::string replicas_name;  // empty: this host and its data directory
   Duration replicas_lease = std::chrono::seconds(10);
   Duration replicas_poll = std::chrono::milliseconds(250);
+  std::string metrics_address = kMetricsAuto;
   bool insecure = false;
   uint64_t connections_max = 10'000;
   uint64_t upload_bytes_max = uint64_t{256} << 20;

@@ -40,6 +40,11 @@ std::string HostOf(const std::string& address) {
   return parsed.ok() ? parsed->host : "";
 }
 
+std::string MetricsAddress(const Config& config) {
+  return config.metrics_address == kMetricsAuto ? kMetricsAddress
+                                                : config.metrics_address;
+}
+
 Path BlobsDir(const Config& config) {
   return config.blobs_dir.empty() ? config.data_dir / "blobs"
                                   : config.blobs_dir;
@@ -169,6 +174,45 @@ Status Service::BecomeMember(RandomSource& random, const std::string& host_name,
   return OkStatus();
 }
 
+Status Service::OpenMetrics() {
+  if (config_.metrics_address == kMetricsOff) return OkStatus();
+  telemetry_ = std::make_unique<PrometheusTelemetry>(Version(), Commit());
+  SELVAGE_ASSIGN_OR_RETURN(const HostPort address,
+                           ParseHostPort(MetricsAddress(config_)));
+  Result<std::unique_ptr<OperatorPort>> port =
+      OperatorPort::Start(address.host, address.port,
+                          {.metrics = [this] { return telemetry_->Text(); },
+                           .ready = [this] { return ready_.load(); }});
+  if (port.ok()) {
+    operator_port_ = *std::move(port);
+    return OkStatus();
+  }
+  if (config_.metrics_address != kMetricsAuto) return port.status();
+  // Nobody asked for it, so a second coordinator on a machine is no mistake.
+  log_.Write(LogLevel::kWarning, "metrics_not_served",
+             {{"reason", port.status().ToString()}});
+  telemetry_.reset();
+  return OkStatus();
+}
+
+void Service::MeterStores() {
+  if (telemetry_ == nullptr) return;
+  metered_store_ =
+      std::make_unique<MeteredStore>(*store_, steady_, *telemetry_);
+  metered_blobs_ =
+      std::make_unique<MeteredBlobStore>(*blobs_, steady_, *telemetry_);
+  telemetry_->AddGauge(
+      "selvage_connections_open", "Connections of devices.", [this] {
+        return static_cast<double>(rpc_->socket_stats().connections_open);
+      });
+  telemetry_->CountConnectionsRefused(
+      [this] { return rpc_->socket_stats().connections_refused; });
+  if (postgres_ == nullptr) return;
+  telemetry_->AddGauge(
+      "selvage_db_pool_in_use", "Connections to the database in use.",
+      [this] { return static_cast<double>(postgres_->connections_in_use()); });
+}
+
 Status Service::OpenKeysAndStore(Clock& clock, RandomSource& random,
                                  const std::string& host_name) {
   const Path& data_dir = config_.data_dir;
@@ -216,6 +260,7 @@ Status Service::Open(Clock& clock, RandomSource& random) {
   if (!created.ok()) return created.WithContext(data_dir.string());
   SELVAGE_ASSIGN_OR_RETURN(
       lock_, FileLock::Acquire(data_dir / kLockFile, "coordinator"));
+  SELVAGE_RETURN_IF_ERROR(OpenMetrics());
   SELVAGE_RETURN_IF_ERROR(OpenKeysAndStore(clock, random, host_name));
 
   RpcServerOptions rpc;
@@ -238,6 +283,8 @@ Status Service::Open(Clock& clock, RandomSource& random) {
                         keys_->server_certificate_pem,
                         std::string(keys_->server_key.ExposeSecret())};
   }
+  rpc.telemetry = telemetry_.get();
+  rpc.admin.telemetry = telemetry_.get();
   rpc.admin.bearer_token = keys_->admin_token;
   rpc.admin.artefact_size_max = config_.artefact_bytes_max;
   if (!config_.backup_dir.empty() && config_.store_postgres.empty()) {
@@ -263,6 +310,7 @@ Status Service::Open(Clock& clock, RandomSource& random) {
       blobs_,
       FileBlobStore::Open(files_, BlobsDir(config_),
                           membership_ == nullptr ? "" : membership_->writer()));
+  MeterStores();
   CoordinatorOptions options;
   options.device_endpoint = device_endpoint;
   options.insecure = config_.insecure;
@@ -282,15 +330,18 @@ Status Service::Open(Clock& clock, RandomSource& random) {
   options.replicas.poll = config_.replicas_poll;
   SELVAGE_ASSIGN_OR_RETURN(
       coordinator_,
-      Coordinator::Open(options, {.store = *store_,
-                                  .blobs = *blobs_,
-                                  .clock = clock,
-                                  .random = random,
-                                  .events = log_,
-                                  .authority = keys_->authority,
-                                  .plan_key = keys_->plan_key,
-                                  .wrapping_key = keys_->wrapping_key,
-                                  .server_key = keys_->assignment_key}));
+      Coordinator::Open(
+          options,
+          {.store = metered_store_ == nullptr ? *store_ : *metered_store_,
+           .blobs = metered_blobs_ == nullptr ? *blobs_ : *metered_blobs_,
+           .clock = clock,
+           .random = random,
+           .events = log_,
+           .authority = keys_->authority,
+           .plan_key = keys_->plan_key,
+           .wrapping_key = keys_->wrapping_key,
+           .server_key = keys_->assignment_key,
+           .telemetry = telemetry_.get()}));
   coordinator_->Start();
   if (config_.replicas_enabled) {
     SELVAGE_ASSIGN_OR_RETURN(const ConnectOptions connect,
@@ -302,6 +353,7 @@ Status Service::Open(Clock& clock, RandomSource& random) {
   SELVAGE_RETURN_IF_ERROR(
       rpc_->Serve(*coordinator_, *coordinator_, device_endpoint));
   SELVAGE_RETURN_IF_ERROR(WriteEndpoints(device_endpoint));
+  ready_ = true;
   log_.Write(
       LogLevel::kInfo, "serving",
       {{"version", Version()},
@@ -311,6 +363,10 @@ Status Service::Open(Clock& clock, RandomSource& random) {
        {"device", Join(HostOf(config_.device_address), rpc_->device_port())},
        {"device_endpoint", device_endpoint},
        {"admin", Join(HostOf(config_.admin_address), rpc_->admin_port())},
+       {"metrics",
+        operator_port_ == nullptr
+            ? kMetricsOff
+            : Join(HostOf(MetricsAddress(config_)), operator_port_->port())},
        {"insecure", config_.insecure ? "true" : "false"},
        {"replicas", config_.replicas_enabled ? "true" : "false"},
        {"first_start", first_start_ ? "true" : "false"}});
@@ -358,13 +414,17 @@ Result<Restored> Restore(const Config& config, const Path& backup,
 }
 
 Status Service::WriteEndpoints(const std::string& device_endpoint) {
-  const nlohmann::json endpoints = {
+  nlohmann::json endpoints = {
       {"admin", LocalAddress(config_.admin_address, rpc_->admin_port())},
       {"device", LocalAddress(config_.device_address, rpc_->device_port())},
       {"device_endpoint", device_endpoint},
       {"insecure", config_.insecure},
       {"pid", getpid()},
   };
+  if (operator_port_ != nullptr) {
+    endpoints["metrics"] =
+        LocalAddress(MetricsAddress(config_), operator_port_->port());
+  }
   return WriteFileDurably(files_, config_.data_dir / kEndpointsFile,
                           AsBytes(endpoints.dump(2) + "\n"), 0600);
 }
@@ -374,6 +434,7 @@ void Service::Drain() {
   log_.Write(LogLevel::kInfo, "draining",
              {{"delay_ms", config_.drain_delay.count() / 1000},
               {"timeout_ms", config_.drain_timeout.count() / 1000}});
+  ready_ = false;
   rpc_->SetHealthy(false);
   std::this_thread::sleep_for(config_.drain_delay);
   coordinator_->Drain();
@@ -393,6 +454,8 @@ void Service::Drain() {
 }
 
 Service::~Service() {
+  if (telemetry_ != nullptr) telemetry_->StopAsking();
+  operator_port_.reset();
   // Nobody is here any more; a file left by a crash says so by its pid.
   if (rpc_ != nullptr && rpc_->admin_port() != 0) {
     static_cast<void>(files_.Remove(config_.data_dir / kEndpointsFile));

@@ -2,6 +2,7 @@
 // ports.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -22,6 +23,10 @@
 #include "coordinator/server/key_files.h"
 #include "coordinator/server/membership.h"
 #include "coordinator/store/backup.h"
+#include "coordinator/telemetry/metered_blob_store.h"
+#include "coordinator/telemetry/metered_store.h"
+#include "coordinator/telemetry/operator_port.h"
+#include "coordinator/telemetry/prometheus_telemetry.h"
 
 namespace selvage::coordinator {
 
@@ -30,11 +35,11 @@ class Service {
   // Locks the data directory, creates what is missing, recovers, and serves.
   // When it returns OK, endpoints.json in the data directory says where:
   // {"admin": "HOST:PORT", "device": "HOST:PORT", "device_endpoint":
-  // "HOST:PORT", "insecure": false, "pid": N}. FAILED_PRECONDITION: another
-  // process has the directory, or the database and does not share it. All but
-  // `config` must outlive the service. `on_lost` is called, from another
-  // thread, when another process has taken this one's place in the database
-  // (Membership): the process must end at once.
+  // "HOST:PORT", "insecure": false, "metrics": "HOST:PORT", "pid": N}.
+  // FAILED_PRECONDITION: another process has the directory, or the database and
+  // does not share it. All but `config` must outlive the service. `on_lost` is
+  // called, from another thread, when another process has taken this one's
+  // place in the database (Membership): the process must end at once.
   static Result<std::unique_ptr<Service>> Start(
       const Config& config, FileSystem& files, Clock& clock,
       RandomSource& random, EventSink& log,
@@ -55,6 +60,10 @@ class Service {
         log_(log),
         on_lost_(std::move(on_lost)) {}
   Status Open(Clock& clock, RandomSource& random);
+  // The port for operators, unless it is off.
+  Status OpenMetrics();
+  // With metrics, the calls of the stores are measured from here on.
+  void MeterStores();
   Status OpenKeysAndStore(Clock& clock, RandomSource& random,
                           const std::string& host_name);
   // `keys`: their fingerprint.
@@ -72,6 +81,9 @@ class Service {
   bool first_start_ = false;
   // In the order in which they need each other.
   SteadyClock steady_;
+  std::unique_ptr<PrometheusTelemetry> telemetry_;  // null: metrics are off
+  std::atomic<bool> ready_{false};
+  std::unique_ptr<OperatorPort> operator_port_;
   std::unique_ptr<FileLock> lock_;
   std::unique_ptr<const CoordinatorKeys> keys_;
   std::unique_ptr<Store> store_;
@@ -79,6 +91,9 @@ class Service {
   std::unique_ptr<Membership> membership_;
   SqliteStore* sqlite_ = nullptr;  // store_, if it is one
   std::unique_ptr<BlobStore> blobs_;
+  // With metrics; else null.
+  std::unique_ptr<MeteredStore> metered_store_;
+  std::unique_ptr<MeteredBlobStore> metered_blobs_;
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<RoundListener> listener_;
   std::unique_ptr<RpcServer> rpc_;

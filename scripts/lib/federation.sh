@@ -22,7 +22,7 @@ start_coordinator() {
   local uses=$1 tries=0
   start_child "$logs/coordinator.log" "$bin/selvage-coordinator" \
     --data-dir "$work/coordinator" \
-    --device-address 127.0.0.1:0 --admin-address 127.0.0.1:0 \
+    --device-address 127.0.0.1:0 --admin-address 127.0.0.1:0 --metrics-address off \
     --pace-retry-min 100ms --pace-retry-max 300ms
   coordinator=$child
   until [ -s "$work/coordinator/endpoints.json" ]; do

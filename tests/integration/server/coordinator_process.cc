@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdlib>
@@ -111,6 +112,9 @@ CoordinatorProcess::CoordinatorProcess(
       "--data-dir",      data_dir,      "--device-address", "127.0.0.1:0",
       "--admin-address", "127.0.0.1:0", "--log-level",      "debug",
       "--log-format",    "json"};
+  if (std::find(more.begin(), more.end(), "--metrics-address") == more.end()) {
+    arguments.insert(arguments.end(), {"--metrics-address", "127.0.0.1:0"});
+  }
   arguments.insert(arguments.end(), more.begin(), more.end());
   const Child child = Spawn(arguments, environment);
   pid_ = child.pid;
@@ -130,6 +134,8 @@ CoordinatorProcess::CoordinatorProcess(
   if (endpoints.is_object()) {
     admin_ = endpoints.value("admin", "");
     device_ = endpoints.value("device", "");
+    const std::string metrics = endpoints.value("metrics", "");
+    metrics_port_ = std::atoi(metrics.substr(metrics.rfind(':') + 1).c_str());
   }
 }
 

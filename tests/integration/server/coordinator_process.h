@@ -20,7 +20,8 @@ Finished RunCoordinator(
     const std::vector<std::string>& arguments,
     const std::map<std::string, std::string>& environment = {});
 
-// One that serves on free loopback ports from `data_dir`. Killed when it goes
+// One that serves on free loopback ports, and metrics on one unless `more` says
+// otherwise, from `data_dir`. Killed when it goes
 // out of scope.
 class CoordinatorProcess {
  public:
@@ -35,6 +36,7 @@ class CoordinatorProcess {
   bool serving() const { return serving_; }
   const std::string& admin() const { return admin_; }    // HOST:PORT
   const std::string& device() const { return device_; }  // HOST:PORT
+  int metrics_port() const { return metrics_port_; }     // 0: none
   pid_t pid() const { return pid_; }
   const std::string& log() const { return log_; }  // complete after Stop()
 
@@ -48,6 +50,7 @@ class CoordinatorProcess {
   std::string log_;
   std::string admin_;
   std::string device_;
+  int metrics_port_ = 0;
 };
 
 }  // namespace selvage::test

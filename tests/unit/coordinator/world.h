@@ -77,6 +77,7 @@ struct WorldOptions {
   uint64_t task_seed = 7;
   uint64_t random_seed = 1;
   CoordinatorOptions options;
+  Telemetry* telemetry = nullptr;
 };
 
 class World {
@@ -390,15 +391,17 @@ class World {
 
  private:
   Result<std::unique_ptr<Coordinator>> OpenCoordinator() {
-    return Coordinator::Open(options_.options, {.store = store(),
-                                                .blobs = *blobs_,
-                                                .clock = clock,
-                                                .random = random_,
-                                                .events = log,
-                                                .authority = authority_,
-                                                .plan_key = plan_key_,
-                                                .wrapping_key = wrapping_key_,
-                                                .server_key = server_key_});
+    return Coordinator::Open(options_.options,
+                             {.store = store(),
+                              .blobs = *blobs_,
+                              .clock = clock,
+                              .random = random_,
+                              .events = log,
+                              .authority = authority_,
+                              .plan_key = plan_key_,
+                              .wrapping_key = wrapping_key_,
+                              .server_key = server_key_,
+                              .telemetry = options_.telemetry});
   }
 
   WorldOptions options_;

@@ -36,6 +36,19 @@ TEST(LoadConfigTest, Nothing_IsTheDefaults) {
   EXPECT_FALSE(loaded.config.insecure);
 }
 
+TEST(LoadConfigTest, MetricsAddress_IsAnAddressOrAWord) {
+  EXPECT_EQ(Load("").config.metrics_address, kMetricsAuto);
+  for (const std::string good : {"auto", "off", "0.0.0.0:9464", "[::1]:0"}) {
+    const LoadedConfig loaded = Load("metrics: {address: '" + good + "'}\n");
+    EXPECT_THAT(loaded.mistakes, IsEmpty()) << good;
+    EXPECT_EQ(loaded.config.metrics_address, good);
+  }
+  for (const std::string bad : {"", "9464", "on", "localhost:x"}) {
+    EXPECT_EQ(Load("metrics: {address: '" + bad + "'}\n").mistakes.size(), 1U)
+        << bad;
+  }
+}
+
 TEST(LoadConfigTest, EverySource_FlagsOverVariablesOverFile) {
   const std::string file =
       "data_dir: /file\n"

@@ -1,0 +1,91 @@
+// What a driver tells of its rounds. Everything is told from what is durable,
+// so a store that failed in between changes no count.
+#include <utility>
+
+#include "coordinator/task_driver.h"
+
+namespace selvage::coordinator {
+namespace {
+
+AssignmentEnd EndOf(AssignmentState state) {
+  switch (state) {
+    case AssignmentState::kLeased:
+      return AssignmentEnd::kUnfinished;
+    case AssignmentState::kExpired:
+      return AssignmentEnd::kExpired;
+    case AssignmentState::kAccepted:
+      return AssignmentEnd::kAccepted;
+    case AssignmentState::kRejected:
+      return AssignmentEnd::kRejected;
+    case AssignmentState::kLate:
+      return AssignmentEnd::kLate;
+    case AssignmentState::kAbandoned:
+      return AssignmentEnd::kAbandoned;
+  }
+  return AssignmentEnd::kUnfinished;
+}
+
+}  // namespace
+
+void TaskDriver::WatchRound(uint64_t assigned) {
+  if (context_.deps.telemetry == nullptr || !drives_) return;
+  if (watched_ == lease_.key) return;
+  watched_ = lease_.key;
+  issued_ = assigned;
+}
+
+void TaskDriver::TellRound() {
+  Telemetry* const telemetry = context_.deps.telemetry;
+  if (telemetry == nullptr) return;
+  RoundView view;
+  if (!drives_ || ended_) {
+    watched_.reset();
+  } else if (round().has_value()) {
+    view = {static_cast<uint64_t>(round()->state()), round()->assigned(),
+            round()->accepted()};
+    if (view.assignments > issued_) {
+      telemetry->AssignmentsIssued({row_.population, row_.name},
+                                   view.assignments - issued_);
+      issued_ = view.assignments;
+    }
+  } else {
+    return;  // it is being read again: what was told stands
+  }
+  if (view == told_) return;
+  told_ = view;
+  telemetry->RoundIs({row_.population, row_.name}, view);
+}
+
+void TaskDriver::TellEnd() {
+  Telemetry* const telemetry = context_.deps.telemetry;
+  if (telemetry == nullptr || !watched_.has_value()) return;
+  const Result<RoundRow> row = context_.deps.store.GetRound(*watched_);
+  if (!row.ok() || (row->state != RoundState::kCommitted &&
+                    row->state != RoundState::kAbandoned)) {
+    return;
+  }
+  const Result<std::vector<FunnelCount>> counts =
+      context_.deps.store.CountAssignments(*watched_);
+  if (!counts.ok()) return;
+  watched_.reset();
+  RoundEnd end;
+  end.state = row->state;
+  end.mode = row->mode;
+  end.ended = row->ended;
+  end.duration = row->ended - row->opened;
+  uint64_t assigned = 0;
+  for (const FunnelCount& count : *counts) {
+    end.assignments[static_cast<size_t>(EndOf(count.state))] += count.count;
+    assigned += count.count;
+  }
+  const TaskLabel label{row_.population, row_.name};
+  if (assigned > issued_) {
+    telemetry->AssignmentsIssued(label, assigned - issued_);
+  }
+  issued_ = 0;
+  told_ = {};
+  telemetry->RoundIs(label, told_);
+  telemetry->RoundEnded(label, end);
+}
+
+}  // namespace selvage::coordinator
