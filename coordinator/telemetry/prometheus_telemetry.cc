@@ -381,6 +381,12 @@ void PrometheusTelemetry::RoundIs(const TaskLabel& label,
       .Set(static_cast<double>(view.assignments));
   metrics_->round_updates_open.Of({population, task})
       .Set(static_cast<double>(view.updates));
+  // Whoever divides by both wants to see the zeros.
+  for (const RoundState state :
+       {RoundState::kCommitted, RoundState::kAbandoned}) {
+    metrics_->rounds.Of({population, task, Word(state)});
+    metrics_->round_updates.Of({population, task, Word(state)});
+  }
 }
 
 void PrometheusTelemetry::RoundEnded(const TaskLabel& label,

@@ -1,5 +1,10 @@
 #include "coordinator/telemetry/prometheus_telemetry.h"
 
+#include <fstream>
+#include <iterator>
+#include <regex>
+#include <set>
+#include <sstream>
 #include <thread>
 #include <vector>
 
@@ -21,7 +26,7 @@ size_t Count(const std::string& text, const std::string& what) {
   return count;
 }
 
-TEST(PrometheusTelemetryTest, Names_AreThoseOfTheDocs) {
+TEST(PrometheusTelemetryTest, Events_BecomeMetrics) {
   PrometheusTelemetry telemetry("1.2.3", "abc");
   const TaskLabel task{"demo", "digits"};
   telemetry.CheckedIn("demo", CheckInOutcome::kAssigned);
@@ -87,6 +92,38 @@ TEST(PrometheusTelemetryTest, Names_AreThoseOfTheDocs) {
   EXPECT_THAT(ended, HasSubstr("selvage_round_duration_seconds_sum{outcome="
                                "\"committed\",population=\"demo\",task="
                                "\"digits\"} 10\n"));
+}
+
+// docs/operations.md, "Metrics", lists all of them and no other.
+TEST(PrometheusTelemetryTest, Names_AreThoseOfTheDocs) {
+  PrometheusTelemetry telemetry("1", "x");
+  const TaskLabel task{"demo", "digits"};
+  telemetry.CheckedIn("demo", CheckInOutcome::kNothing);
+  telemetry.UploadBegan(task);
+  telemetry.UploadEnded(task, {});
+  telemetry.AssignmentsIssued(task, 1);
+  telemetry.RoundIs(task, {});
+  telemetry.RoundEnded(task, {});
+  telemetry.DatabaseCalled("get_task", Duration(1));
+  telemetry.BlobsCalled("put", Duration(1));
+  std::set<std::string> shown = {"selvage_connections_open",
+                                 "selvage_db_pool_in_use"};  // the service's
+  std::istringstream lines(telemetry.Text());
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with("# TYPE ")) continue;
+    shown.insert(line.substr(7, line.find(' ', 7) - 7));
+  }
+  std::ifstream in(std::string(SELVAGE_SOURCE_DIR) + "/docs/operations.md");
+  std::string text{std::istreambuf_iterator<char>(in), {}};
+  text.erase(0, text.find("\n## Metrics\n"));
+  text.erase(text.find("\n## ", 1));
+  const std::regex name("selvage_[a-z_]+");
+  std::set<std::string> documented;
+  for (std::sregex_iterator it(text.begin(), text.end(), name), end; it != end;
+       ++it) {
+    documented.insert(it->str());
+  }
+  EXPECT_EQ(shown, documented);
 }
 
 TEST(PrometheusTelemetryTest, LastCommit_IsNoEvaluationAndNoAbandonedRound) {
