@@ -184,12 +184,13 @@ class TaskDriver {
   void SetRound(std::optional<Round> round) SELVAGE_EXCLUDES(mu_);
 
   // -------------------------------------------------------- telemetry
-  // All do nothing where nobody watches. From now on this round is told of;
-  // `assigned` assignments of it have been, unless it was told of before.
+  // All do nothing where nobody watches. From now on this round is told of. It
+  // has `assigned` assignments; unless this one drove it all the time, somebody
+  // else has told of them.
   void WatchRound(uint64_t assigned);
   // How the current round stands.
   void TellRound();
-  // How the watched round ended, if it has; once.
+  // How the watched round ended, if it has; once, by whoever drove it then.
   void TellEnd();
 
   const Context context_;
@@ -221,9 +222,15 @@ class TaskDriver {
   std::set<std::string> announced_;  // by a follower: candidates in the queue
   bool changed_ = true;
   bool ended_ = false;
-  std::optional<RoundKey> watched_;  // not told the end of yet
-  uint64_t issued_ = 0;              // assignments of it that were told of
-  RoundView told_;                   // last
+  // The round whose end is to be told, and the token of the claim it is driven
+  // by.
+  struct Watched {
+    RoundLease lease;
+    uint64_t claim = 0;
+  };
+  std::optional<Watched> watched_;
+  uint64_t issued_ = 0;  // its assignments that were told of
+  RoundView told_;       // last
 
   mutable Mutex mu_;
   std::optional<Round> round_ SELVAGE_GUARDED_BY(mu_);

@@ -29,9 +29,11 @@ AssignmentEnd EndOf(AssignmentState state) {
 
 void TaskDriver::WatchRound(uint64_t assigned) {
   if (context_.deps.telemetry == nullptr || !drives_) return;
-  if (watched_ == lease_.key) return;
-  watched_ = lease_.key;
-  issued_ = assigned;
+  const bool went_on = watched_.has_value() &&
+                       watched_->lease.key == lease_.key &&
+                       watched_->claim == claim_.token;
+  watched_ = Watched{lease_, claim_.token};
+  if (!went_on) issued_ = assigned;
 }
 
 void TaskDriver::TellRound() {
@@ -59,13 +61,19 @@ void TaskDriver::TellRound() {
 void TaskDriver::TellEnd() {
   Telemetry* const telemetry = context_.deps.telemetry;
   if (telemetry == nullptr || !watched_.has_value()) return;
-  const Result<RoundRow> row = context_.deps.store.GetRound(*watched_);
+  const RoundLease lease = watched_->lease;
+  const Result<RoundRow> row = context_.deps.store.GetRound(lease.key);
   if (!row.ok() || (row->state != RoundState::kCommitted &&
                     row->state != RoundState::kAbandoned)) {
     return;
   }
+  // Another replica took the round over, and tells.
+  if (shared() && row->epoch != lease.epoch) {
+    watched_.reset();
+    return;
+  }
   const Result<std::vector<FunnelCount>> counts =
-      context_.deps.store.CountAssignments(*watched_);
+      context_.deps.store.CountAssignments(lease.key);
   if (!counts.ok()) return;
   watched_.reset();
   RoundEnd end;

@@ -272,5 +272,89 @@ TEST_P(FunnelTest, StoreThatFailsDuringTheDraw_StillAddsUp) {
   }
 }
 
+// Several coordinators that tell one and the same: what Prometheus has when it
+// sums over them.
+class ReplicasFunnelTest : public FunnelTest {
+ protected:
+  static constexpr int kDevices = 6;
+
+  World& StartReplicas() {
+    telemetry_ = std::make_unique<PrometheusTelemetry>("1", "x");
+    WorldOptions options;
+    options.devices = kDevices;
+    options.strategy =
+        "cohort: 6, over_selection: 1.0, min_updates: 6, round_deadline: 2h";
+    options.telemetry = telemetry_.get();
+    options.options.replicas.shared = true;
+    world_ = std::make_unique<World>(std::move(options));
+    for (int i = 1; i < 3; ++i) EXPECT_THAT(world_->AddReplica(), IsOk());
+    world_->SetUpTask();
+    return *world_;
+  }
+  // Everybody works, with whichever coordinator is next and not `away`.
+  void Work(size_t away, int turns) {
+    World& world = *world_;
+    for (int turn = 0; turn < turns; ++turn) {
+      for (int device = 0; device < kDevices; ++device) {
+        Phone& phone = phones_[device];
+        const size_t replica = static_cast<size_t>(turn + device) % 3;
+        if (replica == away) continue;
+        world.Use(replica);
+        if (phone.check_in != nullptr && phone.check_in->has_value()) {
+          const auto& answer = **phone.check_in;
+          if (answer.ok() && std::holds_alternative<Assignment>(answer->work)) {
+            phone.upload =
+                world.SendOneHot(device, std::get<Assignment>(answer->work));
+          }
+          phone.check_in.reset();
+        } else if (phone.upload != nullptr) {
+          if (phone.upload->has_value()) phone.upload.reset();
+        } else if (phone.check_in == nullptr) {
+          phone.check_in = world.CheckIn(device);
+        }
+      }
+      world.clock.Advance(std::chrono::milliseconds(100));
+      for (size_t r = 0; r < 3; ++r) {
+        if (r == away) continue;
+        world.Use(r);
+        world.coordinator().Poll();
+      }
+    }
+  }
+
+  struct Phone {
+    std::shared_ptr<std::optional<Result<CheckInAnswer>>> check_in;
+    World::Answer upload;
+  };
+  std::map<int, Phone> phones_;
+};
+INSTANTIATE_TEST_SUITE_P(Stores, ReplicasFunnelTest, ::testing::Values(false));
+
+TEST_P(ReplicasFunnelTest, UploadsAnywhere_AddUpOverAll) {
+  World& world = StartReplicas();
+  Work(/*away=*/3, 400);
+  ASSERT_EQ(world.store().GetTask("task")->state, TaskState::kFinished);
+  ExpectThatItAddsUp("after all rounds");
+  EXPECT_EQ(Sum("selvage_assignments_issued_total"), 18);
+  EXPECT_EQ(Updates("accepted"), 18);
+  EXPECT_EQ(Sum("selvage_rounds_total", {"state=\"committed\""}), 3);
+  EXPECT_EQ(Sum("selvage_lease_acquired_total"), 1);
+  EXPECT_EQ(Sum("selvage_lease_lost_total"), 0);
+}
+
+TEST_P(ReplicasFunnelTest, DriverThatSleepsTooLong_LosesItsLeaseOnce) {
+  World& world = StartReplicas();
+  world.Use(0);
+  world.Turn();  // the first one drives
+  EXPECT_EQ(Sum("selvage_lease_acquired_total"), 1);
+  Work(/*away=*/0, 400);
+  EXPECT_EQ(Sum("selvage_lease_acquired_total"), 2);
+  Work(/*away=*/3, 400);
+  ASSERT_EQ(world.store().GetTask("task")->state, TaskState::kFinished);
+  ExpectThatItAddsUp("after all rounds");
+  EXPECT_EQ(Updates("accepted"), 18);
+  EXPECT_LE(Sum("selvage_lease_lost_total"), 1);
+}
+
 }  // namespace
 }  // namespace selvage::coordinator::test
