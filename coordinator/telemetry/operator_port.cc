@@ -12,6 +12,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <string_view>
 #include <utility>
 
@@ -22,6 +23,9 @@ constexpr int kBacklog = 32;
 constexpr std::string_view kEndOfHead = "\r\n\r\n";
 constexpr std::string_view kTooLarge =
     "HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    "Content-Length: 0\r\nConnection: close\r\n\r\n";
+constexpr std::string_view kFailed =
+    "HTTP/1.1 500 Internal Server Error\r\n"
     "Content-Length: 0\r\nConnection: close\r\n\r\n";
 constexpr char kPlain[] = "text/plain; charset=utf-8";
 
@@ -132,10 +136,17 @@ class OperatorPort::Router final : public httplib::Server {
     });
   }
 
-  std::string Handle(std::string head) {
-    Exchange exchange(std::move(head));
+  // Only the request line counts: no page depends on a header, and some (Range,
+  // Accept-Encoding) would have a short request make much work.
+  std::string Handle(const std::string& head) {
+    Exchange exchange(head.substr(0, head.find("\r\n")) +
+                      std::string(kEndOfHead));
     bool closed = false;
-    process_request(exchange, /*close_connection=*/true, closed, nullptr);
+    try {
+      process_request(exchange, /*close_connection=*/true, closed, nullptr);
+    } catch (const std::exception&) {
+      return std::string(kFailed);
+    }
     return exchange.answer();
   }
 };
@@ -237,7 +248,7 @@ void OperatorPort::Answer(int connection) {
     if (head.size() > kHeadSizeMax) SendAll(connection, kTooLarge, deadline);
     return;
   }
-  SendAll(connection, router_->Handle(std::move(head)), deadline);
+  SendAll(connection, router_->Handle(head), deadline);
   shutdown(connection, SHUT_WR);
   // What else came (a body) would have the kernel take the answer back.
   std::array<char, 4096> ignored{};

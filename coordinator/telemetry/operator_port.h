@@ -5,8 +5,9 @@
 //   /healthz   200 as long as the process answers
 //   /readyz    200 or 503: whether devices should be sent here
 //
-// GET alone. No request can hold more than its thread, kHeadSizeMax bytes and
-// kRequestTimeout; further connections wait in the kernel's queue.
+// GET alone; headers are not looked at. No request can hold more than its
+// thread, kHeadSizeMax bytes and kRequestTimeout; further connections wait in
+// the kernel's queue.
 #pragma once
 
 #include <atomic>

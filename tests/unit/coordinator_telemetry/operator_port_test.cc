@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/random.h"
 #include "tests/testing/http_get.h"
 #include "tests/testing/status_matchers.h"
 
@@ -17,6 +18,7 @@ using ::testing::AllOf;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 class OperatorPortTest : public ::testing::Test {
@@ -86,6 +88,41 @@ TEST_F(OperatorPortTest, LongHead_IsRefusedWhateverItIsMadeOf) {
   EXPECT_THAT(HttpExchange(port_->port(), head), StartsWith("HTTP/1.1 431"));
   EXPECT_THAT(Get("/" + std::string(OperatorPort::kHeadSizeMax, 'a')),
               StartsWith("HTTP/1.1 431"));
+  EXPECT_THAT(Get("/healthz"), StartsWith("HTTP/1.1 200"));
+}
+
+TEST_F(OperatorPortTest, Headers_ChangeNothing) {
+  Start();
+  std::string ranges = "0-";
+  while (ranges.size() < 7000) ranges += ",0-";
+  for (const std::string& header :
+       {"Range: bytes=" + ranges, std::string("Range: bytes=9-1"),
+        std::string("Accept-Encoding: gzip, br"),
+        std::string("Expect: 100-continue"),
+        std::string("Transfer-Encoding: chunked"), std::string("nonsense"),
+        std::string("Connection: keep-alive")}) {
+    EXPECT_THAT(HttpExchange(port_->port(),
+                             "GET /metrics HTTP/1.1\r\n" + header + "\r\n\r\n"),
+                AllOf(StartsWith("HTTP/1.1 200"), Not(HasSubstr("ncoding")),
+                      EndsWith("\r\n\r\na_total 1\n")))
+        << header;
+  }
+}
+
+TEST_F(OperatorPortTest, AnyBytes_AreAnsweredOrDropped) {
+  Start();
+  SeededRandom random(1);
+  const std::string alphabet = "GET /metrics?%#&=2F HTP/1.\r\n\t\0\xff:";
+  for (int i = 0; i < 500; ++i) {
+    std::string request = i % 2 == 0 ? "GET /" : "";
+    const uint64_t size = random.Next() % (i % 10 == 0 ? 8000 : 60);
+    for (uint64_t k = 0; k < size; ++k) {
+      request += alphabet[random.Next() % alphabet.size()];
+    }
+    const std::string answer =
+        HttpExchange(port_->port(), request + " HTTP/1.1\r\n\r\n");
+    EXPECT_TRUE(answer.empty() || answer.starts_with("HTTP/1.1 ")) << answer;
+  }
   EXPECT_THAT(Get("/healthz"), StartsWith("HTTP/1.1 200"));
 }
 
