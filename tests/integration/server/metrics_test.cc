@@ -14,6 +14,7 @@
 
 #include "tests/integration/server/coordinator_process.h"
 #include "tests/testing/http_get.h"
+#include "tests/testing/postgres_server.h"
 
 namespace selvage::test {
 namespace {
@@ -109,6 +110,34 @@ TEST_F(MetricsTest, Drain_EndsCleanlyWithThePortInUse) {
   EXPECT_THAT(HttpGet(process.metrics_port(), "/metrics"),
               StartsWith("HTTP/1.1 200"));
   EXPECT_EQ(process.Stop(SIGTERM), 0);
+}
+
+// Devices are told to come back then, so they should still come here.
+TEST_F(MetricsTest, DatabaseAway_StaysReady) {
+  if (const auto missing = PostgresServer::Missing()) GTEST_SKIP() << *missing;
+  auto postgres = PostgresServer::Start();
+  ASSERT_TRUE(postgres.ok()) << postgres.status().ToString();
+  ASSERT_TRUE((*postgres)->CreateDatabase("fleet", "template0").ok());
+  CoordinatorProcess process(
+      data_dir, {"--store-postgres", (*postgres)->Address("fleet"),
+                 "--store-migrate", "--store-operation-timeout", "1s"});
+  ASSERT_TRUE(process.serving()) << process.log();
+  const int port = process.metrics_port();
+  const std::string token = Read("admin.token");
+  const std::string bearer = token.substr(0, token.find('\n'));
+  ASSERT_TRUE(CreatePopulation(process, bearer).ok());
+  const std::string metrics = HttpGet(port, "/metrics");
+  EXPECT_THAT(metrics, HasSubstr("\nselvage_db_pool_in_use "));
+  EXPECT_THAT(metrics,
+              HasSubstr("\nselvage_db_query_duration_seconds_count{query="
+                        "\"create_population\"} 1\n"));
+
+  postgres->reset();
+  EXPECT_EQ(CreatePopulation(process, bearer).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(HttpGet(port, "/healthz"), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(HttpGet(port, "/readyz"), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(HttpGet(port, "/metrics"), StartsWith("HTTP/1.1 200"));
 }
 
 TEST_F(MetricsTest, Off_OpensNoPort) {
