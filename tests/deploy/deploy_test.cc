@@ -86,6 +86,14 @@ std::string Section(const std::string& heading) {
   return text.substr(begin, text.find(next, begin + 1) - begin);
 }
 
+std::set<std::string> DocumentedMetrics() {
+  return Matches(Section("## Metrics"), "selvage_[a-z_]+");
+}
+// The name of the histogram that a series belongs to.
+std::string WithoutSuffix(const std::string& metric) {
+  return std::regex_replace(metric, std::regex("_(bucket|sum|count)$"), "");
+}
+
 // "HOST/NAME:TAG" or "...@sha256:...", and not a tag that moves.
 bool IsPinned(const std::string& image) {
   if (image.find("@sha256:") != std::string::npos) return true;
@@ -376,8 +384,7 @@ TEST(AlertsTest, EachHasARunbookThatExists_AndNamesOurMetricsAlone) {
   }
   const YAML::Node rules =
       YAML::LoadFile((kSource / "deploy/prometheus/alerts.yaml").string());
-  const std::set<std::string> known =
-      Matches(Section("## Metrics"), "selvage_[a-z_]+");
+  const std::set<std::string> known = DocumentedMetrics();
   std::set<std::string> names;
   for (const YAML::Node& group : rules["groups"]) {
     for (const YAML::Node& rule : group["rules"]) {
@@ -397,9 +404,7 @@ TEST(AlertsTest, EachHasARunbookThatExists_AndNamesOurMetricsAlone) {
           Matches(expression, "selvage_[a-z_]+");
       EXPECT_TRUE(!metrics.empty() || expression.rfind("up{", 0) == 0);
       for (const std::string& metric : metrics) {
-        EXPECT_THAT(known,
-                    Contains(std::regex_replace(
-                        metric, std::regex("_(bucket|sum|count)$"), "")));
+        EXPECT_THAT(known, Contains(WithoutSuffix(metric)));
       }
       for (const char* label : {"device_id", "round_id", "instance_ip"}) {
         EXPECT_THAT(expression, Not(HasSubstr(label)));
@@ -407,6 +412,29 @@ TEST(AlertsTest, EachHasARunbookThatExists_AndNamesOurMetricsAlone) {
     }
   }
   EXPECT_GE(names.size(), 7u);
+}
+
+TEST(DashboardTest, EveryPanel_AsksForMetricsThatExist) {
+  const YAML::Node dashboard =
+      YAML::LoadFile((kSource / "deploy/grafana/selvage.json").string());
+  std::set<std::string> titles;
+  std::set<std::string> asked;
+  for (const YAML::Node& panel : dashboard["panels"]) {
+    const std::string title = Text(panel["title"]);
+    SCOPED_TRACE(title);
+    EXPECT_TRUE(titles.insert(title).second) << "twice";
+    ASSERT_GT(panel["targets"].size(), 0u);
+    for (const YAML::Node& target : panel["targets"]) {
+      const std::set<std::string> metrics =
+          Matches(Text(target["expr"]), "selvage_[a-z_]+");
+      EXPECT_FALSE(metrics.empty());
+      for (const std::string& metric : metrics) {
+        EXPECT_THAT(DocumentedMetrics(), Contains(WithoutSuffix(metric)));
+        asked.insert(WithoutSuffix(metric));
+      }
+    }
+  }
+  EXPECT_GE(asked.size(), 15u);
 }
 
 // ------------------------------------------------------------ nginx, systemd
