@@ -1,7 +1,8 @@
 // selvage-coordinator, except that it dies at a kill point of the caller's
-// choice (kill_points.h, SELVAGE_TEST_KILL_AT), and that its clock may be wrong
-// (SELVAGE_TEST_CLOCK_SHIFT_S). Takes the flags of its settings as `--key
-// value`.
+// choice (kill_points.h, SELVAGE_TEST_KILL_AT; with SELVAGE_TEST_KILL_ON_SIGNAL
+// points count from SIGUSR1 on), and that its clock may be wrong
+// (SELVAGE_TEST_CLOCK_SHIFT_S). Takes the flags of its settings; it does
+// not drain.
 #include <pthread.h>
 
 #include <csignal>
@@ -9,6 +10,7 @@
 #include <iostream>
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "base/log.h"
 #include "base/random.h"
@@ -18,26 +20,31 @@
 #include "crypto/tls_policy.h"
 #include "tests/integration/faults/jumping_clock.h"
 #include "tests/integration/faults/kill_points.h"
+#include "tests/integration/faults/postgres_kill_points.h"
 
 namespace selvage::test {
 namespace {
 
 int Main(int argc, char** argv) {
   if (!crypto::RequireTls13().ok()) return 1;
-  KillPoints points(KillPoints::TargetFromEnvironment());
+  KillPoints points(KillPoints::TargetFromEnvironment(),
+                    std::getenv("SELVAGE_TEST_KILL_ON_SIGNAL") == nullptr);
   if (!InstallKillingVfs(points).ok()) return 1;
+  if (!InstallKillingLibpq(points).ok()) return 1;
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGUSR1);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
 
   coordinator::ConfigSources sources;
   for (const coordinator::Setting& setting : coordinator::Settings()) {
-    for (int i = 1; i + 1 < argc; i += 2) {
-      if (setting.Flag() == argv[i]) {
-        sources.flags[std::string(setting.key)] = argv[i + 1];
-      }
+    for (int i = 1; i < argc; ++i) {
+      if (setting.Flag() != argv[i]) continue;
+      const bool bare =
+          i + 1 == argc || std::string_view(argv[i + 1]).starts_with("--");
+      sources.flags[std::string(setting.key)] = bare ? "true" : argv[i + 1];
     }
   }
   sources.variable = [](const std::string&) { return std::nullopt; };
@@ -63,7 +70,7 @@ int Main(int argc, char** argv) {
     return 1;
   }
   int signal = 0;
-  sigwait(&signals, &signal);
+  while (sigwait(&signals, &signal) == 0 && signal == SIGUSR1) points.Arm();
   return 0;
 }
 

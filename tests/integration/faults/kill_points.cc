@@ -10,13 +10,20 @@
 
 namespace selvage::test {
 
-uint64_t KillPoints::TargetFromEnvironment() {
+KillPoints::Target KillPoints::TargetFromEnvironment() {
   const char* const value = std::getenv("SELVAGE_TEST_KILL_AT");
-  return value == nullptr ? 0 : std::strtoull(value, nullptr, 10);
+  if (value == nullptr) return {};
+  const std::string text = value;
+  const size_t colon = text.find(':');
+  if (colon == std::string::npos) {
+    return {"", std::strtoull(value, nullptr, 10)};
+  }
+  return {text.substr(0, colon), std::strtoull(value + colon + 1, nullptr, 10)};
 }
 
-void KillPoints::Reach() {
-  if (++reached_ != target_) return;
+void KillPoints::Reach(std::string_view name) {
+  if (!armed_ || (!target_.name.empty() && target_.name != name)) return;
+  if (++reached_ != target_.nth) return;
   raise(SIGKILL);
   for (;;) pause();  // this thread goes no further, whatever the others do
 }
@@ -29,11 +36,11 @@ class KillingFile final : public WritableFile {
       : base_(std::move(base)), points_(points) {}
 
   Status Append(ByteSpan bytes) override {
-    points_.Reach();
+    points_.Reach("before.file.append");
     return base_->Append(bytes);
   }
   Status Sync() override {
-    points_.Reach();
+    points_.Reach("before.file.sync");
     return base_->Sync();
   }
   Status Close() override { return base_->Close(); }
@@ -47,7 +54,7 @@ class KillingFile final : public WritableFile {
 
 Result<std::unique_ptr<WritableFile>> KillingFileSystem::Create(
     const Path& path, int mode) {
-  points_.Reach();
+  points_.Reach("before.file.create");
   SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file,
                            base_.Create(path, mode));
   return std::unique_ptr<WritableFile>(
@@ -58,19 +65,19 @@ Result<std::unique_ptr<ReadableFile>> KillingFileSystem::Open(
   return base_.Open(path);
 }
 Status KillingFileSystem::Rename(const Path& from, const Path& to) {
-  points_.Reach();
+  points_.Reach("before.file.rename");
   return base_.Rename(from, to);
 }
 Status KillingFileSystem::SyncDirectory(const Path& directory) {
-  points_.Reach();
+  points_.Reach("before.directory.sync");
   return base_.SyncDirectory(directory);
 }
 Status KillingFileSystem::Remove(const Path& path) {
-  points_.Reach();
+  points_.Reach("before.file.remove");
   return base_.Remove(path);
 }
 Status KillingFileSystem::CreateDirectories(const Path& path) {
-  points_.Reach();
+  points_.Reach("before.directory.create");
   return base_.CreateDirectories(path);
 }
 Result<std::vector<std::string>> KillingFileSystem::List(
@@ -107,18 +114,20 @@ int Read(sqlite3_file* f, void* out, int count, sqlite3_int64 offset) {
   return Below(f)->pMethods->xRead(Below(f), out, count, offset);
 }
 int Write(sqlite3_file* f, const void* data, int count, sqlite3_int64 offset) {
-  if (std::exchange(Of(f)->clean, false)) Of(f)->points->Reach();
+  if (std::exchange(Of(f)->clean, false)) {
+    Of(f)->points->Reach("before.transaction.write");
+  }
   return Below(f)->pMethods->xWrite(Below(f), data, count, offset);
 }
 int Truncate(sqlite3_file* f, sqlite3_int64 size) {
-  Of(f)->points->Reach();
+  Of(f)->points->Reach("before.log.truncate");
   return Below(f)->pMethods->xTruncate(Below(f), size);
 }
 int Sync(sqlite3_file* f, int flags) {
-  Of(f)->points->Reach();
+  Of(f)->points->Reach("before.transaction.sync");
   const int code = Below(f)->pMethods->xSync(Below(f), flags);
   Of(f)->clean = true;
-  Of(f)->points->Reach();
+  Of(f)->points->Reach("after.transaction.sync");
   return code;
 }
 int FileSize(sqlite3_file* f, sqlite3_int64* size) {
@@ -196,7 +205,7 @@ int OpenFile(sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int flags,
   return code;
 }
 int Delete(sqlite3_vfs* vfs, const char* name, int sync) {
-  Of(vfs)->points->Reach();
+  Of(vfs)->points->Reach("before.log.delete");
   return Of(vfs)->below->xDelete(Of(vfs)->below, name, sync);
 }
 

@@ -1,12 +1,16 @@
-// Where a process may die: numbered points around everything that makes
-// something durable, in the order in which they happen. A test starts a
-// program of its own that dies at the N-th, restarts the shipped one on what is
-// left, and looks at what survived.
+// Where a process may die: named and numbered points around everything that
+// makes something durable, in the order in which they happen. A test starts a
+// program of its own that dies at the N-th, or at the N-th of a name, restarts
+// the shipped one on what is left, and looks at what survived.
 //
-//   file system:  before each Create, Append, Sync, Rename, SyncDirectory,
-//                 Remove and CreateDirectories
-//   SQLite:       before the first write of a transaction, before each xSync,
-//                 after each xSync (durable, and nobody knows yet)
+//   file system:  before.file.create, .append, .sync, .rename, .remove;
+//                 before.directory.create, .sync
+//   SQLite:       before.transaction.write (its first),
+//   before.transaction.sync,
+//                 after.transaction.sync (durable, and nobody knows yet),
+//                 before.log.truncate, before.log.delete
+//   PostgreSQL:   before.transaction.commit, after.transaction.commit
+//                 (postgres_kill_points.h)
 //
 // These are test-only: no shipped program links them.
 #pragma once
@@ -15,6 +19,8 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/file_system.h"
@@ -25,16 +31,24 @@ namespace selvage::test {
 // Thread-safe.
 class KillPoints {
  public:
-  // Dies (SIGKILL) at point `target`, from 1; 0: never.
-  explicit KillPoints(uint64_t target) : target_(target) {}
-  // From the environment variable SELVAGE_TEST_KILL_AT; absent: never.
-  static uint64_t TargetFromEnvironment();
+  struct Target {
+    std::string name;  // empty: any point
+    uint64_t nth = 0;  // from 1; 0: never
+  };
+  // Dies (SIGKILL) there. Not `armed`: what is reached before Arm() does not
+  // count.
+  explicit KillPoints(Target target, bool armed = true)
+      : target_(std::move(target)), armed_(armed) {}
+  // From the environment variable SELVAGE_TEST_KILL_AT, "N" or "NAME:N";
+  // absent: never.
+  static Target TargetFromEnvironment();
 
-  void Reach();
-  uint64_t reached() const { return reached_.load(); }
+  void Arm() { armed_ = true; }
+  void Reach(std::string_view name);
 
  private:
-  const uint64_t target_;
+  const Target target_;
+  std::atomic<bool> armed_;
   std::atomic<uint64_t> reached_{0};
 };
 
