@@ -299,6 +299,16 @@ Result<std::optional<BegunUpload>> UploadIngest::TryBegin(
     return Unavailable("the round is being recovered");
   }
   if (door == UploadSink::Door::kClosed) {
+    // Another stream may have had it counted since, as the round's last one. No
+    // more can be: what the store says now stays.
+    SELVAGE_ASSIGN_OR_RETURN(const std::optional<AssignmentRecord> last,
+                             store_.FindAssignment(header.assignment_id));
+    if (last.has_value()) {
+      if (const std::optional<Receipt> settled =
+              SettledAnswer(*last, header.digest, retry)) {
+        return Answer(*settled);
+      }
+    }
     const std::vector<Store::AssignmentChange> late = {
         {header.assignment_id, AssignmentState::kLate, ""}};
     SELVAGE_RETURN_IF_ERROR(store_.ChangeAssignments(late));

@@ -1,6 +1,9 @@
 // Uploads that find no room: the line they wait in.
 #include <gmock/gmock.h>
 
+#include "coordinator/tickets.h"
+#include "coordinator/upload_batch.h"
+#include "coordinator/upload_ingest.h"
 #include "tests/unit/coordinator/world.h"
 
 namespace selvage::coordinator::test {
@@ -163,6 +166,63 @@ TEST_F(UploadLineTest, AThousandInLine_TheNextIsSentHomeAtOnce) {
   for (const Begun& begun : waiting) EXPECT_FALSE(begun->has_value());
   world_->coordinator().Stop();
   for (const Begun& begun : waiting) EXPECT_TRUE(begun->has_value());
+}
+
+// A sink whose round closes while an upload is being let in.
+class ClosingSink final : public UploadSink {
+ public:
+  explicit ClosingSink(std::function<void()> close)
+      : close_(std::move(close)) {}
+  Door DoorOf(const RoundKey&) override {
+    close_();
+    return Door::kClosed;
+  }
+  std::shared_ptr<const TaskDefinition> DefinitionOf(uint64_t) override {
+    return nullptr;
+  }
+  RetryWindow PaceOf(uint64_t) override { return {}; }
+  void Post(const RoundKey&, RoundEvent) override {}
+  void Post(VerifiedUpload) override {}
+  void Wake() override {}
+
+ private:
+  const std::function<void()> close_;
+};
+
+// The same update on two streams at once, and the other one was the round's
+// last: what it was told is what this one is told.
+TEST(UploadIngestTest, CountedAndClosedWhileBeingLetIn_ToldTheReceipt) {
+  WorldOptions options;
+  options.strategy =
+      "cohort: 2, min_updates: 2, over_selection: 1.0, round_deadline: 5m";
+  World world(options);
+  world.SetUpTask();
+  world.Turn();
+  const std::map<int, Assignment> assigned = world.DrawRound();
+  ASSERT_EQ(assigned.size(), 2u);
+  const int last = assigned.rbegin()->first;
+  const Assignment& last_work = assigned.rbegin()->second;
+  EXPECT_FALSE(
+      world.SendOneHot(assigned.begin()->first, assigned.begin()->second)
+          ->has_value());
+  std::optional<Receipt> other;
+  ClosingSink sink([&] { other = world.Upload(last, last_work); });
+  const Tickets tickets(world.server_key(),
+                        EpochOf(world.store().instance_id()));
+  UploadIngest ingest(
+      {}, {world.store(), world.blobs(), world.random(), tickets, sink});
+
+  std::optional<Result<BegunUpload>> begun;
+  ingest.Begin(world.Device(last),
+               world.Header(last_work, world.OneHot(1, last)),
+               [&](Result<BegunUpload> answer) { begun = std::move(answer); });
+
+  ASSERT_TRUE(other.has_value());
+  EXPECT_EQ(other->status, ReceiptStatus::kAccepted);
+  ASSERT_TRUE(begun.has_value());
+  ASSERT_THAT(*begun, IsOk());
+  ASSERT_TRUE(std::holds_alternative<Receipt>(**begun));
+  EXPECT_EQ(std::get<Receipt>(**begun).status, ReceiptStatus::kAccepted);
 }
 
 }  // namespace

@@ -166,6 +166,8 @@ class World {
   BlobStore& blobs() { return *blobs_; }
   const crypto::Ed25519KeyPair& plan_key() const { return plan_key_; }
   const crypto::CertificateAuthority& authority() const { return authority_; }
+  const crypto::SecretBytes& server_key() const { return server_key_; }
+  RandomSource& random() { return random_; }
 
   void Turn(Duration step = std::chrono::milliseconds(50)) {
     clock.Advance(step);
