@@ -103,6 +103,7 @@ void Coordinator::Start() {
   worker_ = std::thread([this] {
     for (;;) {
       parts_->Poll();
+      ++turns_;
       const Time now = parts_->deps.store.Now();
       const Time next = parts_->NextDeadline();
       const Duration pause =
@@ -122,7 +123,10 @@ void Coordinator::Hint(uint64_t task_id) { parts_->Enqueue(HintWork{task_id}); }
 
 void Coordinator::RenewClaims() { parts_->claims.Renew(); }
 
+void Coordinator::StopAssigning() { parts_->assigning = false; }
+
 void Coordinator::Drain() {
+  StopAssigning();
   parts_->draining = true;
   parts_->Wake();
 }

@@ -14,6 +14,7 @@
 // method is thread-safe except these two: one thread calls them.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -50,7 +51,13 @@ class Coordinator final : public DeviceApi, public AdminApi {
 
   // Runs Poll() on a thread of its own. Once.
   void Start();
-  // Graceful stop, first half: hands out no more work, takes no new uploads
+  // How often the thread of Start() has come round: at least every second, and
+  // not while it hangs. Thread-safe.
+  uint64_t turns() const { return turns_; }
+  // Graceful stop, first step: from here on no device gets work. Whoever has
+  // some may fetch and upload. Idempotent; thread-safe.
+  void StopAssigning();
+  // Graceful stop, second step: hands out no more work, takes no new uploads
   // (UNAVAILABLE) but lets running ones finish. Idempotent.
   void Drain();
   // True once nothing is in flight any more: Stop() would interrupt nobody.
@@ -138,6 +145,7 @@ class Coordinator final : public DeviceApi, public AdminApi {
   explicit Coordinator(std::unique_ptr<Parts> parts);
 
   const std::unique_ptr<Parts> parts_;
+  std::atomic<uint64_t> turns_{0};
   std::thread worker_;
   std::thread renewer_;
 };

@@ -178,7 +178,7 @@ void Coordinator::Parts::CheckIn(const DeviceIdentity& device,
   for (const std::string& id : request.unsettled_assignments) {
     answer.outcomes.push_back({id, OutcomeOf(id, device)});
   }
-  if (draining) {
+  if (!assigning) {
     done(std::move(answer));
     return;
   }

@@ -72,7 +72,7 @@ struct Coordinator::Parts final : public UploadSink {
   const CoordinatorOptions options;
   const CoordinatorDependencies deps;
   Telemetry no_telemetry;
-  Telemetry& telemetry;  // deps.telemetry, or none
+  Telemetry& telemetry;       // deps.telemetry, or none
   const std::string replica;  // empty: the only one over the store
   ClaimKeeper claims;
   const Tickets tickets;
@@ -88,6 +88,7 @@ struct Coordinator::Parts final : public UploadSink {
   UploadIngest ingest;
   UploadCounter uploads;
   WorkQueue queue;
+  std::atomic<bool> assigning{true};  // false for ever once it is
   std::atomic<bool> draining{false};
   std::atomic<bool> busy{false};  // the worker holds work it took
   std::set<uint64_t> changed;     // tasks; worker only

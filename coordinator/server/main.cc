@@ -23,6 +23,7 @@
 #include "base/time.h"
 #include "base/version.h"
 #include "coordinator/server/config.h"
+#include "coordinator/server/heartbeat.h"
 #include "coordinator/server/service.h"
 #include "crypto/tls_policy.h"
 
@@ -34,6 +35,9 @@ constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
 constexpr int kExitPrecondition = 6;
 constexpr int kExitUnavailable = 8;
+
+// Signs of life for one WatchdogSec; sd_watchdog_enabled(3) asks for two.
+constexpr int kBeatsPerWatchdog = 4;
 
 constexpr char kExamples[] = R"(
 Settings come from flags, then SELVAGE_* variables, then the file, then defaults.
@@ -95,6 +99,8 @@ void TellSystemd(std::string_view state) {
 }
 
 int Serve(const Config& config, const sigset_t& signals) {
+  const Duration watchdog = WatchdogPeriod(Variable("WATCHDOG_USEC"),
+                                           Variable("WATCHDOG_PID"), getpid());
   SystemClock clock;
   OsRandom random;
   PosixFileSystem files;
@@ -115,6 +121,13 @@ int Serve(const Config& config, const sigset_t& signals) {
   }
 
   TellSystemd("READY=1");
+  std::optional<Heartbeat> heartbeat;
+  if (watchdog > Duration::zero()) {
+    heartbeat.emplace(
+        watchdog / kBeatsPerWatchdog,
+        [&service] { return (*service)->turns(); },
+        [] { TellSystemd("WATCHDOG=1"); });
+  }
   int signal = 0;
   sigwait(&signals, &signal);
   TellSystemd("STOPPING=1");
@@ -125,6 +138,7 @@ int Serve(const Config& config, const sigset_t& signals) {
     std::_Exit(128 + second);
   }).detach();
   (*service)->Drain();
+  heartbeat.reset();
   service->reset();
   return 0;
 }

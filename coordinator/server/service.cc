@@ -23,6 +23,8 @@ constexpr size_t kWrappingKeySize = 32;
 constexpr char kEndpointsFile[] = "endpoints.json";
 constexpr uint64_t kPasswordFileSizeMax = 4096;
 constexpr auto kDrainPoll = std::chrono::milliseconds(10);
+// For the last answers, however long the uploads took.
+constexpr Duration kAnswersGrace = std::chrono::seconds(1);
 // Two descriptors per connection (ours is a duplicate), and some for the rest.
 constexpr uint64_t kOtherDescriptors = 128;
 
@@ -436,6 +438,7 @@ void Service::Drain() {
               {"timeout_ms", config_.drain_timeout.count() / 1000}});
   ready_ = false;
   rpc_->SetHealthy(false);
+  coordinator_->StopAssigning();
   std::this_thread::sleep_for(config_.drain_delay);
   coordinator_->Drain();
   const auto deadline =
@@ -446,8 +449,10 @@ void Service::Drain() {
   }
   const bool drained = coordinator_->Drained();
   // Calls that are still there are answered or cancelled before the
-  // coordinator's thread ends.
-  rpc_->Shutdown(std::chrono::seconds(1));
+  // coordinator's thread ends; whoever fetches a model has the same time.
+  rpc_->Shutdown(std::max<Duration>(
+      kAnswersGrace, std::chrono::duration_cast<Duration>(
+                         deadline - std::chrono::steady_clock::now())));
   coordinator_->Stop();
   log_.Write(LogLevel::kInfo, "stopped",
              {{"drained", drained ? "true" : "false"}});

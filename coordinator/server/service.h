@@ -48,9 +48,13 @@ class Service {
   Service(const Service&) = delete;
   Service& operator=(const Service&) = delete;
 
-  // The graceful end: health says NOT_SERVING, drain.delay passes, no more work
-  // is given out, running uploads finish within drain.timeout, ports close.
+  // The graceful end: health says NOT_SERVING and no more work is given out;
+  // drain.delay passes; new uploads are refused, running calls finish within
+  // drain.timeout, claims of rounds are given back, ports close.
   void Drain();
+
+  // How often the coordinator's thread has come round (Coordinator::turns()).
+  uint64_t turns() const { return coordinator_->turns(); }
 
  private:
   Service(const Config& config, FileSystem& files, EventSink& log,

@@ -146,6 +146,10 @@ CoordinatorProcess::~CoordinatorProcess() {
 
 int CoordinatorProcess::Stop(int signal) {
   kill(pid_, signal);
+  return WaitForEnd();
+}
+
+int CoordinatorProcess::WaitForEnd() {
   while (ReadSome(out_, log_)) {
   }
   return Wait(std::exchange(pid_, -1));

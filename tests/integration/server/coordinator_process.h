@@ -42,6 +42,8 @@ class CoordinatorProcess {
 
   // Sends the signal and waits for the end; the exit code as in Finished.
   int Stop(int signal);
+  // Likewise, of one that ends without another one.
+  int WaitForEnd();
 
  private:
   pid_t pid_ = -1;

@@ -268,6 +268,18 @@ TEST_F(ServerProcessTest, Drain_IsToldBeforeItHappens) {
   EXPECT_EQ(process.Stop(SIGTERM), 128 + SIGTERM);
 }
 
+TEST_F(ServerProcessTest, Watchdog_HearsOfTheThreadThatMoves) {
+  const std::string socket_path = (root / "notify").string();
+  NotifySocket manager(socket_path);
+  CoordinatorProcess process(
+      data_dir, {},
+      {{"NOTIFY_SOCKET", socket_path}, {"WATCHDOG_USEC", "4000000"}});
+  ASSERT_TRUE(process.serving()) << process.log();
+  EXPECT_EQ(manager.Receive(), "READY=1");
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(manager.Receive(), "WATCHDOG=1");
+  EXPECT_EQ(process.Stop(SIGTERM), 0);
+}
+
 TEST_F(ServerProcessTest, DevicePort_HasNeitherHealthNorReflection) {
   CoordinatorProcess process(data_dir);
   ASSERT_TRUE(process.serving()) << process.log();
@@ -284,8 +296,8 @@ TEST_F(ServerProcessTest, DevicePort_HasNeitherHealthNorReflection) {
   }
 }
 
-TEST_F(ServerProcessTest, Device_EnrolsAndChecksIn) {
-  CoordinatorProcess process(data_dir);
+TEST_F(ServerProcessTest, Device_EnrolsChecksInAndIsToldOfADrain) {
+  CoordinatorProcess process(data_dir, {"--drain-delay", "2s"});
   ASSERT_TRUE(process.serving()) << process.log();
   const auto admin = Admin(process);
   v1::CreatePopulationRequest create_population;
@@ -351,6 +363,17 @@ TEST_F(ServerProcessTest, Device_EnrolsAndChecksIn) {
   EXPECT_EQ(info.tls_connections(), 1U);
   EXPECT_EQ(info.certificates_issued(), 1U);
   EXPECT_GT(info.socket_bytes_received(), 2000U);
+
+  // A device that comes while load balancers have not noticed yet is told when
+  // to come back; whoever holds a connection does not hold up the end.
+  kill(process.pid(), SIGTERM);
+  grpc::ClientContext late;
+  v1::CheckInResponse refused;
+  EXPECT_TRUE(device->CheckIn(&late, check_in, &refused).ok());
+  EXPECT_FALSE(refused.has_assignment());
+  EXPECT_GT(refused.retry().max_ms(), 0U);
+  EXPECT_EQ(process.WaitForEnd(), 0) << process.log();
+  EXPECT_THAT(process.log(), HasSubstr("\"drained\":\"true\""));
 }
 
 TEST_F(ServerProcessTest, SecondInstance_IsRefused) {

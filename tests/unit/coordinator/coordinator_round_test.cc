@@ -767,6 +767,28 @@ TEST_P(CoordinatorRoundTest, Drain_FinishesWhatRunsAndTakesNothingNew) {
   EXPECT_TRUE(coordinator.Drained());
 }
 
+TEST_P(CoordinatorRoundTest, StopAssigning_LetsWhoHasWorkFinishIt) {
+  World& world = Start(kAllFour);
+  Coordinator& coordinator = world.coordinator();
+  std::map<int, Assignment> assigned = world.DrawRound();
+
+  coordinator.StopAssigning();
+
+  const auto refused = world.CheckIn(1);
+  // At once, and not in the next turn.
+  ASSERT_TRUE(refused->has_value());
+  ASSERT_THAT(**refused, IsOk());
+  EXPECT_TRUE(std::holds_alternative<std::monostate>((**refused)->work));
+  EXPECT_GT((**refused)->retry.max, Duration::zero());
+  EXPECT_FALSE(coordinator.Drained());
+  for (const auto& [device, work] : assigned) {
+    EXPECT_EQ(world.Upload(device, work).status, ReceiptStatus::kAccepted);
+  }
+  EXPECT_EQ(coordinator.GetRound("task", 1)->state, RoundState::kCommitted);
+  // The next round finds nobody.
+  EXPECT_TRUE(world.DrawRound().empty());
+}
+
 TEST_P(CoordinatorRoundTest, Stop_AnswersWhatWaits_Unavailable) {
   World& world = Start(kAllFour);
   std::map<int, Assignment> assigned = world.DrawRound();
