@@ -9,6 +9,7 @@
 #include "client/core/memory_estimate.h"
 #include "client/core/rate_schedule.h"
 #include "client/local_data.h"
+#include "client/store/outbox_payload.h"
 #include "plan/tensor_match.h"
 
 namespace selvage::client {
@@ -29,6 +30,26 @@ WorkRefused OverMemory(std::string_view what, uint64_t estimate,
                  std::to_string(estimate) + " bytes of memory, more than the " +
                  std::to_string(options.memory_bytes_max) + " it may"};
 }
+
+// A checkpoint in memory, as if it were on disk.
+class BaseInMemory final : public BaseTensors {
+ public:
+  // Both must outlive it.
+  BaseInMemory(const plan::TensorTable& table, const plan::Checkpoint& values)
+      : table_(table), values_(values) {}
+
+  Status Read(size_t entry, std::vector<float>& out) override {
+    const plan::TensorTable::Entry& place = table_.entries()[entry];
+    const auto begin =
+        values_.floats.begin() + static_cast<std::ptrdiff_t>(place.offset);
+    out.assign(begin, begin + static_cast<std::ptrdiff_t>(place.count));
+    return OkStatus();
+  }
+
+ private:
+  const plan::TensorTable& table_;
+  const plan::Checkpoint& values_;
+};
 
 TrainingSize SizeOf(LocalWork work, const VerifiedWork& verified,
                     const LocalData& data) {
@@ -477,8 +498,18 @@ TrainedRound TrainRound(const SessionWork& work, VerifiedWork& verified,
                                   " examples, the plan wants " +
                                   std::to_string(wanted)};
   }
-  facts.memory_estimate =
-      EstimateMemory(program, SizeOf(LocalWork::kTrainRound, verified, *data));
+  // Built and stored a tensor at a time.
+  const bool by_tensor = IsLarge(program.table) && BuildsByTensor(plan);
+  std::unique_ptr<BaseTensors> on_disk;
+  if (round.open_base && LeavesBase(plan, program.table, store)) {
+    // What the cache lost since is kept in memory.
+    Result<std::unique_ptr<BaseTensors>> opened = round.open_base();
+    if (opened.ok()) on_disk = *std::move(opened);
+  }
+  TrainingSize size = SizeOf(LocalWork::kTrainRound, verified, *data);
+  size.base_on_disk = on_disk != nullptr;
+  size.by_tensor = by_tensor;
+  facts.memory_estimate = EstimateMemory(program, size);
   if (round.memory_bytes_max > 0 &&
       facts.memory_estimate > round.memory_bytes_max) {
     return OverMemory("training", facts.memory_estimate, round);
@@ -491,12 +522,6 @@ TrainedRound TrainRound(const SessionWork& work, VerifiedWork& verified,
   }
   TrainableModel& model = **loaded;
 
-  std::unique_ptr<BaseTensors> on_disk;
-  if (round.open_base && LeavesBase(plan, program.table, store)) {
-    // What the cache lost since is kept in memory.
-    Result<std::unique_ptr<BaseTensors>> opened = round.open_base();
-    if (opened.ok()) on_disk = *std::move(opened);
-  }
   bool has_own = false;
   Result<plan::Checkpoint> start =
       on_disk != nullptr
@@ -563,6 +588,10 @@ TrainedRound TrainRound(const SessionWork& work, VerifiedWork& verified,
       residual = *std::move(kept);
     }
   }
+  BaseInMemory in_memory(program.table, verified.base);
+  BaseTensors* base_tensors = on_disk.get();
+  if (by_tensor && base_tensors == nullptr) base_tensors = &in_memory;
+  OutboxWriter outbox(store, work.assignment_id);
   const auto build = [&](std::span<const float> left_out) {
     // From the assignment's seed: what is trained again is the same bytes.
     SeededRandom random(DeriveSeed(work.seed, "codec", 0));
@@ -577,7 +606,8 @@ TrainedRound TrainRound(const SessionWork& work, VerifiedWork& verified,
                         .loss = loss,
                         .control_change = control_change,
                         .random = &random,
-                        .base_tensors = on_disk.get()});
+                        .base_tensors = base_tensors,
+                        .sink = by_tensor ? &outbox : nullptr});
   };
   Result<BuiltUpdate> update = build(residual);
   if (!residual.empty() && update.status().code() == StatusCode::kOutOfRange) {
@@ -587,6 +617,8 @@ TrainedRound TrainRound(const SessionWork& work, VerifiedWork& verified,
       update->residual_change[i] -= residual[i];
     }
   }
+  if (by_tensor && update.ok()) (void)outbox.Finish();
+  if (!outbox.status().ok()) return outbox.status();
   if (!update.ok()) {
     if (update.status().code() == StatusCode::kOutOfRange) {
       return WorkRefused{.reason = AbandonReason::kUpdateOutOfRange,

@@ -73,7 +73,7 @@ class Metered final : public Transport {
         keep_going);
   }
 
-  Result<Receipt> Upload(const UploadHeader& header, ByteSpan update,
+  Result<Receipt> Upload(const UploadHeader& header, const UpdateBytes& update,
                          const KeepGoing& keep_going) override {
     // All of it, also where the coordinator asks for the rest only.
     policy_.CountBytes(2 * kMessageSize + update.size(), 0);

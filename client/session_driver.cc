@@ -4,6 +4,7 @@
 
 #include "client/base_file.h"
 #include "client/personalizer.h"
+#include "client/store/outbox_payload.h"
 
 namespace selvage::client {
 namespace {
@@ -532,7 +533,7 @@ SessionEvent SessionDriver::Upload() {
   // The host's word counts until the last byte is sent.
   if (std::optional<SessionEvent> ended = EnsurePlanChecked()) return *ended;
   const BuiltUpdate& update = outbox_->update;
-  policy_.Reserve(update.encoded.size());
+  policy_.Reserve(update.size_bytes());
   if (Stopped()) return Interrupted();
   if (Status status = policy_.CountUpload(work.assignment_id); !status.ok()) {
     return ActionFailed{status};
@@ -541,14 +542,15 @@ SessionEvent SessionDriver::Upload() {
   header.assignment_id = work.assignment_id;
   header.token = work.token;
   header.digest = update.digest;
-  header.size_bytes = update.encoded.size();
+  header.size_bytes = update.size_bytes();
   header.codec = update.codec;
   header.weight = update.weight;
   header.scalars = update.scalars;
   header.metrics = update.metrics;
-  Result<Receipt> receipt = (*transport)
-                                ->Upload(header, update.encoded,
-                                         KeepGoingUntil(work.upload_deadline));
+  Result<Receipt> receipt =
+      (*transport)
+          ->Upload(header, BytesOf(parts_.store, *outbox_),
+                   KeepGoingUntil(work.upload_deadline));
   if (!receipt.ok()) return FailedOrInterrupted(receipt.status());
   answered_ = true;
   return ReceiptReceived{.receipt = *std::move(receipt)};

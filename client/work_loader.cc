@@ -51,6 +51,8 @@ Result<Bytes> WorkLoader::Fetch(const crypto::Digest& digest, uint64_t size_max,
     }
     known = true;
     total = size;
+    // Growing would hold it up to three times. The size is bounded above.
+    bytes.reserve(static_cast<size_t>(size));
     AppendBytes(bytes, chunk);
     return OkStatus();
   };
@@ -100,7 +102,8 @@ Result<Bytes> WorkLoader::FetchDelta(const crypto::Digest& digest,
                                      plan::CodecName codec,
                                      Transport& transport,
                                      const Transport::KeepGoing& keep_going) {
-  SELVAGE_ASSIGN_OR_RETURN(const Bytes from, cache_.Get(base, size));
+  // Becomes what is wanted, where it is: a copy more would be one of a model.
+  SELVAGE_ASSIGN_OR_RETURN(Bytes values, cache_.Get(base, size));
   Bytes delta;
   const auto sink = [&](ByteSpan chunk, uint64_t total) -> Status {
     // What is no smaller than the whole is no delta.
@@ -108,6 +111,7 @@ Result<Bytes> WorkLoader::FetchDelta(const crypto::Digest& digest,
       return DataLoss("a delta of " + std::to_string(total) + " bytes for " +
                       std::to_string(size));
     }
+    delta.reserve(static_cast<size_t>(total));
     AppendBytes(delta, chunk);
     return OkStatus();
   };
@@ -115,13 +119,12 @@ Result<Bytes> WorkLoader::FetchDelta(const crypto::Digest& digest,
       transport.FetchDelta(digest, base, codec, sink, keep_going));
   // A coordinator that knows no deltas sends the whole.
   if (delta.size() == size && crypto::Sha256(delta) == digest) return delta;
-  SELVAGE_ASSIGN_OR_RETURN(Bytes rebuilt,
-                           aggregation::DecodeDelta(codec, from, delta));
-  if (crypto::Sha256(rebuilt) != digest) {
+  SELVAGE_RETURN_IF_ERROR(aggregation::ApplyDelta(codec, values, delta));
+  if (crypto::Sha256(values) != digest) {
     return DataLoss("the delta from " + base.ToHex() + " does not give " +
                     digest.ToHex());
   }
-  return rebuilt;
+  return values;
 }
 
 Result<Bytes> WorkLoader::GetVersion(const crypto::Digest& digest,

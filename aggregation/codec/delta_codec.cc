@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -261,21 +262,20 @@ Result<Bytes> EncodeAs(ByteSpan base, ByteSpan target, uint64_t size_max) {
 }
 
 template <typename T>
-Result<Bytes> DecodeAs(ByteSpan base, ByteSpan coded) {
-  SELVAGE_RETURN_IF_ERROR(CheckWidth(base, sizeof(T)));
+Status ApplyAs(std::span<uint8_t> values, ByteSpan coded) {
+  SELVAGE_RETURN_IF_ERROR(CheckWidth(values, sizeof(T)));
   const Status damaged = InvalidArgument("the delta is damaged");
   Decoder coder(coded);
   Model<T> model;
-  Bytes out(base.size());
-  for (size_t at = 0; at < base.size(); at += sizeof(T)) {
+  for (size_t at = 0; at < values.size(); at += sizeof(T)) {
     T value = 0;
     if (!model.Decode(coder, value) || coder.Overrun()) return damaged;
     const T pattern = FromOrder(
-        static_cast<T>(ToOrder(LoadAt<T>(base, at)) + FromZigzag(value)));
-    std::memcpy(out.data() + at, &pattern, sizeof pattern);
+        static_cast<T>(ToOrder(LoadAt<T>(values, at)) + FromZigzag(value)));
+    std::memcpy(values.data() + at, &pattern, sizeof pattern);
   }
   if (!coder.Finished()) return damaged;
-  return out;
+  return OkStatus();
 }
 
 }  // namespace
@@ -294,14 +294,21 @@ Result<Bytes> EncodeDelta(plan::CodecName codec, ByteSpan base, ByteSpan target,
 
 Result<Bytes> DecodeDelta(plan::CodecName codec, ByteSpan base,
                           ByteSpan delta) {
+  Bytes values(base.begin(), base.end());
+  SELVAGE_RETURN_IF_ERROR(ApplyDelta(codec, values, delta));
+  return values;
+}
+
+Status ApplyDelta(plan::CodecName codec, std::span<uint8_t> values,
+                  ByteSpan delta) {
   if (delta.size() < kMagic.size() ||
       AsText(delta.first(kMagic.size())) != kMagic) {
     return InvalidArgument("a delta of " + std::to_string(delta.size()) +
                            " bytes that does not begin as one");
   }
   const ByteSpan coded = delta.subspan(kMagic.size());
-  return codec == plan::CodecName::kFloat32 ? DecodeAs<uint32_t>(base, coded)
-                                            : DecodeAs<uint16_t>(base, coded);
+  return codec == plan::CodecName::kFloat32 ? ApplyAs<uint32_t>(values, coded)
+                                            : ApplyAs<uint16_t>(values, coded);
 }
 
 }  // namespace selvage::aggregation

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "base/bytes.h"
 #include "base/status.h"
@@ -32,5 +33,10 @@ Result<Bytes> EncodeDelta(plan::CodecName codec, ByteSpan base, ByteSpan target,
 // bytes. INVALID_ARGUMENT if it does not begin as a delta, has too few bytes or
 // too many, or base.size() is no multiple of the codec's width.
 Result<Bytes> DecodeDelta(plan::CodecName codec, ByteSpan base, ByteSpan delta);
+
+// The same in place: `values` are the base before and the result after. On an
+// error they are neither.
+Status ApplyDelta(plan::CodecName codec, std::span<uint8_t> values,
+                  ByteSpan delta);
 
 }  // namespace selvage::aggregation

@@ -34,14 +34,14 @@ class AttackingTransport final : public client::Transport {
       : honest_(std::move(honest)), attack_(attack), bound_(bound) {}
 
   Result<client::Receipt> Upload(const client::UploadHeader& header,
-                                 ByteSpan update,
+                                 const client::UpdateBytes& update,
                                  const KeepGoing& keep_going) override {
-    if (update.empty()) return honest_->Upload(header, update, keep_going);
+    if (update.size() == 0) return honest_->Upload(header, update, keep_going);
     if (header.codec != plan::CodecName::kFloat32) {
       return InvalidArgument("attackers change float32 updates alone, not " +
                              std::string(plan::CodecNameText(header.codec)));
     }
-    Bytes lie(update.begin(), update.end());
+    SELVAGE_ASSIGN_OR_RETURN(Bytes lie, update.ReadAll());
     for (size_t at = 0; at + sizeof(float) <= lie.size(); at += sizeof(float)) {
       float value = 0;
       std::memcpy(&value, lie.data() + at, sizeof value);

@@ -111,7 +111,7 @@ class LocalTransport final : public client::Transport {
   }
 
   Result<client::Receipt> Upload(const client::UploadHeader& header,
-                                 ByteSpan update,
+                                 const client::UpdateBytes& update,
                                  const KeepGoing& keep_going) override {
     SELVAGE_RETURN_IF_ERROR(CheckEnrolled());
     SELVAGE_ASSIGN_OR_RETURN(const server::UploadHeader parsed,
@@ -124,16 +124,17 @@ class LocalTransport final : public client::Transport {
       return client::FromProto(server::ToProto(*receipt));
     }
     const auto& ticket = std::get<server::UploadTicket>(begin);
-    for (auto offset = static_cast<size_t>(ticket.offset);
-         offset < update.size();) {
+    Bytes chunk;
+    for (uint64_t offset = ticket.offset; offset < update.size();) {
       if (keep_going && !keep_going()) {
         api().DropUpload(ticket.upload_id);
         return Cancelled("the host stopped the transfer");
       }
-      const size_t size = std::min(kChunkSize, update.size() - offset);
-      SELVAGE_RETURN_IF_ERROR(
-          api().AppendUpload(ticket.upload_id, update.subspan(offset, size)));
-      offset += size;
+      chunk.resize(static_cast<size_t>(
+          std::min<uint64_t>(kChunkSize, update.size() - offset)));
+      SELVAGE_RETURN_IF_ERROR(update.Read(offset, chunk));
+      SELVAGE_RETURN_IF_ERROR(api().AppendUpload(ticket.upload_id, chunk));
+      offset += chunk.size();
     }
     Answer<server::Receipt> receipt;
     api().FinishUpload(ticket.upload_id, receipt.Taker());

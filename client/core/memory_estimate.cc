@@ -14,6 +14,7 @@ constexpr uint64_t kPersonalCopies = 8;
 constexpr uint64_t kEvaluateCopies = 2;
 // c, c_i, the correction here and in the engine, the change and its encoding.
 constexpr uint64_t kControlCopies = 6;
+constexpr uint64_t kTensorCopies = 6;  // of an update that goes by tensor
 constexpr uint64_t kFloatsPerInput = 4;
 constexpr uint64_t kFloatsPerRow = 6;
 constexpr uint64_t kScoreShare = 2;
@@ -121,6 +122,10 @@ uint64_t EstimateMemory(const plan::Program& program,
   if (size.work != LocalWork::kEvaluate) {
     copies =
         size.work == LocalWork::kTrainRound ? kRoundCopies : kPersonalCopies;
+    if (size.work == LocalWork::kTrainRound) {
+      if (size.base_on_disk) --copies;
+      if (size.by_tensor) --copies;
+    }
     if (size.checkpoints) copies += 2 * (1 + StateCopies(size));
     if (size.keeps_optimizer) copies += 3 * StateCopies(size);
     if (size.controlled) copies += kControlCopies;
@@ -128,6 +133,10 @@ uint64_t EstimateMemory(const plan::Program& program,
         batch, std::min(static_cast<uint64_t>(std::max(1, size.batch_size)),
                         std::max<uint64_t>(size.examples, 1)));
     work = std::max(work, EstimateStepMemory(program, size));
+  }
+  if (size.work == LocalWork::kTrainRound && size.by_tensor) {
+    // Gradients and what a step needs are gone by then, but are counted.
+    work = std::max(work, Times(LargestTensor(program), kTensorCopies));
   }
   uint64_t example_bytes = 0;
   for (const plan::InputSpec& input : program.inputs) {

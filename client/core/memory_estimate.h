@@ -28,6 +28,10 @@ struct TrainingSize {
   // The optimizer's state comes from the store and goes there again.
   bool keeps_optimizer = false;
   bool controlled = false;  // has control variates (scaffold)
+  // Of a round: what it began with is read from the cache as it is needed, and
+  // its update is built, sealed and stored a tensor at a time.
+  bool base_on_disk = false;
+  bool by_tensor = false;
 };
 
 // Examples that an engine scores at a time.
@@ -35,9 +39,12 @@ inline constexpr uint64_t kScoreChunk = 256;
 
 // Bytes, saturating:
 //   tensors      copies of the values. A round: the round's, the engine's, the
-//                trained ones and the update that is built from them.
-//                Personalising: eight, of the new base, what was installed
-//                before and what is to be. Evaluating: two
+//                trained ones and the update that is built from them; without
+//                the first if that is on disk, and without the last if it goes
+//                by tensor, but then six of the largest tensor: as it was, its
+//                change, that encoded and decoded, and what reading and
+//                sealing need. Personalising: eight, of the new base, what was
+//                installed before and what is to be. Evaluating: two
 //   a step       EstimateStepMemory; of scoring EstimateScoreMemory, if that is
 //                more; six copies more with control variates
 //   checkpoint   1 copy of values and optimizer state, twice: as it is made

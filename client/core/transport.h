@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/status.h"
 #include "base/time.h"
+#include "client/core/update_bytes.h"
 #include "crypto/digest.h"
 #include "crypto/signature.h"
 #include "plan/task.h"
@@ -155,7 +156,8 @@ class Transport {
                             const crypto::Digest& base, plan::CodecName codec,
                             const Sink& sink, const KeepGoing& keep_going) = 0;
   // Resumes where the coordinator says; returns its receipt.
-  virtual Result<Receipt> Upload(const UploadHeader& header, ByteSpan update,
+  virtual Result<Receipt> Upload(const UploadHeader& header,
+                                 const UpdateBytes& update,
                                  const KeepGoing& keep_going) = 0;
   virtual Result<RetryWindow> Abandon(const std::string& assignment_id,
                                       ByteSpan token, AbandonReason reason,

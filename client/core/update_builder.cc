@@ -142,13 +142,16 @@ Status Weigh(const plan::TensorTable& table, const plan::Plan& plan,
   return OkStatus();
 }
 
-// Encoded update, its digest and its norm, without a copy of the whole.
+// Encoded update, its digest and its norm, a tensor at a time.
 Status BuildTensors(const plan::Program& program, const plan::Plan& plan,
                     const UpdateInput& input, BuiltUpdate& update) {
   const plan::TensorTable& table = program.table;
   const aggregation::CodecSpec codec = plan.update;
-  update.encoded.reserve(static_cast<size_t>(
-      aggregation::EncodedSize(codec, aggregation::UpdateCounts(table))));
+  if (input.sink == nullptr) {
+    update.encoded.reserve(static_cast<size_t>(
+        aggregation::EncodedSize(codec, aggregation::UpdateCounts(table))));
+  }
+  crypto::Sha256Hasher hasher;
   double squares = 0;
   std::vector<float> delta;
   for (const auto& slice : table.aggregated()) {
@@ -166,8 +169,15 @@ Status BuildTensors(const plan::Program& program, const plan::Plan& plan,
     for (const float value : delta) {
       squares += static_cast<double>(value) * static_cast<double>(value);
     }
-    AppendBytes(update.encoded, encoded);
+    hasher.Update(encoded);
+    if (input.sink != nullptr) {
+      SELVAGE_RETURN_IF_ERROR(input.sink->Append(encoded));
+      update.stored_bytes += encoded.size();
+    } else {
+      AppendBytes(update.encoded, encoded);
+    }
   }
+  update.digest = std::move(hasher).Finish();
   update.norm = std::sqrt(squares);
   return Weigh(table, plan, input, {}, update);
 }
@@ -245,6 +255,7 @@ Status BuildWhole(const plan::Program& program, const plan::Plan& plan,
     }
   }
   update.encoded = std::move(clipped.encoded);
+  update.digest = crypto::Sha256(update.encoded);
   update.norm = clipped.norm;
   return Weigh(table, plan, input, clipped.decoded, update);
 }
@@ -289,7 +300,6 @@ Result<BuiltUpdate> BuildUpdate(const plan::Program& program,
   SELVAGE_RETURN_IF_ERROR(input.base_tensors != nullptr
                               ? BuildTensors(program, plan, input, update)
                               : BuildWhole(program, plan, input, update));
-  update.digest = crypto::Sha256(update.encoded);
 
   if (input.holdout_count > 0) {
     SELVAGE_ASSIGN_OR_RETURN(

@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "client/core/update_bytes.h"
 #include "crypto/digest.h"
 #include "plan/checkpoint.h"
 #include "plan/plan.h"
@@ -48,6 +49,9 @@ struct UpdateInput {
   // Instead of `base`, where BuildsByTensor(): the update is the same, and only
   // one tensor of it is in memory besides what is encoded.
   BaseTensors* base_tensors = nullptr;
+  // With `base_tensors`: takes the encoding, in the place of
+  // BuiltUpdate::encoded. Its errors are BuildUpdate()'s.
+  UpdateSink* sink = nullptr;
 };
 
 // Whether an update of this plan can be built a tensor at a time: nothing in it
@@ -61,8 +65,10 @@ Result<std::vector<aggregation::MetricValue>> MetricsOf(
     std::span<const float> scores, size_t count, size_t metric_count);
 
 struct BuiltUpdate {
-  Bytes encoded;  // empty: an evaluation, which is its metrics and no more
-  crypto::Digest digest;  // of `encoded`, or aggregation::DigestOf(metrics)
+  // Empty: it is where UpdateInput::sink put it, or this is an evaluation,
+  // which is its metrics and no more.
+  Bytes encoded;
+  crypto::Digest digest;  // of the encoding, or aggregation::DigestOf(metrics)
   plan::CodecName codec = plan::CodecName::kFloat16;
   // min(example_count, plan.update.weight_cap); of qfedavg by the loss.
   uint32_t weight = 0;
@@ -78,6 +84,13 @@ struct BuiltUpdate {
   // scaffold: what it adds to the device's control variate, which is the change
   // of it as the coordinator decodes it: c stays the mean of what devices keep.
   std::vector<float> residual_change = {};
+  // Of the encoding that UpdateInput::sink took; 0: none.
+  uint64_t stored_bytes = 0;
+
+  // Of the encoding, wherever it is.
+  uint64_t size_bytes() const {
+    return stored_bytes > 0 ? stored_bytes : encoded.size();
+  }
 };
 
 // trained - base in float32 for every shared and buffer_float tensor, in table

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -61,18 +62,20 @@ bool ParseMessage(grpc::ByteBuffer& raw, Message& message) {
   return grpc::SerializationTraits<Message>::Deserialize(&raw, &message).ok();
 }
 
-// An UploadRequest of these bytes.
-grpc::ByteBuffer ChunkMessage(ByteSpan bytes) {
+// An UploadRequest of `size` bytes of the update, copied once.
+Result<grpc::ByteBuffer> ChunkMessage(const UpdateBytes& update,
+                                      uint64_t offset, size_t size) {
   uint8_t head[6] = {v1::UploadRequest::kChunkFieldNumber << 3 | 2};
   const uint8_t* const end =
       google::protobuf::io::CodedOutputStream::WriteVarint32ToArray(
-          static_cast<uint32_t>(bytes.size()), head + 1);
+          static_cast<uint32_t>(size), head + 1);
   const auto head_size = static_cast<size_t>(end - head);
-  const grpc::Slice slice(head_size + bytes.size());
+  const grpc::Slice slice(head_size + size);
   // Nobody else has it yet.
   auto* const out = const_cast<uint8_t*>(slice.begin());
   std::copy_n(head, head_size, out);
-  std::copy(bytes.begin(), bytes.end(), out + head_size);
+  SELVAGE_RETURN_IF_ERROR(
+      update.Read(offset, std::span(out + head_size, size)));
   return grpc::ByteBuffer(&slice, 1);
 }
 
@@ -263,7 +266,7 @@ class GrpcTransport final : public Transport {
     return FetchAll(request, sink, keep_going);
   }
 
-  Result<Receipt> Upload(const UploadHeader& header, ByteSpan update,
+  Result<Receipt> Upload(const UploadHeader& header, const UpdateBytes& update,
                          const KeepGoing& keep_going) override {
     if (update.size() != header.size_bytes) {
       return InvalidArgument("the update has " + std::to_string(update.size()) +
@@ -428,7 +431,7 @@ class GrpcTransport final : public Transport {
     return call.Finish(*stream);
   }
 
-  Status UploadOnce(const UploadHeader& header, ByteSpan update,
+  Status UploadOnce(const UploadHeader& header, const UpdateBytes& update,
                     const KeepGoing& keep_going, uint64_t& offset,
                     Receipt& receipt) {
     StreamCall call(options_.chunk_deadline, keep_going);
@@ -462,11 +465,15 @@ class GrpcTransport final : public Transport {
       }
       bool writing = true;
       while (writing && offset < update.size()) {
-        const size_t size =
-            std::min<size_t>(options_.chunk_size_bytes, update.size() - offset);
-        const ByteSpan chunk =
-            update.subspan(static_cast<size_t>(offset), size);
-        stream->Write(ChunkMessage(chunk), call.tag());
+        const auto size = static_cast<size_t>(std::min<uint64_t>(
+            options_.chunk_size_bytes, update.size() - offset));
+        const Result<grpc::ByteBuffer> chunk =
+            ChunkMessage(update, offset, size);
+        if (!chunk.ok()) {
+          call.Cancel(chunk.status());
+          return call.Finish(*stream);
+        }
+        stream->Write(*chunk, call.tag());
         writing = call.Wait();
         if (writing) offset += size;
       }

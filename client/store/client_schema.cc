@@ -219,6 +219,18 @@ CREATE TABLE tuning (
 ) STRICT;
 )sql";
 
+// 7: outbox_piece   the bytes of an update that was written a piece at a time,
+//                  sealed; the payload in `outbox` is empty then. Pieces of an
+//                  assignment that is not in `outbox` are nobody's
+constexpr const char* kMigration7 = R"sql(
+CREATE TABLE outbox_piece (
+  assignment_id TEXT NOT NULL,
+  number        INTEGER NOT NULL CHECK (number >= 0),
+  payload       BLOB NOT NULL,
+  PRIMARY KEY (assignment_id, number)
+) STRICT;
+)sql";
+
 // A migration: tables, values, tables. The values of an empty database need
 // nothing.
 struct Migration {
@@ -378,7 +390,7 @@ Status SealValues(SQLite::Database& database, const ValueSeal& seal,
   return OkStatus();
 }
 
-constexpr std::array<Migration, 6> kMigrations = {
+constexpr std::array<Migration, 7> kMigrations = {
     Migration{.before = kMigration1, .values = nullptr, .after = ""},
     Migration{.before = kMigration2Before,
               .values = &SealValues,
@@ -386,7 +398,8 @@ constexpr std::array<Migration, 6> kMigrations = {
     Migration{.before = kMigration3, .values = nullptr, .after = ""},
     Migration{.before = kMigration4, .values = nullptr, .after = ""},
     Migration{.before = kMigration5, .values = nullptr, .after = ""},
-    Migration{.before = kMigration6, .values = nullptr, .after = ""}};
+    Migration{.before = kMigration6, .values = nullptr, .after = ""},
+    Migration{.before = kMigration7, .values = nullptr, .after = ""}};
 
 int Pragma(SQLite::Database& database, const std::string& name) {
   return database.execAndGet("PRAGMA " + name).getInt();

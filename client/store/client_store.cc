@@ -165,6 +165,16 @@ Bytes ExampleRow(int64_t id, std::string_view collection,
   return row;
 }
 
+ValuePlace PiecePlace(const Bytes& row) {
+  return {.table = "outbox_piece", .column = "payload", .row = row};
+}
+Bytes PieceRow(const std::string& assignment_id, uint64_t number) {
+  Bytes row;
+  AppendLe(row, number);
+  AppendBytes(row, AsBytes(assignment_id));
+  return row;
+}
+
 Bytes EncodeAbout(const OutboxAbout& about) {
   Bytes out;
   Put(out, AsBytes(about.task));
@@ -357,6 +367,11 @@ Result<std::unique_ptr<ClientStore>> ClientStore::Open(
     auto impl =
         std::make_unique<Impl>(std::move(owned), *std::move(seal), options);
     SELVAGE_RETURN_IF_ERROR(impl->LoadCollections(database));
+    try {
+      store_internal::DropLoosePieces(database);
+    } catch (const SQLite::Exception&) {
+      // A full disk, say: they go before the next update is written.
+    }
     return std::unique_ptr<ClientStore>(new ClientStore(std::move(impl)));
   } catch (...) {
     return store_internal::CaughtStatus();

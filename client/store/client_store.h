@@ -114,6 +114,10 @@ struct SessionChange {
   const Bytes* crashes = nullptr;  // as SaveCrashes()
 };
 
+// Of an update that is written a piece at a time (outbox_payload.h): all of
+// them but the last have this size.
+inline constexpr size_t kOutboxPieceBytes = size_t{4} << 20;
+
 struct StoredModel {
   std::string task;
   uint64_t version = 0;
@@ -260,8 +264,17 @@ class ClientStore {
   // Bytes that Session::Restore() refuses if they are damaged.
   Result<std::optional<Bytes>> LoadSession();
   Status SaveSession(const SessionChange& change);
-  // DATA_LOSS if it is damaged.
+  // DATA_LOSS if it is damaged. An update that was written in pieces stays
+  // where it is, its digest checked: BytesOf() (outbox_payload.h).
   Result<std::optional<OutboxEntry>> LoadOutbox();
+  // -- its pieces: see outbox_payload.h
+  Status AddOutboxPiece(const std::string& assignment_id, uint64_t number,
+                        ByteSpan bytes);
+  // DATA_LOSS if it is damaged or not there.
+  Result<Bytes> LoadOutboxPiece(const std::string& assignment_id,
+                                uint64_t number);
+  // Those of updates that were never recorded.
+  Status DropLoosePieces();
   Result<std::vector<OutboxItem>> InspectOutbox();
   // Newest first.
   Result<std::vector<AuditEntry>> Audit(size_t count_max);

@@ -56,6 +56,8 @@ void ForgetCheck(SQLite::Database& db);
 ValuePlace MetaPlace(std::string_view name);
 ValuePlace OutboxPlace(std::string_view column,
                        const std::string& assignment_id);
+ValuePlace PiecePlace(const Bytes& row);
+Bytes PieceRow(const std::string& assignment_id, uint64_t number);
 ValuePlace TaskPlace(std::string_view table, std::string_view column,
                      std::string_view task);
 ValuePlace AuditPlace(const Bytes& row);
@@ -89,6 +91,9 @@ Status PutOutbox(ClientStore::Impl& impl, SQLite::Database& db,
 // takes its residual along. A row that is damaged goes without an entry.
 Status DropOutbox(ClientStore::Impl& impl, SQLite::Database& db,
                   AuditResult result);
+
+// The pieces that no entry of the outbox is made of.
+void DropLoosePieces(SQLite::Database& db);
 
 // client_store_residual.cc: within the caller's transaction.
 Status StageResidual(ClientStore::Impl& impl, SQLite::Database& db,

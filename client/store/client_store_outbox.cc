@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <span>
+#include <string>
+#include <utility>
 
 #include "client/store/client_store.h"
 #include "client/store/client_store_impl.h"
@@ -19,6 +21,8 @@ using store_internal::DecodeAbout;
 using store_internal::EncodeAbout;
 using store_internal::OutboxAbout;
 using store_internal::OutboxPlace;
+using store_internal::PiecePlace;
+using store_internal::PieceRow;
 
 namespace {
 
@@ -117,7 +121,62 @@ struct OutboxRow {
   std::string assignment_id;
   OutboxAbout about;
   uint64_t payload_size = 0;
+  uint64_t pieces = 0;  // that it lies in; 0: in the row itself
 };
+
+uint64_t WithoutOverhead(uint64_t sealed_size, uint64_t values) {
+  return sealed_size -
+         std::min<uint64_t>(sealed_size, values * crypto::kAeadOverhead);
+}
+
+// How many pieces there are of an assignment, and what they hold.
+struct Pieces {
+  uint64_t count = 0;
+  uint64_t size_bytes = 0;
+};
+Pieces CountPieces(SQLite::Database& db, const std::string& assignment_id) {
+  SQLite::Statement query(db,
+                          "SELECT count(*), coalesce(sum(length(payload)), 0) "
+                          "FROM outbox_piece WHERE assignment_id = ?");
+  query.bind(1, assignment_id);
+  Pieces pieces;
+  if (!query.executeStep()) return pieces;
+  pieces.count = static_cast<uint64_t>(query.getColumn(0).getInt64());
+  pieces.size_bytes = WithoutOverhead(
+      static_cast<uint64_t>(query.getColumn(1).getInt64()), pieces.count);
+  return pieces;
+}
+
+Result<Bytes> ReadPiece(SQLite::Database& db, const ValueSeal& seal,
+                        const std::string& assignment_id, uint64_t number) {
+  SQLite::Statement query(db,
+                          "SELECT payload FROM outbox_piece WHERE "
+                          "assignment_id = ? AND number = ?");
+  query.bind(1, assignment_id);
+  query.bind(2, static_cast<int64_t>(number));
+  if (!query.executeStep()) {
+    return DataLoss("piece " + std::to_string(number) +
+                    " of the update in the outbox is gone");
+  }
+  const SQLite::Column column = query.getColumn(0);
+  // In place: BlobOf() would copy what is large.
+  return seal.Open(PiecePlace(PieceRow(assignment_id, number)),
+                   ByteSpan(static_cast<const uint8_t*>(column.getBlob()),
+                            static_cast<size_t>(column.getBytes())));
+}
+
+Result<crypto::Digest> DigestOfPieces(SQLite::Database& db,
+                                      const ValueSeal& seal,
+                                      const std::string& assignment_id,
+                                      uint64_t count) {
+  crypto::Sha256Hasher hasher;
+  for (uint64_t number = 0; number < count; ++number) {
+    SELVAGE_ASSIGN_OR_RETURN(const Bytes piece,
+                             ReadPiece(db, seal, assignment_id, number));
+    hasher.Update(piece);
+  }
+  return std::move(hasher).Finish();
+}
 
 Result<std::optional<OutboxRow>> ReadOutboxRow(SQLite::Database& db,
                                                const ValueSeal& seal) {
@@ -131,8 +190,10 @@ Result<std::optional<OutboxRow>> ReadOutboxRow(SQLite::Database& db,
                                      BlobOf(query.getColumn(1))));
   SELVAGE_ASSIGN_OR_RETURN(row.about, DecodeAbout(about));
   const auto sealed_size = static_cast<uint64_t>(query.getColumn(2).getInt64());
+  const Pieces pieces = CountPieces(db, row.assignment_id);
+  row.pieces = pieces.count;
   row.payload_size =
-      sealed_size - std::min<uint64_t>(sealed_size, crypto::kAeadOverhead);
+      pieces.count > 0 ? pieces.size_bytes : WithoutOverhead(sealed_size, 1);
   return std::optional<OutboxRow>(std::move(row));
 }
 
@@ -155,13 +216,28 @@ Status DropOutbox(ClientStore::Impl& impl, SQLite::Database& db,
                          result)));
   }
   db.exec("DELETE FROM outbox");
+  db.exec("DELETE FROM outbox_piece");
   return OkStatus();
+}
+
+void DropLoosePieces(SQLite::Database& db) {
+  db.exec(
+      "DELETE FROM outbox_piece WHERE assignment_id NOT IN "
+      "(SELECT assignment_id FROM outbox)");
 }
 
 Status PutOutbox(ClientStore::Impl& impl, SQLite::Database& db,
                  const OutboxEntry& entry) {
   const ValueSeal& seal = impl.seal;
   const BuiltUpdate& update = entry.update;
+  if (update.stored_bytes == 0) {
+    db.exec("DELETE FROM outbox_piece");
+  } else if (const Pieces pieces = CountPieces(db, entry.assignment_id);
+             pieces.size_bytes != update.stored_bytes) {
+    return DataLoss("the pieces of the update have " +
+                    std::to_string(pieces.size_bytes) + " bytes, not " +
+                    std::to_string(update.stored_bytes));
+  }
   OutboxAbout about;
   about.task = entry.task;
   about.round = entry.round;
@@ -187,9 +263,10 @@ Status PutOutbox(ClientStore::Impl& impl, SQLite::Database& db,
   Bind(insert, 2, sealed_about);
   BindInPlace(insert, 3, sealed_payload);  // it may be large
   insert.exec();
+  DropLoosePieces(db);
   SELVAGE_RETURN_IF_ERROR(
       AddAudit(db, seal,
-               AuditOf(about, update.encoded.size(), impl.clock.Now(),
+               AuditOf(about, update.size_bytes(), impl.clock.Now(),
                        AuditResult::kRecorded)));
   return OkStatus();
 }
@@ -198,45 +275,82 @@ Status PutOutbox(ClientStore::Impl& impl, SQLite::Database& db,
 
 Result<std::optional<OutboxEntry>> ClientStore::LoadOutbox() {
   const ValueSeal& seal = impl_->seal;
-  return impl_->Run(
-      [&](SQLite::Database& db) -> Result<std::optional<OutboxEntry>> {
-        SELVAGE_ASSIGN_OR_RETURN(const std::optional<OutboxRow> row,
-                                 ReadOutboxRow(db, seal));
-        if (!row.has_value()) return std::optional<OutboxEntry>();
-        OutboxEntry entry;
-        entry.assignment_id = row->assignment_id;
-        entry.task = row->about.task;
-        entry.round = row->about.round;
-        entry.version = row->about.version;
-        entry.expires = row->about.expires;
-        entry.update.digest = row->about.digest;
-        const int codec = row->about.codec;
-        if (codec < 0 ||
-            codec > static_cast<int>(plan::CodecName::kRotatedInt8)) {
-          return DataLoss("the outbox names codec " + std::to_string(codec));
-        }
-        entry.update.codec = static_cast<plan::CodecName>(codec);
-        entry.update.weight = row->about.weight;
-        entry.update.norm = row->about.norm;
-        entry.update.scalars = row->about.scalars;
-        SELVAGE_ASSIGN_OR_RETURN(entry.update.metrics,
-                                 DecodeMetrics(row->about.metrics));
-        SQLite::Statement query(db, "SELECT payload FROM outbox");
-        if (!query.executeStep()) return std::optional<OutboxEntry>();
-        SELVAGE_ASSIGN_OR_RETURN(
-            entry.update.encoded,
-            seal.Open(OutboxPlace("payload", entry.assignment_id),
-                      BlobOf(query.getColumn(0))));
-        // An evaluation has no bytes but its metrics.
-        const crypto::Digest digest =
-            entry.update.encoded.empty()
-                ? aggregation::DigestOf(entry.update.metrics)
-                : crypto::Sha256(entry.update.encoded);
-        if (digest != entry.update.digest) {
-          return DataLoss("the update in the outbox does not have its digest");
-        }
-        return std::optional<OutboxEntry>(std::move(entry));
-      });
+  return impl_->Run([&](SQLite::Database& db)
+                        -> Result<std::optional<OutboxEntry>> {
+    SELVAGE_ASSIGN_OR_RETURN(const std::optional<OutboxRow> row,
+                             ReadOutboxRow(db, seal));
+    if (!row.has_value()) return std::optional<OutboxEntry>();
+    OutboxEntry entry;
+    entry.assignment_id = row->assignment_id;
+    entry.task = row->about.task;
+    entry.round = row->about.round;
+    entry.version = row->about.version;
+    entry.expires = row->about.expires;
+    entry.update.digest = row->about.digest;
+    const int codec = row->about.codec;
+    if (codec < 0 || codec > static_cast<int>(plan::CodecName::kRotatedInt8)) {
+      return DataLoss("the outbox names codec " + std::to_string(codec));
+    }
+    entry.update.codec = static_cast<plan::CodecName>(codec);
+    entry.update.weight = row->about.weight;
+    entry.update.norm = row->about.norm;
+    entry.update.scalars = row->about.scalars;
+    SELVAGE_ASSIGN_OR_RETURN(entry.update.metrics,
+                             DecodeMetrics(row->about.metrics));
+    crypto::Digest digest;
+    if (row->pieces > 0) {
+      entry.update.stored_bytes = row->payload_size;
+      SELVAGE_ASSIGN_OR_RETURN(
+          digest, DigestOfPieces(db, seal, entry.assignment_id, row->pieces));
+    } else {
+      SQLite::Statement query(db, "SELECT payload FROM outbox");
+      if (!query.executeStep()) return std::optional<OutboxEntry>();
+      SELVAGE_ASSIGN_OR_RETURN(
+          entry.update.encoded,
+          seal.Open(OutboxPlace("payload", entry.assignment_id),
+                    BlobOf(query.getColumn(0))));
+      // An evaluation has no bytes but its metrics.
+      digest = entry.update.encoded.empty()
+                   ? aggregation::DigestOf(entry.update.metrics)
+                   : crypto::Sha256(entry.update.encoded);
+    }
+    if (digest != entry.update.digest) {
+      return DataLoss("the update in the outbox does not have its digest");
+    }
+    return std::optional<OutboxEntry>(std::move(entry));
+  });
+}
+
+Status ClientStore::AddOutboxPiece(const std::string& assignment_id,
+                                   uint64_t number, ByteSpan bytes) {
+  return impl_->Run([&](SQLite::Database& db) -> Status {
+    SELVAGE_ASSIGN_OR_RETURN(
+        const Bytes sealed,
+        impl_->seal.Seal(PiecePlace(PieceRow(assignment_id, number)), bytes));
+    SQLite::Statement insert(
+        db,
+        "INSERT INTO outbox_piece (assignment_id, number, payload) "
+        "VALUES (?, ?, ?)");
+    insert.bind(1, assignment_id);
+    insert.bind(2, static_cast<int64_t>(number));
+    BindInPlace(insert, 3, sealed);
+    insert.exec();
+    return OkStatus();
+  });
+}
+
+Result<Bytes> ClientStore::LoadOutboxPiece(const std::string& assignment_id,
+                                           uint64_t number) {
+  return impl_->Run([&](SQLite::Database& db) -> Result<Bytes> {
+    return ReadPiece(db, impl_->seal, assignment_id, number);
+  });
+}
+
+Status ClientStore::DropLoosePieces() {
+  return impl_->Run([&](SQLite::Database& db) -> Status {
+    store_internal::DropLoosePieces(db);
+    return OkStatus();
+  });
 }
 
 Result<std::vector<OutboxItem>> ClientStore::InspectOutbox() {

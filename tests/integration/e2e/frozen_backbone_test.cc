@@ -101,7 +101,7 @@ class CountingTransport final : public client::Transport {
         keep_going);
   }
   Result<client::Receipt> Upload(const client::UploadHeader& header,
-                                 ByteSpan update,
+                                 const client::UpdateBytes& update,
                                  const KeepGoing& keep_going) override {
     // What is frozen does not go up either.
     EXPECT_EQ(update.size(), kHeadBytes);

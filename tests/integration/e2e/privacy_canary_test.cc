@@ -117,14 +117,15 @@ class RecordingTransport final : public client::Transport {
     return base_->FetchDelta(digest, base, codec, sink, keep_going);
   }
   Result<client::Receipt> Upload(const client::UploadHeader& header,
-                                 ByteSpan update,
+                                 const client::UpdateBytes& update,
                                  const KeepGoing& keep_going) override {
     wire_.Sent(header.assignment_id);
     wire_.Sent(AsText(header.token));
     for (const aggregation::MetricValue& metric : header.metrics) {
       wire_.Sent(std::to_string(metric.numerator));
     }
-    wire_.Sent(AsText(update));
+    SELVAGE_ASSIGN_OR_RETURN(const Bytes bytes, update.ReadAll());
+    wire_.Sent(AsText(bytes));
     return base_->Upload(header, update, keep_going);
   }
   Result<client::RetryWindow> Abandon(const std::string& assignment_id,

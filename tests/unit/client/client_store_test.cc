@@ -341,6 +341,7 @@ TEST_F(ClientStoreTest, Open_Version5_KeepsItsSlots) {
   store_.reset();
   {
     SQLite::Database database(path_.string(), SQLite::OPEN_READWRITE);
+    database.exec("DROP TABLE outbox_piece");
     database.exec("DROP TABLE tuning");
     database.exec("ALTER TABLE model DROP COLUMN personal_optimizer");
     database.exec("PRAGMA user_version = 5");

@@ -149,6 +149,47 @@ TEST_F(DownloadTest, LargeModel_ContributesAndIsInstalled) {
   EXPECT_GT(trainer_.state.loads, 2);
 }
 
+// Its update lies in the outbox in pieces, and is sent from there by another
+// process than the one that made it.
+TEST_F(DownloadTest, LargeModel_NotSent_IsSentAfterARestart) {
+  std::vector<plan::TensorSpec> tensors;
+  for (const auto& entry : program_.table.entries()) {
+    if (entry.spec.name != "backbone") tensors.push_back(entry.spec);
+  }
+  tensors.push_back({.name = "wide",
+                     .shape = {3000, 2800},
+                     .role = plan::Role::kShared,
+                     .init = plan::Init::kOnes});
+  program_.table = *plan::TensorTable::Create(tensors);
+  plan::Plan plan = MakeFakePlan(program_);
+  plan.update.codec = plan::CodecName::kFloat32;
+  server_->chunk_size = 1 << 20;
+  server_->Publish(plan, program_);
+  server_->PublishCheckpoint(plan::InitializeCheckpoint(program_.table, 1));
+  Open();
+  AddExamples(24);
+  server_->Give(server_->NewAssignment());
+  server_->hook = [](const std::string& call) {
+    return call == "upload" ? Unavailable("no network") : OkStatus();
+  };
+  EXPECT_EQ(Run().result, RunResult::kFailed);
+  const uint64_t size = aggregation::EncodedSize(
+      plan::CodecName::kFloat32, aggregation::UpdateCounts(program_.table));
+  ASSERT_EQ(client_->InspectOutbox()->size(), 1U);
+  EXPECT_EQ(client_->InspectOutbox()->front().size_bytes, size);
+  server_->hook = [](const auto&) { return OkStatus(); };
+  Open();
+  WaitForTurn();
+
+  EXPECT_EQ(Run().result, RunResult::kContributed);
+
+  EXPECT_EQ(server_->payloads.at("round-1").size(), size);
+  EXPECT_EQ(crypto::Sha256(server_->payloads.at("round-1")),
+            server_->updates.at("round-1"));
+  EXPECT_EQ(server_->conflicts, 0);
+  EXPECT_TRUE(client_->InspectOutbox()->empty());
+}
+
 TEST_F(DownloadTest, SecondRound_FetchesOnlyWhatIsTrained) {
   Open();
   AddExamples(24);

@@ -299,13 +299,15 @@ class FakeServer::Connection final : public client::Transport {
     return server_.hook("fetch delta done");
   }
 
-  Result<Receipt> Upload(const UploadHeader& header, ByteSpan update,
+  Result<Receipt> Upload(const UploadHeader& header,
+                         const client::UpdateBytes& update,
                          const KeepGoing&) override {
     SELVAGE_RETURN_IF_ERROR(server_.hook("upload"));
     SELVAGE_RETURN_IF_ERROR(CheckIdentity());
     Hear(header.assignment_id);
     AppendBytes(server_.wire, header.token);
-    AppendBytes(server_.wire, update);
+    SELVAGE_ASSIGN_OR_RETURN(Bytes sent, update.ReadAll());
+    AppendBytes(server_.wire, sent);
     for (const auto& metric : header.metrics) {
       AppendLe(server_.wire, metric.numerator);
       AppendLe(server_.wire, metric.count);
@@ -316,7 +318,7 @@ class FakeServer::Connection final : public client::Transport {
     // An evaluation has no bytes but its metrics.
     const crypto::Digest digest = header.size_bytes == 0
                                       ? aggregation::DigestOf(header.metrics)
-                                      : crypto::Sha256(update);
+                                      : crypto::Sha256(sent);
     if (digest != header.digest || header.size_bytes != update.size()) {
       receipt.status = ReceiptStatus::kRejected;
       receipt.reason = "BAD_DIGEST";
@@ -329,8 +331,7 @@ class FakeServer::Connection final : public client::Transport {
       receipt.status = ReceiptStatus::kRejected;
       receipt.reason = "CONFLICT";
     } else {
-      server_.payloads[header.assignment_id] =
-          Bytes(update.begin(), update.end());
+      server_.payloads[header.assignment_id] = std::move(sent);
       server_.weights[header.assignment_id] = header.weight;
       server_.metrics[header.assignment_id] = header.metrics;
     }

@@ -307,6 +307,37 @@ TEST(MemoryEstimateTest, EstimateMemory_GrowsWithWhatItIsMadeOf) {
             std::numeric_limits<uint64_t>::max());
 }
 
+TEST(MemoryEstimateTest, EstimateMemory_LargeModel_HoldsFewerCopies) {
+  plan::Program program = MatrixProgram();
+  std::vector<plan::TensorSpec> layers(
+      20, {.name = "", .shape = {100, 784}, .role = plan::Role::kShared});
+  for (size_t i = 0; i < layers.size(); ++i) {
+    layers[i].name = "w" + std::to_string(i);
+  }
+  program.table = *plan::TensorTable::Create(layers);
+  TrainingSize size;
+  size.examples = 10;
+  size.checkpoints = false;
+  const uint64_t values = 20 * 100 * 784 * 4;
+  const uint64_t plain = EstimateMemory(program, size);
+  size.base_on_disk = true;
+  EXPECT_EQ(EstimateMemory(program, size), plain - values);
+  size.by_tensor = true;
+  EXPECT_EQ(EstimateMemory(program, size), plain - 2 * values);
+  // Another work has nothing of it.
+  size.work = LocalWork::kPersonalize;
+  const uint64_t personal = EstimateMemory(program, size);
+  size.base_on_disk = false;
+  size.by_tensor = false;
+  EXPECT_EQ(EstimateMemory(program, size), personal);
+  // One tensor that is the model saves nothing: it is held many times.
+  program = MatrixProgram();
+  size.work = LocalWork::kTrainRound;
+  const uint64_t whole = EstimateMemory(program, size);
+  size.by_tensor = true;
+  EXPECT_GE(EstimateMemory(program, size), whole);
+}
+
 TEST(MemoryEstimateTest, EstimateMemory_OtherWork_HasItsOwnCopies) {
   const plan::Program program = MatrixProgram();
   TrainingSize size;

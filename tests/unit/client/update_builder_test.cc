@@ -97,6 +97,16 @@ TEST_F(UpdateBuilderTest, BuildUpdate_TensorByTensor_IsTheSame) {
     const plan::TensorTable& table_;
     const plan::Checkpoint& values_;
   };
+  struct Pieces final : UpdateSink {
+    Status Append(ByteSpan piece) override {
+      ++appended;
+      AppendBytes(bytes, piece);
+      return status;
+    }
+    Bytes bytes;
+    int appended = 0;
+    Status status;
+  };
   Tensors tensors(program_.table, base_);
   const plan::Checkpoint nothing;
   trained_.floats = {1.5F, 2, 100, 100, 100, 1001, 1, 0.3F};
@@ -105,7 +115,8 @@ TEST_F(UpdateBuilderTest, BuildUpdate_TensorByTensor_IsTheSame) {
         plan::CodecName::kBFloat16, plan::CodecName::kInt8}) {
     plan_.update.codec = codec;
     ASSERT_TRUE(BuildsByTensor(plan_));
-    const auto build = [&](const plan::Checkpoint& base, BaseTensors* by) {
+    const auto build = [&](const plan::Checkpoint& base, BaseTensors* by,
+                           UpdateSink* sink = nullptr) {
       SeededRandom random(7);
       return BuildUpdate(program_, plan_,
                          {.base = base,
@@ -113,7 +124,8 @@ TEST_F(UpdateBuilderTest, BuildUpdate_TensorByTensor_IsTheSame) {
                           .example_count = 48,
                           .holdout_scores = scores_,
                           .random = &random,
-                          .base_tensors = by});
+                          .base_tensors = by,
+                          .sink = sink});
     };
     const Result<BuiltUpdate> whole = build(base_, nullptr);
     const Result<BuiltUpdate> parts = build(nothing, &tensors);
@@ -123,6 +135,19 @@ TEST_F(UpdateBuilderTest, BuildUpdate_TensorByTensor_IsTheSame) {
     EXPECT_EQ(parts->digest, whole->digest);
     EXPECT_EQ(parts->norm, whole->norm);
     EXPECT_EQ(parts->weight, whole->weight);
+    // Where there is a sink it has the same bytes, and the update none.
+    Pieces pieces;
+    const Result<BuiltUpdate> sent = build(nothing, &tensors, &pieces);
+    ASSERT_THAT(sent, IsOk());
+    EXPECT_EQ(pieces.bytes, whole->encoded);
+    EXPECT_EQ(pieces.appended, 3);  // one a tensor
+    EXPECT_TRUE(sent->encoded.empty());
+    EXPECT_EQ(sent->size_bytes(), whole->encoded.size());
+    EXPECT_EQ(sent->digest, whole->digest);
+    EXPECT_EQ(sent->norm, whole->norm);
+    pieces.status = ResourceExhausted("full");
+    EXPECT_THAT(build(nothing, &tensors, &pieces),
+                StatusIs(StatusCode::kResourceExhausted));
     plan_.update.max_abs_default = 0.9;
     EXPECT_EQ(build(nothing, &tensors).status().ToString(),
               build(base_, nullptr).status().ToString());
