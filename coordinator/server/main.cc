@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
@@ -98,6 +100,29 @@ void TellSystemd(std::string_view state) {
   static_cast<void>(Notify(Variable("NOTIFY_SOCKET").value_or(""), state));
 }
 
+// Waits for `pause`, with signs of life for systemd if it wants them; true, and
+// at once, if one of the signals comes.
+bool SignalWithin(const sigset_t& signals, Duration pause, Duration watchdog) {
+  const auto end = std::chrono::steady_clock::now() + pause;
+  for (;;) {
+    if (watchdog > Duration::zero()) TellSystemd("WATCHDOG=1");
+    auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(
+        end - std::chrono::steady_clock::now());
+    if (left <= left.zero()) return false;
+    if (watchdog > Duration::zero()) {
+      left = std::min<std::chrono::nanoseconds>(left,
+                                                watchdog / kBeatsPerWatchdog);
+    }
+    constexpr int64_t kNanosPerSecond = 1'000'000'000;
+    const timespec timeout{.tv_sec = left.count() / kNanosPerSecond,
+                           .tv_nsec = left.count() % kNanosPerSecond};
+    if (sigtimedwait(&signals, nullptr, &timeout) > 0) {
+      TellSystemd("STOPPING=1");
+      return true;
+    }
+  }
+}
+
 int Serve(const Config& config, const sigset_t& signals) {
   const Duration watchdog = WatchdogPeriod(Variable("WATCHDOG_USEC"),
                                            Variable("WATCHDOG_PID"), getpid());
@@ -111,10 +136,15 @@ int Serve(const Config& config, const sigset_t& signals) {
       std::cout, clock,
       text ? StreamEventSink::Format::kText : StreamEventSink::Format::kJson,
       config.log_level);
-  Result<std::unique_ptr<Service>> service =
-      Service::Start(config, files, clock, random, log,
-                     // A crash at any point is as good as an end.
-                     [](const Status&) { std::_Exit(kExitPrecondition); });
+  Result<std::unique_ptr<Service>> service = Service::Start(
+      config, files, clock, random, log,
+      // A crash at any point is as good as an end.
+      [](const Status&) { std::_Exit(kExitPrecondition); },
+      [&](Duration pause) {
+        TellSystemd("READY=1");
+        return !SignalWithin(signals, pause, watchdog);
+      });
+  if (service.status().code() == StatusCode::kCancelled) return 0;
   if (!service.ok()) {
     std::cerr << "selvage-coordinator: " << service.status().message() << "\n";
     return ExitCodeOf(service.status());

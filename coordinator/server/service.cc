@@ -22,6 +22,9 @@ constexpr char kDatabaseFile[] = "coordinator.db";
 constexpr size_t kWrappingKeySize = 32;
 constexpr char kEndpointsFile[] = "endpoints.json";
 constexpr uint64_t kPasswordFileSizeMax = 4096;
+// Between two attempts to reach a database that is away at the start.
+constexpr Duration kDatabasePauseMin = std::chrono::milliseconds(250);
+constexpr Duration kDatabasePauseMax = std::chrono::seconds(15);
 constexpr auto kDrainPoll = std::chrono::milliseconds(10);
 // For the last answers, however long the uploads took.
 constexpr Duration kAnswersGrace = std::chrono::seconds(1);
@@ -146,9 +149,10 @@ Result<std::unique_ptr<PostgresStore>> OpenPostgresStore(const Config& config,
 
 Result<std::unique_ptr<Service>> Service::Start(
     const Config& config, FileSystem& files, Clock& clock, RandomSource& random,
-    EventSink& log, std::function<void(const Status&)> on_lost) {
+    EventSink& log, std::function<void(const Status&)> on_lost,
+    std::function<bool(Duration)> pause) {
   std::unique_ptr<Service> service(
-      new Service(config, files, log, std::move(on_lost)));
+      new Service(config, files, log, std::move(on_lost), std::move(pause)));
   SELVAGE_RETURN_IF_ERROR(service->Open(clock, random));
   return service;
 }
@@ -222,8 +226,7 @@ Status Service::OpenKeysAndStore(Clock& clock, RandomSource& random,
   first_start_ = !std::filesystem::exists(data_dir / kDatabaseFile, error);
   if (!config_.store_postgres.empty()) {
     SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<PostgresStore> store,
-                             OpenPostgresStore(config_, files_, steady_, random,
-                                               config_.store_migrate));
+                             AwaitDatabase(clock, random, host_name));
     postgres_ = store.get();
     store_ = std::move(store);
     if (!config_.replicas_enabled) {
@@ -234,6 +237,20 @@ Status Service::OpenKeysAndStore(Clock& clock, RandomSource& random,
                              store_->ListPopulations("", 1));
     first_start_ = populations.empty();
   }
+  if (keys_ == nullptr) {
+    SELVAGE_RETURN_IF_ERROR(ReadKeys(clock, random, host_name, first_start_));
+  }
+  if (config_.replicas_enabled) {
+    SELVAGE_ASSIGN_OR_RETURN(const std::string fingerprint,
+                             SharedKeysFingerprint(*keys_));
+    SELVAGE_RETURN_IF_ERROR(BecomeMember(random, host_name, fingerprint));
+  }
+  return OkStatus();
+}
+
+Status Service::ReadKeys(Clock& clock, RandomSource& random,
+                         const std::string& host_name, bool may_create) {
+  const Path& data_dir = config_.data_dir;
   const Path& keys_dir = config_.keys_dir.empty() ? data_dir : config_.keys_dir;
   SELVAGE_ASSIGN_OR_RETURN(
       CoordinatorKeys keys,
@@ -244,27 +261,62 @@ Status Service::OpenKeysAndStore(Clock& clock, RandomSource& random,
                                          ? keys_dir / "keys" / "wrapping.key"
                                          : config_.wrapping_key_file,
                 .server_names = ServerNames(config_, host_name),
-                .may_create = first_start_},
+                .may_create = may_create},
                clock.Now(), random));
   keys_ = std::make_unique<const CoordinatorKeys>(std::move(keys));
-  if (config_.replicas_enabled) {
-    SELVAGE_ASSIGN_OR_RETURN(const std::string fingerprint,
-                             SharedKeysFingerprint(*keys_));
-    SELVAGE_RETURN_IF_ERROR(BecomeMember(random, host_name, fingerprint));
-  }
   return OkStatus();
 }
 
-Status Service::Open(Clock& clock, RandomSource& random) {
-  const Path& data_dir = config_.data_dir;
-  const std::string host_name = HostName();
-  Status created = files_.CreateDirectories(data_dir);
-  if (!created.ok()) return created.WithContext(data_dir.string());
-  SELVAGE_ASSIGN_OR_RETURN(
-      lock_, FileLock::Acquire(data_dir / kLockFile, "coordinator"));
-  SELVAGE_RETURN_IF_ERROR(OpenMetrics());
-  SELVAGE_RETURN_IF_ERROR(OpenKeysAndStore(clock, random, host_name));
+Result<std::unique_ptr<PostgresStore>> Service::AwaitDatabase(
+    Clock& clock, RandomSource& random, const std::string& host_name) {
+  bool told = false;
+  Duration pause = kDatabasePauseMin;
+  for (;;) {
+    Result<std::unique_ptr<PostgresStore>> store = OpenPostgresStore(
+        config_, files_, steady_, random, config_.store_migrate);
+    if (pause_ == nullptr || store.ok() ||
+        store.status().code() != StatusCode::kUnavailable) {
+      return store;
+    }
+    log_.Write(LogLevel::kWarning, "database_away",
+               {{"reason", store.status().message()},
+                {"retry_ms", pause.count() / 1000}});
+    if (!std::exchange(told, true)) {
+      SELVAGE_RETURN_IF_ERROR(ServeWithoutDatabase(clock, random, host_name));
+    }
+    if (!pause_(pause)) return Cancelled("ended while the database was away");
+    pause = std::min(2 * pause, kDatabasePauseMax);
+  }
+}
 
+Status Service::ServeWithoutDatabase(Clock& clock, RandomSource& random,
+                                     const std::string& host_name) {
+  // Whether a missing key is a first start or a loss, the database will say.
+  if (const Status read = ReadKeys(clock, random, host_name, false);
+      !read.ok()) {
+    log_.Write(LogLevel::kWarning, "nothing_served",
+               {{"reason", read.message()}});
+    return OkStatus();
+  }
+  SELVAGE_RETURN_IF_ERROR(Bind(clock));
+  SELVAGE_RETURN_IF_ERROR(Serve(host_name));
+  log_.Write(
+      LogLevel::kInfo, "serving_without_database",
+      {{"device", Join(HostOf(config_.device_address), rpc_->device_port())},
+       {"admin", Join(HostOf(config_.admin_address), rpc_->admin_port())}});
+  return OkStatus();
+}
+
+Status Service::Serve(const std::string& host_name) {
+  const std::string endpoint =
+      DeviceEndpoint(config_, host_name, rpc_->device_port());
+  SELVAGE_RETURN_IF_ERROR(rpc_->Serve(late_, late_, endpoint));
+  SELVAGE_RETURN_IF_ERROR(WriteEndpoints(endpoint));
+  ready_ = true;
+  return OkStatus();
+}
+
+Status Service::Bind(Clock& clock) {
   RpcServerOptions rpc;
   rpc.device_address = config_.device_address;
   rpc.admin_address = config_.admin_address;
@@ -296,6 +348,20 @@ Status Service::Open(Clock& clock, RandomSource& random) {
     };
   }
   SELVAGE_ASSIGN_OR_RETURN(rpc_, RpcServer::Bind(std::move(rpc), clock, log_));
+  return OkStatus();
+}
+
+Status Service::Open(Clock& clock, RandomSource& random) {
+  const Path& data_dir = config_.data_dir;
+  const std::string host_name = HostName();
+  Status created = files_.CreateDirectories(data_dir);
+  if (!created.ok()) return created.WithContext(data_dir.string());
+  SELVAGE_ASSIGN_OR_RETURN(
+      lock_, FileLock::Acquire(data_dir / kLockFile, "coordinator"));
+  SELVAGE_RETURN_IF_ERROR(OpenMetrics());
+  SELVAGE_RETURN_IF_ERROR(OpenKeysAndStore(clock, random, host_name));
+
+  if (rpc_ == nullptr) SELVAGE_RETURN_IF_ERROR(Bind(clock));
   const std::string device_endpoint =
       DeviceEndpoint(config_, host_name, rpc_->device_port());
 
@@ -352,10 +418,8 @@ Status Service::Open(Clock& clock, RandomSource& random) {
         connect, log_,
         [this](uint64_t task_id) { coordinator_->Hint(task_id); });
   }
-  SELVAGE_RETURN_IF_ERROR(
-      rpc_->Serve(*coordinator_, *coordinator_, device_endpoint));
-  SELVAGE_RETURN_IF_ERROR(WriteEndpoints(device_endpoint));
-  ready_ = true;
+  late_.Open(*coordinator_, *coordinator_);
+  if (!ready_) SELVAGE_RETURN_IF_ERROR(Serve(host_name));
   log_.Write(
       LogLevel::kInfo, "serving",
       {{"version", Version()},

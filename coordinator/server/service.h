@@ -21,6 +21,7 @@
 #include "coordinator/rpc/server.h"
 #include "coordinator/server/config.h"
 #include "coordinator/server/key_files.h"
+#include "coordinator/server/late_api.h"
 #include "coordinator/server/membership.h"
 #include "coordinator/store/backup.h"
 #include "coordinator/telemetry/metered_blob_store.h"
@@ -40,10 +41,16 @@ class Service {
   // does not share it. All but `config` must outlive the service. `on_lost` is
   // called, from another thread, when another process has taken this one's
   // place in the database (Membership): the process must end at once.
+  //
+  // While the PostgreSQL of `config` is away this does not return: both ports
+  // serve, if the keys are there, and answer UNAVAILABLE with a time to come
+  // back; `pause` lets the given time pass before every other attempt.
+  // CANCELLED: it returned false. Null: UNAVAILABLE at once instead.
   static Result<std::unique_ptr<Service>> Start(
       const Config& config, FileSystem& files, Clock& clock,
       RandomSource& random, EventSink& log,
-      std::function<void(const Status&)> on_lost);
+      std::function<void(const Status&)> on_lost,
+      std::function<bool(Duration)> pause);
   ~Service();
   Service(const Service&) = delete;
   Service& operator=(const Service&) = delete;
@@ -58,11 +65,13 @@ class Service {
 
  private:
   Service(const Config& config, FileSystem& files, EventSink& log,
-          std::function<void(const Status&)> on_lost)
+          std::function<void(const Status&)> on_lost,
+          std::function<bool(Duration)> pause)
       : config_(config),
         files_(files),
         log_(log),
-        on_lost_(std::move(on_lost)) {}
+        on_lost_(std::move(on_lost)),
+        pause_(std::move(pause)) {}
   Status Open(Clock& clock, RandomSource& random);
   // The port for operators, unless it is off.
   Status OpenMetrics();
@@ -70,6 +79,15 @@ class Service {
   void MeterStores();
   Status OpenKeysAndStore(Clock& clock, RandomSource& random,
                           const std::string& host_name);
+  Status ReadKeys(Clock& clock, RandomSource& random,
+                  const std::string& host_name, bool may_create);
+  Result<std::unique_ptr<PostgresStore>> AwaitDatabase(
+      Clock& clock, RandomSource& random, const std::string& host_name);
+  Status ServeWithoutDatabase(Clock& clock, RandomSource& random,
+                              const std::string& host_name);
+  // The device port is known; both ports serve.
+  Status Bind(Clock& clock);
+  Status Serve(const std::string& host_name);
   // `keys`: their fingerprint.
   Status BecomeMember(RandomSource& random, const std::string& host_name,
                       const std::string& keys);
@@ -82,6 +100,7 @@ class Service {
   FileSystem& files_;
   EventSink& log_;
   const std::function<void(const Status&)> on_lost_;
+  const std::function<bool(Duration)> pause_;
   bool first_start_ = false;
   // In the order in which they need each other.
   SteadyClock steady_;
@@ -100,6 +119,7 @@ class Service {
   std::unique_ptr<MeteredBlobStore> metered_blobs_;
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<RoundListener> listener_;
+  LateApi late_;
   std::unique_ptr<RpcServer> rpc_;
 };
 

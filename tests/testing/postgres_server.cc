@@ -267,6 +267,24 @@ Status PostgresServer::KillAndRestart() {
   return Internal("not restarted: " + Tail(directory_ / "log"));
 }
 
+Status PostgresServer::Kill() {
+  server_->Kill();
+  for (int waited = 0; waited < kReadyMillis; waited += kPollMillis) {
+    if (!Ask("SELECT 1").ok()) return OkStatus();
+    poll(nullptr, 0, kPollMillis);
+  }
+  return Internal("it was killed and still answers");
+}
+
+Status PostgresServer::StartAgain() {
+  server_->Start();
+  for (int waited = 0; waited < kReadyMillis; waited += kPollMillis) {
+    if (Ask("SELECT 1").ok()) return OkStatus();
+    poll(nullptr, 0, kPollMillis);
+  }
+  return Internal("not started: " + Tail(directory_ / "log"));
+}
+
 Status PostgresServer::StartPgBouncer(int pool_size) {
   const Path directory = directory_ / "bouncer";
   std::filesystem::create_directory(directory);

@@ -78,6 +78,9 @@ class PostgresServer {
                           const std::string& database = "postgres");
   // kill -9 of the server with everything it started, and a start.
   Status KillAndRestart();
+  // The two halves: returns when nobody can connect any more, or can again.
+  Status Kill();
+  Status StartAgain();
 
   // Starts PgBouncer in transaction mode before this server. `pool_size`
   // server connections per database.

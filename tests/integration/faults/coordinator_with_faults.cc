@@ -63,8 +63,9 @@ int Main(int argc, char** argv) {
   StreamEventSink log(std::cout, clock, StreamEventSink::Format::kJson,
                       loaded.config.log_level);
   Result<std::unique_ptr<coordinator::Service>> service =
-      coordinator::Service::Start(loaded.config, files, clock, random, log,
-                                  [](const Status&) { std::_Exit(6); });
+      coordinator::Service::Start(
+          loaded.config, files, clock, random, log,
+          [](const Status&) { std::_Exit(6); }, nullptr);
   if (!service.ok()) {
     std::cerr << service.status().ToString() << "\n";
     return 1;

@@ -107,7 +107,8 @@ Finished RunCoordinator(const std::vector<std::string>& arguments,
 
 CoordinatorProcess::CoordinatorProcess(
     const std::string& data_dir, const std::vector<std::string>& more,
-    const std::map<std::string, std::string>& environment) {
+    const std::map<std::string, std::string>& environment,
+    const std::string& until) {
   std::vector<std::string> arguments = {
       "--data-dir",      data_dir,      "--device-address", "127.0.0.1:0",
       "--admin-address", "127.0.0.1:0", "--log-level",      "debug",
@@ -120,10 +121,7 @@ CoordinatorProcess::CoordinatorProcess(
   pid_ = child.pid;
   out_ = child.out;
   // What it complains about is part of its log here.
-  while (log_.find("\"event\":\"serving\"") == std::string::npos) {
-    if (!ReadSome(out_, log_)) break;
-  }
-  serving_ = log_.find("\"event\":\"serving\"") != std::string::npos;
+  serving_ = Await(until);
   if (!serving_) {
     while (ReadSome(child.err, log_)) {
     }
@@ -142,6 +140,14 @@ CoordinatorProcess::CoordinatorProcess(
 CoordinatorProcess::~CoordinatorProcess() {
   if (pid_ > 0) Stop(SIGKILL);
   close(out_);
+}
+
+bool CoordinatorProcess::Await(const std::string& event) {
+  const std::string line = "\"event\":\"" + event + "\"";
+  while (log_.find(line) == std::string::npos) {
+    if (!ReadSome(out_, log_)) return false;
+  }
+  return true;
 }
 
 int CoordinatorProcess::Stop(int signal) {

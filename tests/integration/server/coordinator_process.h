@@ -27,12 +27,17 @@ class CoordinatorProcess {
  public:
   explicit CoordinatorProcess(
       const std::string& data_dir, const std::vector<std::string>& more = {},
-      const std::map<std::string, std::string>& environment = {});
+      const std::map<std::string, std::string>& environment = {},
+      const std::string& until = "serving");
   ~CoordinatorProcess();
   CoordinatorProcess(const CoordinatorProcess&) = delete;
   CoordinatorProcess& operator=(const CoordinatorProcess&) = delete;
 
-  // True once it said that it serves; false if it ended instead.
+  // Reads its log until this event; false if it ended instead.
+  bool Await(const std::string& event);
+
+  // True once it said that it serves, or what else was waited for (`until`);
+  // false if it ended instead.
   bool serving() const { return serving_; }
   const std::string& admin() const { return admin_; }    // HOST:PORT
   const std::string& device() const { return device_; }  // HOST:PORT

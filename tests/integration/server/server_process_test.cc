@@ -23,6 +23,8 @@
 
 #include "crypto/x509.h"
 #include "tests/integration/server/coordinator_process.h"
+#include "tests/testing/http_get.h"
+#include "tests/testing/postgres_server.h"
 
 namespace selvage::test {
 namespace {
@@ -193,6 +195,42 @@ class ServerProcessTest : public ::testing::Test {
     return context;
   }
 
+  // A population `demo` and a device's request to be enrolled in it.
+  void PrepareEnrolment(const CoordinatorProcess& process, std::string& pem,
+                        v1::EnrollRequest& enroll) const {
+    const auto admin = Admin(process);
+    v1::CreatePopulationRequest create_population;
+    create_population.set_name("demo");
+    v1::Population population;
+    ASSERT_TRUE(admin
+                    ->CreatePopulation(As(Token()).get(), create_population,
+                                       &population)
+                    .ok());
+    v1::CreateEnrolmentTokenRequest create_token;
+    create_token.set_population("demo");
+    v1::CreateEnrolmentTokenResponse token;
+    ASSERT_TRUE(
+        admin->CreateEnrolmentToken(As(Token()).get(), create_token, &token)
+            .ok());
+    // {"endpoint", "ca_certificate", "token_id", "token_secret", ...}
+    EXPECT_THAT(token.bundle(), HasSubstr(process.device()));
+
+    const auto key = crypto::NewP256Key();
+    ASSERT_TRUE(key.ok());
+    pem = key->ExposeSecret();
+    enroll.set_token_id(token.token().id());
+    enroll.set_csr_pem(*crypto::NewCertificateRequest(*key, ""));
+    const std::string marker = "\"token_secret\"";
+    size_t at = token.bundle().find(marker);
+    ASSERT_NE(at, std::string::npos);
+    at = token.bundle().find('"', at + marker.size()) + 1;
+    const std::string text =
+        token.bundle().substr(at, token.bundle().find('"', at) - at);
+    const auto secret = text.size() == 64 ? FromHex(text) : FromBase64(text);
+    ASSERT_TRUE(secret.ok()) << text;
+    enroll.set_token_secret(ToString(*secret));
+  }
+
   fs::path root;
   std::string data_dir;
 };
@@ -299,47 +337,21 @@ TEST_F(ServerProcessTest, DevicePort_HasNeitherHealthNorReflection) {
 TEST_F(ServerProcessTest, Device_EnrolsChecksInAndIsToldOfADrain) {
   CoordinatorProcess process(data_dir, {"--drain-delay", "2s"});
   ASSERT_TRUE(process.serving()) << process.log();
-  const auto admin = Admin(process);
-  v1::CreatePopulationRequest create_population;
-  create_population.set_name("demo");
-  v1::Population population;
-  ASSERT_TRUE(
-      admin->CreatePopulation(As(Token()).get(), create_population, &population)
-          .ok());
-  v1::CreateEnrolmentTokenRequest create_token;
-  create_token.set_population("demo");
-  v1::CreateEnrolmentTokenResponse token;
-  ASSERT_TRUE(
-      admin->CreateEnrolmentToken(As(Token()).get(), create_token, &token)
-          .ok());
-  // {"endpoint", "ca_certificate", "token_id", "token_secret", ...}
-  EXPECT_THAT(token.bundle(), HasSubstr(process.device()));
-
-  const auto key = crypto::NewP256Key();
-  ASSERT_TRUE(key.ok());
-  const std::string pem(key->ExposeSecret());
+  std::string pem;
   v1::EnrollRequest enroll;
-  enroll.set_token_id(token.token().id());
-  enroll.set_token_secret(std::string(32, 'x'));
-  enroll.set_csr_pem(*crypto::NewCertificateRequest(*key, ""));
+  ASSERT_NO_FATAL_FAILURE(PrepareEnrolment(process, pem, enroll));
+  const auto admin = Admin(process);
   v1::EnrollResponse enrolled;
   {
     // The secret in the bundle is another one.
+    v1::EnrollRequest wrong = enroll;
+    wrong.set_token_secret(std::string(32, 'x'));
     grpc::ClientContext context;
     EXPECT_EQ(Device(process, "", "")
-                  ->Enroll(&context, enroll, &enrolled)
+                  ->Enroll(&context, wrong, &enrolled)
                   .error_code(),
               grpc::StatusCode::UNAUTHENTICATED);
   }
-  const std::string marker = "\"token_secret\"";
-  size_t at = token.bundle().find(marker);
-  ASSERT_NE(at, std::string::npos);
-  at = token.bundle().find('"', at + marker.size()) + 1;
-  const std::string text =
-      token.bundle().substr(at, token.bundle().find('"', at) - at);
-  const auto secret = text.size() == 64 ? FromHex(text) : FromBase64(text);
-  ASSERT_TRUE(secret.ok()) << text;
-  enroll.set_token_secret(ToString(*secret));
   {
     grpc::ClientContext context;
     const grpc::Status status =
@@ -374,6 +386,101 @@ TEST_F(ServerProcessTest, Device_EnrolsChecksInAndIsToldOfADrain) {
   EXPECT_GT(refused.retry().max_ms(), 0U);
   EXPECT_EQ(process.WaitForEnd(), 0) << process.log();
   EXPECT_THAT(process.log(), HasSubstr("\"drained\":\"true\""));
+}
+
+TEST_F(ServerProcessTest, DatabaseAway_StartsStaysAndGoesOn) {
+  if (const auto missing = PostgresServer::Missing()) GTEST_SKIP() << *missing;
+  auto postgres = PostgresServer::Start();
+  ASSERT_TRUE(postgres.ok()) << postgres.status().ToString();
+  ASSERT_TRUE((*postgres)->CreateDatabase("fleet", "template0").ok());
+  std::vector<std::string> arguments = {
+      "--store-postgres", (*postgres)->Address("fleet"),
+      "--store-operation-timeout", "1s", "--store-migrate"};
+  std::string pem;
+  v1::EnrollResponse enrolled;
+  {
+    CoordinatorProcess first(data_dir, arguments);
+    ASSERT_TRUE(first.serving()) << first.log();
+    v1::EnrollRequest enroll;
+    ASSERT_NO_FATAL_FAILURE(PrepareEnrolment(first, pem, enroll));
+    grpc::ClientContext context;
+    ASSERT_TRUE(
+        Device(first, "", "")->Enroll(&context, enroll, &enrolled).ok());
+    ASSERT_EQ(first.Stop(SIGTERM), 0);
+  }
+  arguments.pop_back();
+  ASSERT_TRUE((*postgres)->Kill().ok());
+
+  CoordinatorProcess process(data_dir, arguments, {},
+                             "serving_without_database");
+  ASSERT_TRUE(process.serving()) << process.log();
+  const auto device = Device(process, pem, enrolled.certificate_pem());
+  v1::CheckInRequest check_in;
+  check_in.set_population("demo");
+  check_in.mutable_capabilities()->set_plan_format(1);
+  {
+    grpc::ClientContext context;
+    v1::CheckInResponse answer;
+    EXPECT_EQ(device->CheckIn(&context, check_in, &answer).error_code(),
+              grpc::StatusCode::UNAVAILABLE);
+    EXPECT_EQ(context.GetServerTrailingMetadata().count("selvage-retry-max-ms"),
+              1U);
+  }
+  const auto admin = Admin(process);
+  const auto list = [&] {
+    v1::ListPopulationsResponse answer;
+    return admin
+        ->ListPopulations(As(Token()).get(), v1::ListPopulationsRequest(),
+                          &answer)
+        .error_code();
+  };
+  EXPECT_EQ(list(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(HttpGet(process.metrics_port(), "/readyz"),
+              StartsWith("HTTP/1.1 200"));
+
+  ASSERT_TRUE((*postgres)->StartAgain().ok());
+  ASSERT_TRUE(process.Await("serving")) << process.log();
+  const auto checks_in = [&] {
+    // The same connection as before.
+    grpc::ClientContext context;
+    v1::CheckInResponse answer;
+    return device->CheckIn(&context, check_in, &answer).error_code();
+  };
+  EXPECT_EQ(checks_in(), grpc::StatusCode::OK);
+  EXPECT_EQ(list(), grpc::StatusCode::OK);
+
+  // Away again, and back: it stays.
+  ASSERT_TRUE((*postgres)->Kill().ok());
+  EXPECT_EQ(list(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(HttpGet(process.metrics_port(), "/readyz"),
+              StartsWith("HTTP/1.1 200"));
+  ASSERT_TRUE((*postgres)->StartAgain().ok());
+  auto again = list();
+  for (int i = 0; i < 10 && again != grpc::StatusCode::OK; ++i) again = list();
+  EXPECT_EQ(again, grpc::StatusCode::OK);
+  EXPECT_EQ(checks_in(), grpc::StatusCode::OK);
+  EXPECT_EQ(process.Stop(SIGTERM), 0) << process.log();
+
+  // Another schema does not come right by waiting.
+  ASSERT_TRUE(
+      (*postgres)
+          ->Execute("UPDATE selvage.schema_version SET version = 999", "fleet")
+          .ok());
+  std::vector<std::string> words = {
+      "--data-dir",      data_dir,      "--device-address",  "127.0.0.1:0",
+      "--admin-address", "127.0.0.1:0", "--metrics-address", "off"};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  const Finished refused = RunCoordinator(words);
+  EXPECT_EQ(refused.exit_code, 6) << refused.errors;
+  EXPECT_THAT(refused.errors, HasSubstr("999"));
+}
+
+TEST_F(ServerProcessTest, DatabaseAway_OnTheFirstStart_EndsCleanly) {
+  CoordinatorProcess process(
+      data_dir, {"--store-postgres", "host=" + root.string() + " dbname=none"},
+      {}, "nothing_served");
+  ASSERT_TRUE(process.serving()) << process.log();
+  EXPECT_EQ(process.Stop(SIGTERM), 0) << process.log();
 }
 
 TEST_F(ServerProcessTest, SecondInstance_IsRefused) {
