@@ -3,9 +3,12 @@
 #include <chrono>
 #include <functional>
 #include <utility>
+#include <vector>
 
 #include <grpcpp/ext/health_check_service_server_builder_option.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/security/tls_certificate_provider.h>
 #include <grpcpp/security/tls_certificate_verifier.h>
@@ -22,14 +25,11 @@ namespace {
 
 namespace tls = grpc::experimental;
 
-constexpr int kConcurrentStreamsMax = 100;  // per connection
 constexpr int kMetadataSizeMax = 16 << 10;
 constexpr int kLookaheadBytes = 256 << 10;
 constexpr int kHandshakeTimeoutMs = 10'000;
-constexpr int kIdleConnectionMs = 120'000;
-// Balancers in front of us balance connections, not calls.
-constexpr int kConnectionAgeMs = 30 * 60'000;
-constexpr int kConnectionAgeGraceMs = 15 * 60'000;
+// Reflection is the one service here that has threads wait for its callers.
+constexpr int kReflectionThreadsMax = 16;
 // A person who watches a task when the server stops loses nothing.
 constexpr Duration kAdminGraceMax = std::chrono::seconds(1);
 
@@ -82,10 +82,34 @@ std::shared_ptr<grpc::ServerCredentials> Credentials(
   return tls::TlsServerCredentials(options);
 }
 
-void SetLimits(grpc::ServerBuilder& builder) {
+int Milliseconds(Duration d) {
+  return static_cast<int>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(d).count());
+}
+
+// Whether a builder's server has reflection: the library gives it to every
+// server of a process that links it.
+class Reflection final : public grpc::ServerBuilderOption {
+ public:
+  explicit Reflection(bool wanted) : wanted_(wanted) {}
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>*
+                         plugins) override {
+    auto ours =
+        std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>();
+    const std::string name = ours->name();
+    std::erase_if(*plugins,
+                  [&](const auto& plugin) { return plugin->name() == name; });
+    if (wanted_) plugins->push_back(std::move(ours));
+  }
+
+ private:
+  const bool wanted_;
+};
+
+void SetLimits(grpc::ServerBuilder& builder, int streams_max) {
   builder.SetMaxReceiveMessageSize(kMessageSizeMax);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
-                             kConcurrentStreamsMax);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, streams_max);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataSizeMax);
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
                              kHandshakeTimeoutMs);
@@ -162,10 +186,16 @@ Status RpcServer::Serve(DeviceApi& devices, AdminApi& people,
   grpc::EnableDefaultHealthCheckService(true);
   {
     grpc::ServerBuilder builder;
-    SetLimits(builder);
+    SetLimits(builder, options_.streams_max);
     builder.AddListeningPort(options_.admin_address,
                              Credentials(options_.tls, nullptr), &admin_port_);
     builder.RegisterService(admin_service_.get());
+    builder.SetOption(std::make_unique<Reflection>(options_.reflection));
+    if (options_.reflection) {
+      grpc::ResourceQuota quota("reflection");
+      quota.SetMaxThreads(kReflectionThreadsMax);
+      builder.SetResourceQuota(quota);
+    }
     admin_server_ = builder.BuildAndStart();
     if (admin_server_ == nullptr) {
       return Unavailable("cannot listen on " + options_.admin_address);
@@ -173,17 +203,18 @@ Status RpcServer::Serve(DeviceApi& devices, AdminApi& people,
   }
   {
     grpc::ServerBuilder builder;
-    SetLimits(builder);
+    SetLimits(builder, options_.streams_max);
     // Every method of this port wants a certificate; a health check would be
     // one that does not.
     builder.SetOption(
         std::make_unique<grpc::HealthCheckServiceServerBuilderOption>(nullptr));
+    builder.SetOption(std::make_unique<Reflection>(false));
     builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS,
-                               kIdleConnectionMs);
+                               Milliseconds(options_.connection_idle));
     builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
-                               kConnectionAgeMs);
+                               Milliseconds(options_.connection_age));
     builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
-                               kConnectionAgeGraceMs);
+                               Milliseconds(options_.connection_age_grace));
     std::shared_ptr<tls::ExternalConnectionAcceptor> acceptor =
         builder.experimental().AddExternalConnectionAcceptor(
             grpc::ServerBuilder::experimental_type::ExternalConnectionType::

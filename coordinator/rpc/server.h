@@ -30,6 +30,14 @@ struct RpcServerOptions {
   // nullopt: plaintext, refused on anything but loopback addresses.
   std::optional<ServerTls> tls;
   uint64_t connections_max = 10'000;  // on the device port
+  int streams_max = 100;              // calls at a time of one connection
+  // Of a device's connection: without a call; in all, as balancers in front
+  // balance connections and not calls; and what running calls get after that.
+  Duration connection_idle = std::chrono::minutes(2);
+  Duration connection_age = std::chrono::minutes(30);
+  Duration connection_age_grace = std::chrono::minutes(15);
+  // grpc.reflection on the admin port; the device port never has it.
+  bool reflection = true;
   DeviceServiceOptions device;
   AdminServiceOptions admin;
   Telemetry* telemetry = nullptr;  // null: nobody watches

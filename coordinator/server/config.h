@@ -54,6 +54,11 @@ struct Config {
   std::string metrics_address = kMetricsAuto;
   bool insecure = false;
   uint64_t connections_max = 10'000;
+  uint64_t streams_max = 100;
+  Duration connection_idle = std::chrono::minutes(2);
+  Duration connection_age = std::chrono::minutes(30);
+  Duration connection_age_grace = std::chrono::minutes(15);
+  bool admin_reflection = true;
   uint64_t upload_bytes_max = uint64_t{256} << 20;
   uint64_t staged_above = uint64_t{64} << 20;
   uint64_t staged_bytes_max = uint64_t{16} << 30;

@@ -321,6 +321,11 @@ Status Service::Bind(Clock& clock) {
   rpc.device_address = config_.device_address;
   rpc.admin_address = config_.admin_address;
   rpc.connections_max = config_.connections_max;
+  rpc.streams_max = static_cast<int>(config_.streams_max);
+  rpc.connection_idle = config_.connection_idle;
+  rpc.connection_age = config_.connection_age;
+  rpc.connection_age_grace = config_.connection_age_grace;
+  rpc.reflection = config_.admin_reflection;
   const uint64_t descriptors = RaiseDescriptorLimit();
   const uint64_t affordable = descriptors > 2 * kOtherDescriptors
                                   ? (descriptors - kOtherDescriptors) / 2

@@ -388,6 +388,35 @@ TEST_F(ServerProcessTest, Device_EnrolsChecksInAndIsToldOfADrain) {
   EXPECT_THAT(process.log(), HasSubstr("\"drained\":\"true\""));
 }
 
+TEST_F(ServerProcessTest, Reflection_IsTheAdminPortsAndASetting) {
+  const auto finish = [&](const CoordinatorProcess& process) {
+    grpc::SslCredentialsOptions tls;
+    tls.pem_root_certs = ReadText(data_dir + "/ca.pem");
+    // ServerReflectionRequest{list_services: ""}
+    const std::string request("\x3a\x00", 2);
+    const grpc::Slice slice(request);
+    RawCall call(
+        grpc::CreateChannel(process.admin(), grpc::SslCredentials(tls)),
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        grpc::ByteBuffer(&slice, 1));
+    const std::string answer = call.Read();
+    return std::pair(answer, call.Finish());
+  };
+  {
+    CoordinatorProcess process(data_dir);
+    ASSERT_TRUE(process.serving()) << process.log();
+    const auto [answer, code] = finish(process);
+    EXPECT_THAT(answer, HasSubstr("selvage.v1.AdminService"));
+    EXPECT_EQ(code, grpc::StatusCode::OK);
+    EXPECT_EQ(process.Stop(SIGTERM), 0);
+  }
+  // As a flag it can only be turned on.
+  CoordinatorProcess process(data_dir, {},
+                             {{"SELVAGE_ADMIN_REFLECTION", "false"}});
+  ASSERT_TRUE(process.serving()) << process.log();
+  EXPECT_EQ(finish(process).second, grpc::StatusCode::UNIMPLEMENTED);
+}
+
 TEST_F(ServerProcessTest, DatabaseAway_StartsStaysAndGoesOn) {
   if (const auto missing = PostgresServer::Missing()) GTEST_SKIP() << *missing;
   auto postgres = PostgresServer::Start();
