@@ -42,9 +42,7 @@ CheckInOutcome OutcomeOf(const Result<CheckInAnswer>& answer) {
 }  // namespace
 
 Status CoordinatorOptions::Validate() const {
-  if (pace.min <= Duration::zero() || pace.max < pace.min) {
-    return InvalidArgument("pace must be 0 < min <= max");
-  }
+  SELVAGE_RETURN_IF_ERROR(PaceOptionsOf(*this).Validate());
   if (candidate_retry_min <= Duration::zero() ||
       candidate_retry_max < candidate_retry_min) {
     return InvalidArgument("candidate_retry must be 0 < min <= max");
@@ -270,7 +268,7 @@ Result<RetryWindow> Coordinator::Report(
   Store& store = parts_->deps.store;
   SELVAGE_RETURN_IF_ERROR(
       store.AddReport(device, report_id, store.Now(), counters));
-  return parts_->options.pace;
+  return parts_->pace.AfterWork(device.population, false);
 }
 
 // ---------------------------------------------------------------- AdminApi

@@ -49,6 +49,7 @@ Coordinator::Parts::Parts(const CoordinatorOptions& o,
     : options(o),
       deps(d),
       telemetry(deps.telemetry == nullptr ? no_telemetry : *deps.telemetry),
+      pace(PaceOptionsOf(options)),
       replica(options.replicas.shared
                   ? NewReplicaName(options.replicas.name, deps.random)
                   : ""),
@@ -153,6 +154,7 @@ void Coordinator::Parts::AddTask(
       outcomes,
       [this](uint64_t task_id) { return ingest.ActiveStreams(task_id); },
       sums_room,
+      pace,
       replica,
       &claims};
   uploads.AddTask(row.id, {row.population, row.name});
@@ -165,29 +167,46 @@ void Coordinator::Parts::AddTask(
 void Coordinator::Parts::CheckIn(const DeviceIdentity& device,
                                  const CheckInRequest& request,
                                  CheckInCallback done) {
-  if (!enrolment.IsEnrolled(device) ||
-      request.population != device.population) {
+  const bool its_own = request.population == device.population;
+  if (options.replicas.shared && its_own && !enrolment.Knows(device) &&
+      !pace.Admit(device.population, deps.clock.Now())) {
+    // Perhaps it enrolled with another coordinator; who asks the database for
+    // it has to be let in, too.
+    telemetry.RateLimited(RateLimit::kCheckIns);
+    CheckInAnswer later;
+    SendHome(device.population, {}, later);
+    done(std::move(later));
+    return;
+  }
+  if (!its_own || !enrolment.IsEnrolled(device)) {
     done(PermissionDenied("device " + device.device_id +
                           " is not enrolled in population " +
                           request.population));
     return;
   }
   CheckInAnswer answer;
-  answer.retry = options.pace;
-  answer.retry_if_accepted = options.pace;
   for (const std::string& id : request.unsettled_assignments) {
     answer.outcomes.push_back({id, OutcomeOf(id, device)});
   }
   if (!assigning) {
+    SendHome(device.population, {}, answer);
     done(std::move(answer));
     return;
   }
   const DeviceTraits traits{request.device_class, request.evaluates};
+  Gathering gathering;  // of the last task that it could work for
   const std::shared_ptr<const TaskCatalog::View> view =
       catalog.Of(device.population);
   for (const std::shared_ptr<TaskDriver>& driver : view->running) {
-    if (!CanRun(*driver->definition(), request) ||
-        !driver->Wants(device.device_id, traits)) {
+    if (!CanRun(*driver->definition(), request)) continue;
+    if (!driver->Wants(device.device_id, traits)) {
+      gathering = driver->gathering();
+      continue;
+    }
+    // Who holds an assignment is not turned away: its work would be lost.
+    if (!driver->Holds(device.device_id) &&
+        !pace.Admit(device.population, deps.clock.Now())) {
+      telemetry.RateLimited(RateLimit::kCheckIns);
       continue;
     }
     Enqueue(CheckInWork{driver, device, traits, std::move(answer),
@@ -204,7 +223,16 @@ void Coordinator::Parts::CheckIn(const DeviceIdentity& device,
     answer.work = offer;
     break;
   }
+  SendHome(device.population, gathering, answer);
   done(std::move(answer));
+}
+
+void Coordinator::Parts::SendHome(const std::string& population,
+                                  const Gathering& gathering,
+                                  CheckInAnswer& answer) {
+  answer.retry = pace.Reject(population, deps.clock.Now(), gathering);
+  answer.retry_if_accepted = pace.AfterWork(population, true);
+  telemetry.PaceIs(population, pace.View(population));
 }
 
 OutcomeState Coordinator::Parts::OutcomeOf(const std::string& assignment_id,
@@ -217,6 +245,9 @@ OutcomeState Coordinator::Parts::OutcomeOf(const std::string& assignment_id,
       driver == nullptr ? Door::kClosed : driver->DoorOf(round->number);
   if (door == Door::kOpen || door == Door::kEvaluates) {
     return OutcomeState::kPending;
+  }
+  if (!pace.Admit(device.population, deps.clock.Now())) {
+    return OutcomeState::kPending;  // it will ask again
   }
   const Result<RoundRow> row = deps.store.GetRound(*round);
   if (row.status().code() == StatusCode::kNotFound) {
@@ -246,7 +277,7 @@ Result<RetryWindow> Coordinator::Parts::Abandon(
                      {"reason", AbandonReasonName(reason)},
                      {"message", message}});
   Enqueue(GaveUpWork{*round, device.device_id, assignment_id, reason});
-  return options.pace;
+  return pace.AfterWork(device.population, false);
 }
 
 uint64_t Coordinator::Parts::CheckInCount(const RoundKey& round) const {
@@ -270,7 +301,11 @@ std::shared_ptr<const TaskDefinition> Coordinator::Parts::DefinitionOf(
   return driver == nullptr ? nullptr : driver->definition();
 }
 
-RetryWindow Coordinator::Parts::PaceOf(uint64_t) { return options.pace; }
+RetryWindow Coordinator::Parts::PaceOf(uint64_t task_id) {
+  const auto definition = DefinitionOf(task_id);
+  if (definition == nullptr) return options.pace;
+  return pace.AfterWork(definition->spec.population, false);
+}
 
 void Coordinator::Parts::Post(const RoundKey& round, RoundEvent event) {
   Enqueue(EventWork{round, std::move(event)});

@@ -14,6 +14,7 @@
 #include "coordinator/enrolment.h"
 #include "coordinator/orphans.h"
 #include "coordinator/outcome_cache.h"
+#include "coordinator/pace.h"
 #include "coordinator/task_admin.h"
 #include "coordinator/task_catalog.h"
 #include "coordinator/telemetry.h"
@@ -41,6 +42,9 @@ struct Coordinator::Parts final : public UploadSink {
   static void AnswerUnavailable(Work& work);
   void CheckIn(const DeviceIdentity& device, const CheckInRequest& request,
                CheckInCallback done);
+  // When a device comes back that got no work.
+  void SendHome(const std::string& population, const Gathering& gathering,
+                CheckInAnswer& answer);
   OutcomeState OutcomeOf(const std::string& assignment_id,
                          const DeviceIdentity& device);
   Result<RetryWindow> Abandon(const DeviceIdentity& device,
@@ -72,7 +76,8 @@ struct Coordinator::Parts final : public UploadSink {
   const CoordinatorOptions options;
   const CoordinatorDependencies deps;
   Telemetry no_telemetry;
-  Telemetry& telemetry;       // deps.telemetry, or none
+  Telemetry& telemetry;  // deps.telemetry, or none
+  PaceSteering pace;
   const std::string replica;  // empty: the only one over the store
   ClaimKeeper claims;
   const Tickets tickets;

@@ -59,11 +59,13 @@ Status Enrolment::Load() {
   return OkStatus();
 }
 
+bool Enrolment::Knows(const DeviceIdentity& device) const {
+  MutexLock lock(mu_);
+  return enrolled_.contains(device);
+}
+
 bool Enrolment::IsEnrolled(const DeviceIdentity& device) {
-  {
-    MutexLock lock(mu_);
-    if (enrolled_.contains(device)) return true;
-  }
+  if (Knows(device)) return true;
   if (!options_.replicas.shared) return false;
   if (!deps_.store.GetDevice(device.population, device.device_id).ok()) {
     return false;

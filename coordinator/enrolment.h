@@ -23,6 +23,9 @@ class Enrolment {
   // Reads the enrolled devices into memory. Once, before anything else.
   Status Load();
 
+  // From memory. Of several coordinators: false also of a device that enrolled
+  // with another, until IsEnrolled() has asked for it.
+  bool Knows(const DeviceIdentity& device) const SELVAGE_EXCLUDES(mu_);
   // From memory: no database; of several coordinators, it is asked about
   // devices that may have enrolled with another.
   bool IsEnrolled(const DeviceIdentity& device) SELVAGE_EXCLUDES(mu_);
@@ -66,7 +69,7 @@ class Enrolment {
   const CoordinatorDependencies& deps_;
   const Tickets& tickets_;
 
-  Mutex mu_;
+  mutable Mutex mu_;
   std::set<DeviceIdentity> enrolled_ SELVAGE_GUARDED_BY(mu_);
 };
 

@@ -27,9 +27,13 @@ struct CoordinatorOptions {
   // No TLS (loopback only, explicit): bundles name no CA.
   bool insecure = false;
 
-  // When a device with nothing to do comes back (config: pace.retry_min,
-  // pace.retry_max). Also after an answered upload.
+  // When a device comes back (coordinator/pace.h). `pace` is the least, that of
+  // a population whose check-ins stay below the target (config: pace.retry_min,
+  // pace.retry_max).
   RetryWindow pace{std::chrono::seconds(60), std::chrono::seconds(120)};
+  double pace_target_per_second = 2000;  // of one population, at this process
+  Duration pace_window_max = std::chrono::hours(24);
+  Duration pace_accepted_min{};
   // Devices waiting for a draw come back within round_deadline / 600, but not
   // sooner than candidate_retry_min and not later than candidate_retry_max or
   // pace.max.

@@ -15,6 +15,7 @@ selvage_library(coordinator
     ${CMAKE_CURRENT_LIST_DIR}/model_store.cc
     ${CMAKE_CURRENT_LIST_DIR}/orphans.cc
     ${CMAKE_CURRENT_LIST_DIR}/next_model.cc
+    ${CMAKE_CURRENT_LIST_DIR}/pace.cc
     ${CMAKE_CURRENT_LIST_DIR}/partial.cc
     ${CMAKE_CURRENT_LIST_DIR}/evaluation_partial.cc
     ${CMAKE_CURRENT_LIST_DIR}/requests.cc

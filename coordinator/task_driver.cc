@@ -41,6 +41,23 @@ bool TaskDriver::Wants(const std::string& device,
   return able && round_->Wants(device);
 }
 
+bool TaskDriver::Holds(const std::string& device) const {
+  MutexLock lock(mu_);
+  if (!round_.has_value()) return false;
+  const Round::Member* const member = round_->Find(device);
+  return member != nullptr && (member->state == Round::MemberState::kLeased ||
+                               member->state == Round::MemberState::kUploading);
+}
+
+Gathering TaskDriver::gathering() const {
+  MutexLock lock(mu_);
+  if (!round_.has_value()) return {};
+  const RoundConfig& config = round_->config();
+  // A draw that waits for nobody needs no meeting.
+  if (config.selection_window <= Duration::zero()) return {};
+  return {config.available_min, config.selection_window};
+}
+
 UploadSink::Door TaskDriver::DoorOf(uint64_t round) const {
   using Door = UploadSink::Door;
   MutexLock lock(mu_);
@@ -156,7 +173,8 @@ void TaskDriver::Advance(Time now, bool drain) {
     if (const Status status = run(); !status.ok()) Lose(status, now);
   }
   if (ended_) {
-    AnswerUploads(batch_.CloseOut(context_.deps.store, context_.options.pace));
+    AnswerUploads(batch_.CloseOut(
+        context_.deps.store, context_.pace.AfterWork(row_.population, false)));
   } else if (!round().has_value()) {
     AnswerUploads(batch_.TakeAll(Unavailable("the round is being recovered")));
   }
@@ -237,7 +255,8 @@ bool TaskDriver::FlushIsDue(Time now, bool drain) const {
 Status TaskDriver::Flush(Time now) {
   UploadBatch::Flushed flushed = batch_.Flush(
       {*definition_, context_.deps.store, context_.deps.blobs,
-       context_.deps.random, round_key_, lease_, context_.options.pace, now,
+       context_.deps.random, round_key_, lease_,
+       context_.pace.AfterWork(row_.population, true), now,
        round()->config().mode, shared() ? nullptr : &sums_, shared()});
   Status status = flushed.status;
   if (!flushed.accepted.empty()) {
@@ -263,14 +282,18 @@ void TaskDriver::AnswerUploads(std::vector<PendingAnswer> answers) {
 
 void TaskDriver::AnswerCheckIns(Time now) {
   for (WaitingCheckIn& waiting : std::exchange(check_ins_, {})) {
-    waiting.answer.retry = context_.options.pace;
-    waiting.answer.retry_if_accepted = context_.options.pace;
-    if (round().has_value()) {
-      if (waiting.verdict == CheckInVerdict::kAssigned && round()->open()) {
-        waiting.answer.work = AssignmentFor(waiting.device, now);
-      } else if (waiting.verdict == CheckInVerdict::kCandidate) {
-        waiting.answer.retry = CandidateWindow();
-      }
+    PaceSteering& pace = context_.pace;
+    waiting.answer.retry_if_accepted = pace.AfterWork(row_.population, true);
+    if (round().has_value() && round()->open() &&
+        waiting.verdict == CheckInVerdict::kAssigned) {
+      waiting.answer.retry = pace.AfterWork(row_.population, false);
+      waiting.answer.work = AssignmentFor(waiting.device, now);
+    } else if (round().has_value() &&
+               waiting.verdict == CheckInVerdict::kCandidate) {
+      waiting.answer.retry = CandidateWindow();
+    } else {
+      waiting.answer.retry =
+          pace.Reject(row_.population, context_.deps.clock.Now(), gathering());
     }
     waiting.done(std::move(waiting.answer));
   }

@@ -27,6 +27,7 @@
 #include "coordinator/claim_keeper.h"
 #include "coordinator/options.h"
 #include "coordinator/outcome_cache.h"
+#include "coordinator/pace.h"
 #include "coordinator/round.h"
 #include "coordinator/round_result.h"
 #include "coordinator/task_definition.h"
@@ -57,6 +58,7 @@ class TaskDriver {
     std::function<size_t(uint64_t task_id)> active_streams;
     // For the sums of their rounds.
     ByteBudget& sums_room;
+    PaceSteering& pace;
     // This one's name among the coordinators over the store; empty: the only
     // one.
     std::string replica = {};
@@ -75,6 +77,10 @@ class TaskDriver {
   // False: a check-in of this device would change nothing.
   bool Wants(const std::string& device, const DeviceTraits& traits) const
       SELVAGE_EXCLUDES(mu_);
+  // It has an assignment of the open round, and has not ended it.
+  bool Holds(const std::string& device) const SELVAGE_EXCLUDES(mu_);
+  // What a draw waits for.
+  Gathering gathering() const SELVAGE_EXCLUDES(mu_);
   UploadSink::Door DoorOf(uint64_t round) const SELVAGE_EXCLUDES(mu_);
   // Devices the open round has seen so far.
   uint64_t CheckInCount(uint64_t round) const SELVAGE_EXCLUDES(mu_);

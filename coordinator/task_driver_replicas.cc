@@ -151,7 +151,8 @@ Status TaskDriver::Mirror() {
       last_ended_ = latest->key.number;
     }
     // Uploads are taken for rounds that are known to be open.
-    AnswerUploads(batch_.CloseOut(store, context_.options.pace));
+    AnswerUploads(batch_.CloseOut(
+        store, context_.pace.AfterWork(row_.population, false)));
   }
   if (ended || !latest.has_value()) {
     SetRound(std::nullopt);

@@ -73,6 +73,13 @@ struct RoundEnd {
   std::array<uint64_t, kAssignmentEndCount> assignments{};  // by AssignmentEnd
 };
 
+// How a population's devices are told to come back (coordinator/pace.h).
+struct PaceView {
+  double target_per_second = 0;
+  double observed_per_second = 0;
+  Duration window{};  // the middle of what is told now
+};
+
 enum class AuthFailure {
   kCertificate,      // none, or not a good one
   kEnrolmentToken,   // or the identity key in its place
@@ -81,7 +88,8 @@ enum class AuthFailure {
   kAdminToken,
 };
 enum class RateLimit {
-  kUploads,  // no room for another one
+  kCheckIns,  // more than the pace allows ask for more than memory
+  kUploads,   // no room for another one
   kEnrolment,
   kConnections,
 };
@@ -113,6 +121,9 @@ class Telemetry {
   virtual void LeaseLost() {}
   // The store refused a write: another replica has the round, or changed it.
   virtual void WriteFenced() {}
+
+  // As of a check-in that got no work.
+  virtual void PaceIs(const std::string& /*population*/, const PaceView&) {}
 
   virtual void AuthFailed(AuthFailure) {}
   virtual void RateLimited(RateLimit) {}

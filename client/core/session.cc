@@ -7,7 +7,10 @@
 namespace selvage::client {
 namespace {
 
-// Check-ins without an answer (protocol.md, rule 4): +-20 %.
+// Check-ins without an answer (protocol.md, rule 4): +-20 %. Devices that were
+// told longer windows than that draw from the whole of what they were told
+// (full jitter): after an outage a large fleet would return within minutes
+// otherwise.
 constexpr Duration kTransientRetry = std::chrono::minutes(15);
 constexpr Duration kPermanentRetry = std::chrono::hours(4);
 
@@ -15,8 +18,11 @@ RetryWindow Around(Duration middle) {
   return {.min = middle * 8 / 10, .max = middle * 12 / 10};
 }
 
-RetryWindow WindowFor(StatusCode code) {
-  return Around(IsTransient(code) ? kTransientRetry : kPermanentRetry);
+RetryWindow WindowFor(StatusCode code, Duration told_max) {
+  if (!IsTransient(code)) return Around(kPermanentRetry);
+  const RetryWindow window = Around(kTransientRetry);
+  if (told_max > window.max) return {Duration::zero(), told_max};
+  return window;
 }
 
 SessionAction Do(SessionActionKind kind) {
@@ -374,6 +380,7 @@ SessionAction Session::On(const DeviceEnrolled&, Time, RandomSource&) {
 SessionAction Session::On(const CheckedIn& event, Time now,
                           RandomSource& random) {
   const CheckInAnswer& answer = event.answer;
+  told_max_ = std::clamp(answer.retry.max, Duration::zero(), kRetryMax);
   for (const AssignmentOutcome& outcome : answer.outcomes) {
     if (outcome.state == OutcomeState::kPending) continue;
     std::erase(unsettled_, outcome.assignment_id);
@@ -512,7 +519,7 @@ SessionAction Session::On(const ActionFailed& event, Time now,
     case SessionState::kEnrolling:
     case SessionState::kCheckingIn:
       return DropWorkAndFinish(RunResult::kFailed, reason, "check_in_failed",
-                               Later(WindowFor(code), now, random));
+                               Later(WindowFor(code, told_max_), now, random));
     case SessionState::kAbandoning:
       if (withdrawn_ && IsTransient(code)) break;
       return DropWorkAndFinish(RunResult::kDeclined, refusal_, "declined",

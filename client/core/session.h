@@ -234,6 +234,7 @@ class Session {
 
   SessionState state_ = SessionState::kIdle;
   Time next_run_{};
+  Duration told_max_{};  // by the last answered check-in
   SessionWork work_;
   uint8_t crashes_ = 0;
   uint8_t interruptions_ = 0;

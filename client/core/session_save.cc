@@ -124,7 +124,12 @@ Bytes Session::Save() const {
   Put(out, given_back ? work_.assignment_id : last_assignment_);
   AppendLe(out, static_cast<uint32_t>(unsettled_.size()));
   for (const std::string& id : unsettled_) Put(out, id);
-  if (!busy) return out;
+  // It came later: a state before any answer ends here, as it always did. With
+  // work, that says what was told.
+  if (!busy) {
+    if (told_max_ > Duration::zero()) AppendLe(out, told_max_.count());
+    return out;
+  }
 
   AppendLe(out, crashes_);
   AppendLe(out, interruptions_);
@@ -167,6 +172,13 @@ Result<Session> Session::Restore(ByteSpan bytes) {
   for (uint32_t i = 0; i < unsettled && in.status().ok(); ++i) {
     session.unsettled_.push_back(in.Text("unsettled"));
   }
+  if (!busy && in.More()) {
+    session.told_max_ = Duration(in.Number<int64_t>("told_max"));
+    if (session.told_max_ <= Duration::zero() ||
+        session.told_max_ > kRetryMax) {
+      in.Fail("told_max");
+    }
+  }
   if (busy) {
     session.crashes_ = in.Number<uint8_t>("crashes");
     session.interruptions_ = in.Number<uint8_t>("interruptions");
@@ -198,6 +210,7 @@ Result<Session> Session::Restore(ByteSpan bytes) {
     work.upload_deadline = in.When("upload_deadline");
     work.retry_if_accepted = in.Window("retry_if_accepted");
     work.retry = in.Window("retry");
+    session.told_max_ = std::clamp(work.retry.max, Duration::zero(), kRetryMax);
     if (in.More()) {
       work.control_digest = in.Hash("control_digest");
       if (work.control_digest.empty()) in.Fail("control_digest");

@@ -357,6 +357,17 @@ void CheckTogether(const Config& config, std::vector<std::string>& mistakes) {
                        ") exceeds pace.retry_max (" +
                        PrintDuration(config.retry_max) + ")");
   }
+  if (config.pace_window_max < config.retry_max) {
+    mistakes.push_back("pace.retry_max (" + PrintDuration(config.retry_max) +
+                       ") exceeds pace.window_max (" +
+                       PrintDuration(config.pace_window_max) + ")");
+  }
+  if (config.pace_accepted_min > config.pace_window_max) {
+    mistakes.push_back("pace.accepted_min (" +
+                       PrintDuration(config.pace_accepted_min) +
+                       ") exceeds pace.window_max (" +
+                       PrintDuration(config.pace_window_max) + ")");
+  }
   if (config.store_postgres.empty() &&
       (!config.store_password_file.empty() || config.store_migrate)) {
     mistakes.push_back(
@@ -537,6 +548,18 @@ std::vector<Setting> Settings() {
       DurationSetting("pace.retry_max", "... and this",
                       std::chrono::milliseconds(10), hours(24 * 7),
                       &Config::retry_max),
+      CountSetting("pace.check_ins_per_second",
+                   "of one population at this process: above it devices come "
+                   "back later, and twice as many get further than memory",
+                   1, 1'000'000, &Config::check_ins_per_second),
+      DurationSetting(
+          "pace.window_max", "no device is told to stay away longer",
+          std::chrono::minutes(1), hours(24 * 7), &Config::pace_window_max),
+      DurationSetting("pace.accepted_min",
+                      "devices whose update was taken stay away at least so "
+                      "long",
+                      Duration::zero(), hours(24 * 7),
+                      &Config::pace_accepted_min),
       DurationSetting("certificates.lifetime", "of a device's certificate",
                       hours(1), hours(24 * 3650),
                       &Config::certificate_lifetime),

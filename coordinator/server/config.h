@@ -64,6 +64,9 @@ struct Config {
   uint64_t staged_bytes_max = uint64_t{16} << 30;
   uint64_t held_bytes_max = uint64_t{8} << 30;
   uint64_t artefact_bytes_max = uint64_t{4} << 30;
+  uint64_t check_ins_per_second = 2000;
+  Duration pace_window_max = std::chrono::hours(24);
+  Duration pace_accepted_min{};
   Duration retry_min = std::chrono::seconds(60);
   Duration retry_max = std::chrono::seconds(120);
   Duration certificate_lifetime = std::chrono::hours(24 * 365);

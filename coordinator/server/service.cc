@@ -388,6 +388,10 @@ Status Service::Open(Clock& clock, RandomSource& random) {
   options.device_endpoint = device_endpoint;
   options.insecure = config_.insecure;
   options.pace = {config_.retry_min, config_.retry_max};
+  options.pace_target_per_second =
+      static_cast<double>(config_.check_ins_per_second);
+  options.pace_window_max = config_.pace_window_max;
+  options.pace_accepted_min = config_.pace_accepted_min;
   options.upload_bytes_max = config_.upload_bytes_max;
   options.staged_above = config_.staged_above;
   options.staged_bytes_max = config_.staged_bytes_max;

@@ -83,6 +83,8 @@ std::string_view Word(AuthFailure reason) {
 
 std::string_view Word(RateLimit scope) {
   switch (scope) {
+    case RateLimit::kCheckIns:
+      return "check_ins";
     case RateLimit::kUploads:
       return "uploads";
     case RateLimit::kEnrolment:
@@ -268,6 +270,20 @@ struct PrometheusTelemetry::Metrics {
       "When a round made a version here last, in seconds since 1970; 0: not "
       "since the start.",
       {}};
+  Family<Gauge> pace_target{registry,
+                            "selvage_pace_target_per_second",
+                            "Check-ins per second that are wanted at most.",
+                            {"population"}};
+  Family<Gauge> pace_observed{
+      registry,
+      "selvage_pace_observed_per_second",
+      "Check-ins per second without work, in the last whole window.",
+      {"population"}};
+  Family<Gauge> retry_window{
+      registry,
+      "selvage_retry_window_seconds",
+      "The middle of when devices without work are told to come back.",
+      {"population"}};
   Family<Counter> lease_acquired{registry,
                                  "selvage_lease_acquired_total",
                                  "Tasks that this replica took over.",
@@ -329,7 +345,8 @@ PrometheusTelemetry::PrometheusTelemetry(std::string_view version,
     metrics_->auth_failures.Of({Word(reason)});
   }
   for (const RateLimit scope :
-       {RateLimit::kUploads, RateLimit::kEnrolment, RateLimit::kConnections}) {
+       {RateLimit::kCheckIns, RateLimit::kUploads, RateLimit::kEnrolment,
+        RateLimit::kConnections}) {
     metrics_->ratelimited.Of({Word(scope)});
   }
 }
@@ -422,6 +439,14 @@ void PrometheusTelemetry::LeaseLost() {
 
 void PrometheusTelemetry::WriteFenced() {
   metrics_->fenced_writes.Of({}).Increment();
+}
+
+void PrometheusTelemetry::PaceIs(const std::string& population,
+                                 const PaceView& view) {
+  const std::string_view label = metrics_->populations.Of(population);
+  metrics_->pace_target.Of({label}).Set(view.target_per_second);
+  metrics_->pace_observed.Of({label}).Set(view.observed_per_second);
+  metrics_->retry_window.Of({label}).Set(Seconds(view.window));
 }
 
 void PrometheusTelemetry::AuthFailed(AuthFailure reason) {

@@ -34,6 +34,7 @@ class PrometheusTelemetry final : public Telemetry {
   void LeaseAcquired() override;
   void LeaseLost() override;
   void WriteFenced() override;
+  void PaceIs(const std::string& population, const PaceView& view) override;
   void AuthFailed(AuthFailure reason) override;
   void RateLimited(RateLimit scope) override;
   void DatabaseCalled(std::string_view query, Duration duration) override;

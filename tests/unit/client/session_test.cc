@@ -236,6 +236,46 @@ TEST_F(SessionTest, Step_CheckInUnanswered_WaitsAsTheProtocolSays) {
   }
 }
 
+// Full jitter over what it was told, if that is longer: a fleet that was told
+// hours would otherwise return within minutes of an outage.
+TEST_F(SessionTest, Step_CheckInUnanswered_ToldLonger_DrawsFromAllOfIt) {
+  Duration least = hours(24);
+  Duration most{};
+  for (int i = 0; i < 200; ++i) {
+    session_ = Session();
+    Start();
+    CheckInAnswer answer = Answer();
+    answer.retry = {hours(4), hours(12)};
+    Step(CheckedIn{answer});
+    session_ = *Session::Restore(session_.Save());  // another process
+    now_ = session_.next_run();
+    for (int again = 0; again < 2; ++again) {
+      Start();
+      Step(ActionFailed{Status(StatusCode::kUnavailable, "x")});
+      const Duration wait = session_.next_run() - now_;
+      least = std::min(least, wait);
+      most = std::max(most, wait);
+      now_ = session_.next_run();
+    }
+  }
+  EXPECT_LT(least, minutes(30));
+  EXPECT_GT(most, hours(11));
+  EXPECT_LE(most, hours(12));
+}
+
+TEST_F(SessionTest, Restore_ToldMoreThanPossible_IsDataLoss) {
+  Start();
+  CheckInAnswer answer = Answer();
+  answer.retry = {hours(1), hours(2)};
+  Step(CheckedIn{answer});
+  Bytes bytes = session_.Save();
+  ASSERT_THAT(Session::Restore(bytes), IsOk());
+  bytes.back() = 0x7f;
+  EXPECT_THAT(Session::Restore(bytes), StatusIs(StatusCode::kDataLoss));
+  bytes.back() = 0xff;
+  EXPECT_THAT(Session::Restore(bytes), StatusIs(StatusCode::kDataLoss));
+}
+
 TEST_F(SessionTest, Step_LateAndRejected_DropTheOutbox) {
   for (const ReceiptStatus status :
        {ReceiptStatus::kLate, ReceiptStatus::kRejected}) {

@@ -78,6 +78,8 @@ struct WorldOptions {
   uint64_t random_seed = 1;
   CoordinatorOptions options;
   Telemetry* telemetry = nullptr;
+  // What coordinators get for the store; null: the store.
+  std::function<Store&(Store&)> store_around = {};
 };
 
 class World {
@@ -393,17 +395,19 @@ class World {
 
  private:
   Result<std::unique_ptr<Coordinator>> OpenCoordinator() {
-    return Coordinator::Open(options_.options,
-                             {.store = store(),
-                              .blobs = *blobs_,
-                              .clock = clock,
-                              .random = random_,
-                              .events = log,
-                              .authority = authority_,
-                              .plan_key = plan_key_,
-                              .wrapping_key = wrapping_key_,
-                              .server_key = server_key_,
-                              .telemetry = options_.telemetry});
+    return Coordinator::Open(
+        options_.options,
+        {.store =
+             options_.store_around ? options_.store_around(store()) : store(),
+         .blobs = *blobs_,
+         .clock = clock,
+         .random = random_,
+         .events = log,
+         .authority = authority_,
+         .plan_key = plan_key_,
+         .wrapping_key = wrapping_key_,
+         .server_key = server_key_,
+         .telemetry = options_.telemetry});
   }
 
   WorldOptions options_;

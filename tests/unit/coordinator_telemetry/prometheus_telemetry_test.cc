@@ -106,6 +106,7 @@ TEST(PrometheusTelemetryTest, Names_AreThoseOfTheDocs) {
   telemetry.RoundEnded(task, {});
   telemetry.DatabaseCalled("get_task", Duration(1));
   telemetry.BlobsCalled("put", Duration(1));
+  telemetry.PaceIs("demo", {});
   std::set<std::string> shown = {"selvage_connections_open",
                                  "selvage_db_pool_in_use"};  // the service's
   std::istringstream lines(telemetry.Text());
