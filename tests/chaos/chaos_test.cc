@@ -79,6 +79,10 @@ enum class Fault {
   kDatabase,       // kill -9 of PostgreSQL with everything it started
   kBackends,       // pg_terminate_backend of all
   kNoConnections,  // PostgreSQL has none left for a while
+  // Between one replica and PostgreSQL:
+  kDatabaseCut,     // no connection, for a while
+  kDatabaseFrozen,  // a black hole, longer than its lease
+  kDatabaseSlow,    // everything is late
 };
 
 struct Event {
@@ -115,6 +119,12 @@ std::string NameOf(Fault fault) {
       return "PostgreSQL's backends are terminated";
     case Fault::kNoConnections:
       return "PostgreSQL has no connections left";
+    case Fault::kDatabaseCut:
+      return "is cut off from PostgreSQL";
+    case Fault::kDatabaseFrozen:
+      return "hears nothing from PostgreSQL";
+    case Fault::kDatabaseSlow:
+      return "is slow to reach PostgreSQL";
   }
   return "";
 }
@@ -124,7 +134,7 @@ std::string Schedule::Text() const {
   out << (postgres ? "postgres, 2 replicas" : "sqlite");
   for (const Event& event : events) {
     out << "; after " << event.after << " receipts ";
-    if (event.fault < Fault::kDatabase)
+    if (event.fault < Fault::kDatabase || event.fault >= Fault::kDatabaseCut)
       out << "replica " << event.replica << " ";
     out << NameOf(event.fault);
     if (!event.point.empty()) out << " " << event.point;
@@ -159,7 +169,7 @@ Schedule DrawSchedule(uint64_t seed, bool postgres) {
   for (int i = 0; i < 3; ++i) {
     points.insert(points.end(), store.begin(), store.end());
   }
-  const uint64_t kinds = postgres ? 9 : 6;
+  const uint64_t kinds = postgres ? 12 : 6;
   const uint64_t count = 1 + draw.Below(3);
   std::vector<bool> has_point(2);
   for (uint64_t i = 0; i < count; ++i) {
@@ -224,6 +234,7 @@ class Drill {
   struct Replica {
     std::unique_ptr<CoordinatorUnderTest> server{};
     FlakyLink link{};
+    FlakyLink database{};
     int down_for = 0;      // steps, before it is started again
     int stopped_for = 0;   // steps, before SIGCONT
     int troubled_for = 0;  // steps, before its link is mended
@@ -241,8 +252,12 @@ class Drill {
     std::vector<std::string> flags = {"--pace-retry-min", "10ms",
                                       "--pace-retry-max", "50ms"};
     if (!schedule_.postgres) return flags;
+    const std::string link = replicas_[i].database.address();
+    const std::string port = link.substr(link.rfind(':') + 1);
     const std::vector<std::string> more = {"--store-postgres",
-                                           postgres_->Address(database_),
+                                           "host=127.0.0.1 port=" + port +
+                                               " dbname=" + database_ +
+                                               " user=coordinator",
                                            "--store-migrate",
                                            "--replicas-enabled",
                                            "--replicas-name",
@@ -286,6 +301,9 @@ class Drill {
 
   void SetUp() {
     for (size_t i = 0; i < replicas_.size(); ++i) {
+      if (postgres_ != nullptr) {
+        replicas_[i].database.Lead(postgres_->SocketPath());
+      }
       Start(i, true);
       ASSERT_TRUE(replicas_[i].server->serving())
           << replicas_[i].server->process().output();
@@ -348,8 +366,24 @@ class Drill {
         replica.link.Delay(5);
         replica.troubled_for = 40;
         return;
+      case Fault::kDatabaseCut:
+        replica.database.Cut();
+        replica.troubled_for = 40;
+        return;
+      case Fault::kDatabaseFrozen:
+        // Its health check fails: nobody is led there.
+        replica.link.Cut();
+        replica.database.Freeze();
+        replica.troubled_for = 700;
+        return;
+      case Fault::kDatabaseSlow:
+        replica.database.Delay(5);
+        replica.troubled_for = 40;
+        return;
       case Fault::kDatabase:
-        EXPECT_TRUE(postgres_->KillAndRestart().ok());
+        if (const Status status = postgres_->KillAndRestart(); !status.ok()) {
+          ADD_FAILURE() << status.ToString();
+        }
         return;
       case Fault::kNoConnections:
         Limit("0");
@@ -389,6 +423,7 @@ class Drill {
       if (replica.stopped && --replica.stopped_for <= 0) Wake(replica);
       if (replica.troubled_for > 0 && --replica.troubled_for == 0) {
         replica.link.Mend();
+        replica.database.Mend();
       }
       if (replica.stopped) continue;
       if (replica.server != nullptr &&
@@ -396,7 +431,12 @@ class Drill {
         if (replica.armed) ++deaths_;
         Down(replica);
       }
-      if (replica.server == nullptr && replica.down_for-- <= 0) Start(i, false);
+      // Start() waits until it serves: not while that waits for a later step.
+      const bool has_database = replica.troubled_for == 0 && limited_for_ == 0;
+      if (replica.server == nullptr && replica.down_for-- <= 0 &&
+          has_database) {
+        Start(i, false);
+      }
     }
   }
   void Mend() {
@@ -405,6 +445,7 @@ class Drill {
     for (size_t i = 0; i < replicas_.size(); ++i) {
       Wake(replicas_[i]);
       replicas_[i].link.Mend();
+      replicas_[i].database.Mend();
       replicas_[i].down_for = 0;
     }
   }

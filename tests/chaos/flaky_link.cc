@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
@@ -67,7 +68,8 @@ std::string FlakyLink::address() const {
 }
 
 void FlakyLink::Lead(const std::string& target) {
-  target_port_ = std::atoi(target.substr(target.rfind(':') + 1).c_str());
+  const std::lock_guard lock(mu_);
+  target_ = target;
 }
 
 void FlakyLink::Cut() {
@@ -82,6 +84,35 @@ void FlakyLink::Cut() {
 void FlakyLink::Mend() {
   cut_ = false;
   delay_ = 0;
+  frozen_ = false;
+}
+
+int FlakyLink::ConnectToTarget() {
+  std::string target;
+  {
+    const std::lock_guard lock(mu_);
+    target = target_;
+  }
+  int fd = -1;
+  int connected = -1;
+  if (target.starts_with("/")) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (target.size() >= sizeof address.sun_path) return -1;
+    target.copy(address.sun_path, target.size());
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    connected = connect(fd, reinterpret_cast<const sockaddr*>(&address),
+                        sizeof address);
+  } else {
+    const sockaddr_in address =
+        Loopback(std::atoi(target.substr(target.rfind(':') + 1).c_str()));
+    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    connected = connect(fd, reinterpret_cast<const sockaddr*>(&address),
+                        sizeof address);
+  }
+  if (connected == 0) return fd;
+  close(fd);
+  return -1;
 }
 
 void FlakyLink::Accept() {
@@ -91,12 +122,9 @@ void FlakyLink::Accept() {
     if (poll(&wait, 1, kLookMillis) <= 0) continue;
     const int near = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
     if (near < 0) continue;
-    const int far = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    const sockaddr_in address = Loopback(target_port_);
-    if (cut_ || connect(far, reinterpret_cast<const sockaddr*>(&address),
-                        sizeof address) != 0) {
+    const int far = cut_ ? -1 : ConnectToTarget();
+    if (far < 0) {
       close(near);
-      close(far);
       continue;
     }
     auto connection = std::make_unique<Connection>();
@@ -114,6 +142,10 @@ void FlakyLink::Pass(Connection& connection) {
   pollfd ends[] = {{connection.near, POLLIN, 0}, {connection.far, POLLIN, 0}};
   bool open = true;
   while (open && !stopping_) {
+    if (frozen_) {
+      poll(nullptr, 0, kLookMillis);
+      continue;
+    }
     if (poll(ends, 2, kLookMillis) <= 0) continue;
     for (size_t i = 0; i < 2; ++i) {
       if (ends[i].revents == 0) continue;

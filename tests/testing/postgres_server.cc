@@ -97,7 +97,10 @@ WatchedProgram::WatchedProgram(const std::vector<std::string>& command,
       "cd / || exit 1; directory=$1; stop=$2; shift 2; p=\n"
       "while read -r what; do case $what in\n"
       "start) \"$@\" >>\"$directory/log\" 2>&1 & p=$! ;;\n"
-      "kill) kill -9 $p $(cat /proc/$p/task/$p/children); wait $p ;;\n"
+      // Stopped first: a child born between the list and the signals would
+      // outlive it, and keep the next server out.
+      "kill) kill -STOP $p; sleep 0.05\n"
+      "kill -9 $p $(cat /proc/$p/task/$p/children); wait $p ;;\n"
       "esac; done 2>/dev/null\n"
       "kill -$stop $p; wait; rm -rf \"$directory\"\n";
   int ends[2];
@@ -227,6 +230,10 @@ std::string PostgresServer::Address(const std::string& database,
                                     const std::string& user) const {
   return "host=" + directory_.string() + " dbname=" + database +
          " user=" + user;
+}
+
+std::string PostgresServer::SocketPath() const {
+  return (directory_ / ".s.PGSQL.5432").string();
 }
 
 Result<std::string> PostgresServer::Ask(const std::string& query,

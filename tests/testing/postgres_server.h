@@ -68,6 +68,8 @@ class PostgresServer {
   // "coordinator" owns what CreateDatabase() makes.
   std::string Address(const std::string& database,
                       const std::string& user = "coordinator") const;
+  // Its Unix socket.
+  std::string SocketPath() const;
   // A new database like `like`; "template0" is an empty one.
   Status CreateDatabase(const std::string& name, const std::string& like);
   // One statement as superuser.
