@@ -181,9 +181,7 @@ void Coordinator::CheckIn(const DeviceIdentity& device, CheckInRequest request,
 
 Result<std::unique_ptr<ArtefactReader>> Coordinator::OpenArtefact(
     const DeviceIdentity& device, const crypto::Digest& digest) {
-  if (!parts_->enrolment.IsEnrolled(device)) {
-    return PermissionDenied("device " + device.device_id + " is not enrolled");
-  }
+  SELVAGE_RETURN_IF_ERROR(parts_->enrolment.CheckEnrolled(device));
   SELVAGE_ASSIGN_OR_RETURN(
       const bool referenced,
       parts_->deps.store.IsReferenced(device.population, digest));
@@ -194,9 +192,7 @@ Result<std::unique_ptr<ArtefactReader>> Coordinator::OpenArtefact(
 Result<std::unique_ptr<ArtefactReader>> Coordinator::OpenDelta(
     const DeviceIdentity& device, const crypto::Digest& digest,
     const crypto::Digest& base, plan::CodecName codec) {
-  if (!parts_->enrolment.IsEnrolled(device)) {
-    return PermissionDenied("device " + device.device_id + " is not enrolled");
-  }
+  SELVAGE_RETURN_IF_ERROR(parts_->enrolment.CheckEnrolled(device));
   for (const crypto::Digest& artefact : {digest, base}) {
     SELVAGE_ASSIGN_OR_RETURN(
         const bool referenced,
@@ -209,9 +205,12 @@ Result<std::unique_ptr<ArtefactReader>> Coordinator::OpenDelta(
 void Coordinator::BeginUpload(const DeviceIdentity& device,
                               const UploadHeader& header,
                               BeginUploadCallback done) {
-  if (!parts_->enrolment.IsEnrolled(device)) {
-    parts_->telemetry.AuthFailed(AuthFailure::kNotEnrolled);
-    done(PermissionDenied("device " + device.device_id + " is not enrolled"));
+  if (Status enrolled = parts_->enrolment.CheckEnrolled(device);
+      !enrolled.ok()) {
+    if (enrolled.code() == StatusCode::kPermissionDenied) {
+      parts_->telemetry.AuthFailed(AuthFailure::kNotEnrolled);
+    }
+    done(std::move(enrolled));
   } else if (parts_->draining) {
     done(Unavailable("the coordinator is draining"));
   } else {
@@ -245,9 +244,7 @@ Result<RetryWindow> Coordinator::Abandon(const DeviceIdentity& device,
 Result<RetryWindow> Coordinator::Report(
     const DeviceIdentity& device, const std::string& report_id,
     const std::map<std::string, uint64_t>& counters) {
-  if (!parts_->enrolment.IsEnrolled(device)) {
-    return PermissionDenied("device " + device.device_id + " is not enrolled");
-  }
+  SELVAGE_RETURN_IF_ERROR(parts_->enrolment.CheckEnrolled(device));
   if (report_id.empty() || report_id.size() > kReportIdSizeMax) {
     return InvalidArgument("report_id must have 1 to 64 bytes");
   }

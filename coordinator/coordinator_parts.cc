@@ -74,7 +74,6 @@ Coordinator::Parts::Parts(const CoordinatorOptions& o,
 // ------------------------------------------------------------------- start
 
 Status Coordinator::Parts::Recover() {
-  SELVAGE_RETURN_IF_ERROR(enrolment.Load());
   SELVAGE_RETURN_IF_ERROR(FindTasks());
   // Of several, one after the other starts; the first turn shows who drives.
   if (!replica.empty()) return OkStatus();
@@ -168,20 +167,24 @@ void Coordinator::Parts::CheckIn(const DeviceIdentity& device,
                                  const CheckInRequest& request,
                                  CheckInCallback done) {
   const bool its_own = request.population == device.population;
-  if (options.replicas.shared && its_own && !enrolment.Knows(device) &&
+  if (its_own && !enrolment.Knows(device) &&
       !pace.Admit(device.population, deps.clock.Now())) {
-    // Perhaps it enrolled with another coordinator; who asks the database for
-    // it has to be let in, too.
+    // It may well be enrolled; who asks the database for it has to be let in,
+    // too.
     telemetry.RateLimited(RateLimit::kCheckIns);
     CheckInAnswer later;
     SendHome(device.population, {}, later);
     done(std::move(later));
     return;
   }
-  if (!its_own || !enrolment.IsEnrolled(device)) {
-    done(PermissionDenied("device " + device.device_id +
-                          " is not enrolled in population " +
-                          request.population));
+  if (Status enrolled = its_own
+                            ? enrolment.CheckEnrolled(device)
+                            : PermissionDenied("device " + device.device_id +
+                                               " is not enrolled in "
+                                               "population " +
+                                               request.population);
+      !enrolled.ok()) {
+    done(std::move(enrolled));
     return;
   }
   CheckInAnswer answer;
@@ -241,15 +244,26 @@ OutcomeState Coordinator::Parts::OutcomeOf(const std::string& assignment_id,
   if (!round.has_value()) return OutcomeState::kUnknown;
   if (const auto cached = outcomes.Find(*round)) return *cached;
   const std::shared_ptr<TaskDriver> driver = catalog.Find(round->task_id);
-  const Door door =
-      driver == nullptr ? Door::kClosed : driver->DoorOf(round->number);
+  const bool asynchronous =
+      driver != nullptr &&
+      driver->definition()->spec.strategy.asynchronous.enabled;
+  const Door door = driver == nullptr || asynchronous
+                        ? Door::kClosed
+                        : driver->DoorOf(round->number);
   if (door == Door::kOpen || door == Door::kEvaluates) {
     return OutcomeState::kPending;
   }
   if (!pace.Admit(device.population, deps.clock.Now())) {
     return OutcomeState::kPending;  // it will ask again
   }
-  const Result<RoundRow> row = deps.store.GetRound(*round);
+  // An asynchronous task's update may count in a later round.
+  RoundKey counted = *round;
+  if (driver == nullptr || asynchronous) {
+    const auto record = deps.store.FindAssignment(assignment_id);
+    if (!record.ok()) return OutcomeState::kPending;
+    if (record->has_value()) counted = (*record)->assignment.round;
+  }
+  const Result<RoundRow> row = deps.store.GetRound(counted);
   if (row.status().code() == StatusCode::kNotFound) {
     return OutcomeState::kUnknown;
   }

@@ -51,28 +51,28 @@ TokenInfo InfoOf(const TokenRow& row) {
 
 }  // namespace
 
-Status Enrolment::Load() {
-  SELVAGE_ASSIGN_OR_RETURN(const std::vector<DeviceIdentity> devices,
-                           deps_.store.ListDevices());
-  MutexLock lock(mu_);
-  enrolled_.insert(devices.begin(), devices.end());
-  return OkStatus();
-}
-
 bool Enrolment::Knows(const DeviceIdentity& device) const {
   MutexLock lock(mu_);
-  return enrolled_.contains(device);
+  return known_.Contains(device);
 }
 
-bool Enrolment::IsEnrolled(const DeviceIdentity& device) {
+Result<bool> Enrolment::IsEnrolled(const DeviceIdentity& device) {
   if (Knows(device)) return true;
-  if (!options_.replicas.shared) return false;
-  if (!deps_.store.GetDevice(device.population, device.device_id).ok()) {
-    return false;
-  }
+  const Status found =
+      deps_.store.GetDevice(device.population, device.device_id).status();
+  if (found.code() == StatusCode::kNotFound) return false;
+  SELVAGE_RETURN_IF_ERROR(found);
   MutexLock lock(mu_);
-  enrolled_.insert(device);
+  known_.Add(device);
   return true;
+}
+
+Status Enrolment::CheckEnrolled(const DeviceIdentity& device) {
+  SELVAGE_ASSIGN_OR_RETURN(const bool enrolled, IsEnrolled(device));
+  if (enrolled) return OkStatus();
+  return PermissionDenied("device " + device.device_id +
+                          " is not enrolled in population " +
+                          device.population);
 }
 
 // ----------------------------------------------------------------- devices
@@ -184,7 +184,7 @@ Result<EnrollAnswer> Enrolment::Store(const DeviceRow& row, Time now) {
   if (!stored.ok()) return stored.status();
   {
     MutexLock lock(mu_);
-    enrolled_.insert({stored->population, stored->device_id});
+    known_.Add({stored->population, stored->device_id});
   }
   return AnswerOf(*stored);
 }
@@ -224,7 +224,9 @@ Result<EnrollAnswer> Enrolment::EnrollByIdentity(const EnrollRequest& request) {
   row.device_id = NameOf(request, digest);
   row.key_digest = digest;
   row.nonce_made = *made;
-  if (IsEnrolled({row.population, row.device_id})) {
+  SELVAGE_ASSIGN_OR_RETURN(const bool enrolled,
+                           IsEnrolled({row.population, row.device_id}));
+  if (enrolled) {
     SELVAGE_ASSIGN_OR_RETURN(
         const DeviceRow existing,
         deps_.store.GetDevice(row.population, row.device_id));

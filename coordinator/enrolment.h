@@ -2,11 +2,11 @@
 #pragma once
 
 #include <optional>
-#include <set>
 #include <string>
 
 #include "base/mutex.h"
 #include "coordinator/api.h"
+#include "coordinator/known_devices.h"
 #include "coordinator/options.h"
 #include "coordinator/tickets.h"
 #include "crypto/x509.h"
@@ -20,15 +20,14 @@ class Enrolment {
             const CoordinatorDependencies& deps, const Tickets& tickets)
       : options_(options), deps_(deps), tickets_(tickets) {}
 
-  // Reads the enrolled devices into memory. Once, before anything else.
-  Status Load();
-
-  // From memory. Of several coordinators: false also of a device that enrolled
-  // with another, until IsEnrolled() has asked for it.
+  // From memory. False also of a device that IsEnrolled() has not been asked
+  // about for long, or not since this process started.
   bool Knows(const DeviceIdentity& device) const SELVAGE_EXCLUDES(mu_);
-  // From memory: no database; of several coordinators, it is asked about
-  // devices that may have enrolled with another.
-  bool IsEnrolled(const DeviceIdentity& device) SELVAGE_EXCLUDES(mu_);
+  // From memory, if it is known there; otherwise the database says it. An error
+  // of that is the answer.
+  Result<bool> IsEnrolled(const DeviceIdentity& device) SELVAGE_EXCLUDES(mu_);
+  // PERMISSION_DENIED unless it is.
+  Status CheckEnrolled(const DeviceIdentity& device) SELVAGE_EXCLUDES(mu_);
 
   Result<EnrollAnswer> Enroll(const std::optional<DeviceIdentity>& current,
                               const EnrollRequest& request);
@@ -70,7 +69,7 @@ class Enrolment {
   const Tickets& tickets_;
 
   mutable Mutex mu_;
-  std::set<DeviceIdentity> enrolled_ SELVAGE_GUARDED_BY(mu_);
+  KnownDevices known_ SELVAGE_GUARDED_BY(mu_);
 };
 
 }  // namespace selvage::coordinator

@@ -21,11 +21,18 @@ Status RoundConfig::Validate() const {
                            ") is below min_updates (" + Count(min_updates) +
                            ")");
   }
-  if (slot_count < cohort) {
+  if (buffered) {
+    if (slot_count == 0) return InvalidArgument("slot_count must be positive");
+    if (update_max < uint64_t{slot_count} + cohort) {
+      return InvalidArgument("update_max (" + Count(update_max) +
+                             ") is below slot_count + cohort (" +
+                             Count(uint64_t{slot_count} + cohort) + ")");
+    }
+  } else if (slot_count < cohort) {
     return InvalidArgument("slot_count (" + Count(slot_count) +
                            ") is below cohort (" + Count(cohort) + ")");
   }
-  if (available_min < slot_count) {
+  if (!buffered && available_min < slot_count) {
     return InvalidArgument("available_min (" + Count(available_min) +
                            ") is below slot_count (" + Count(slot_count) + ")");
   }
@@ -57,7 +64,7 @@ Result<Round> Round::Restore(const RoundConfig& config, Time opened,
   round.members_ = std::move(members);
   for (const auto& [device, member] : round.members_) {
     round.seen_.insert(device);
-    if (HoldsSlot(member.state)) ++round.taken_;
+    if (round.HoldsSlot(member.state)) ++round.taken_;
     if (member.state == MemberState::kAccepted) ++round.accepted_;
   }
   if (round.finished()) {
@@ -86,6 +93,9 @@ void Round::OnEvent(const CheckedIn& e, Time now, Actions& actions) {
   };
   if (!open() || now >= deadline()) return answer(CheckInVerdict::kNothing);
   seen_.insert(e.device);
+  if (config_.buffered && state_ == RoundState::kSelecting) {
+    Enter(RoundState::kCollecting, "", actions);
+  }
   if (DrawIsDue(now)) Draw(now, actions);
   if (state_ == RoundState::kSelecting) {
     return answer(CheckInVerdict::kCandidate);
@@ -116,8 +126,8 @@ void Round::OnEvent(const UploadBroke& e, Time now, Actions&) {
     return;
   }
   SetMember(it->second, MemberState::kLeased);
-  it->second.lease_deadline = std::min(
-      deadline(), std::max(it->second.lease_deadline, now + kResumeGrace));
+  it->second.lease_deadline =
+      LeaseEnd(std::max(it->second.lease_deadline, now + kResumeGrace));
 }
 
 void Round::OnEvent(const UpdatesAccepted& e, Time, Actions& actions) {
@@ -186,6 +196,7 @@ void Round::OnEvent(const Failed& e, Time, Actions& actions) {
 }
 
 bool Round::DrawIsDue(Time now) const {
+  if (config_.buffered) return false;
   if (state_ != RoundState::kSelecting || !members_.empty()) return false;
   const bool window_over = now >= opened_ + config_.selection_window;
   return seen_.size() >= config_.available_min ||
@@ -202,7 +213,7 @@ void Round::Draw(Time now, Actions& actions) {
 }
 
 void Round::Lease(const std::string& device, Time now, Actions& actions) {
-  const Time until = std::min(now + config_.compute_deadline, deadline());
+  const Time until = LeaseEnd(now + config_.compute_deadline);
   const auto [it, is_new] =
       members_.try_emplace(device, Member{MemberState::kLeased, until});
   if (is_new) {
@@ -246,7 +257,8 @@ Time Round::NextDeadline() const {
   if (!open()) return kNever;
   if (accepted_ >= config_.cohort) return opened_;
   Time next = deadline();
-  if (state_ == RoundState::kSelecting && seen_.size() >= config_.min_updates) {
+  if (state_ == RoundState::kSelecting && !config_.buffered &&
+      seen_.size() >= config_.min_updates) {
     next = std::min(next, opened_ + config_.selection_window);
   }
   for (const auto& [device, member] : members_) {
@@ -259,7 +271,7 @@ Time Round::NextDeadline() const {
 
 bool Round::Wants(const std::string& device) const {
   if (!open()) return false;
-  if (state_ == RoundState::kSelecting) return true;
+  if (state_ == RoundState::kSelecting && !config_.buffered) return true;
   const auto it = members_.find(device);
   if (it == members_.end()) {
     return HasFreeSlot() && members_.size() < config_.update_max;
@@ -298,7 +310,7 @@ void Round::CheckInvariants() const {
   SELVAGE_CHECK(members_.size() <= config_.update_max);
   SELVAGE_CHECK(accepted_ <= members_.size());
   SELVAGE_CHECK(taken_ <= members_.size());
-  SELVAGE_CHECK(accepted_ <= taken_);
+  SELVAGE_CHECK(config_.buffered || accepted_ <= taken_);
   // Nothing below the minimum ever becomes a model.
   const bool past_collecting = state_ == RoundState::kClosing ||
                                state_ == RoundState::kApplying ||

@@ -27,6 +27,11 @@
 // round is open. One device has at most one assignment, so with at most
 // `update_max` assignments no sum can exceed its bound.
 //
+// A round of an asynchronous task (RoundConfig::buffered) is the buffer of one
+// version: it has no draw, whoever checks in while a slot is free takes it, and
+// an update frees its slot at once. Its members at the beginning are those that
+// were at work when the version before was made; their leases outlive rounds.
+//
 // An evaluation round runs the same way: its updates are evaluations, what is
 // merged are metrics, and its commit makes no version.
 //
@@ -37,6 +42,7 @@
 // Thread-compatible: the owner serialises calls.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <set>
@@ -57,9 +63,12 @@ struct RoundConfig {
   uint64_t seed = 0;    // the task's
   uint32_t cohort = 0;  // the goal: updates
   uint32_t min_updates = 0;
-  uint32_t slot_count = 0;     // leases and updates at a time; >= cohort
+  // Leases and updates at a time; >= cohort. Buffered: leases.
+  uint32_t slot_count = 0;
   uint32_t available_min = 0;  // candidates before the draw; >= slot_count
-  uint64_t update_max = 0;     // assignments at most; >= slot_count
+  // Assignments at most; >= slot_count. Buffered: >= slot_count + cohort.
+  uint64_t update_max = 0;
+  bool buffered = false;  // no draw: available_min means nothing
   Duration selection_window{};
   Duration compute_deadline{};  // of a lease, from its assignment
   Duration round_deadline{};    // from the opening
@@ -132,14 +141,16 @@ class Round {
   struct Member {
     MemberState state = MemberState::kLeased;
     Time lease_deadline{};
+    uint64_t origin = 0;  // the round that made its assignment; 0: this one
   };
 
   // INVALID_ARGUMENT if `config` is not valid.
   static Result<Round> Create(const RoundConfig& config, Time now);
 
-  // A round as it was before a restart. `state` must not be terminal; a
-  // kUploading member is to be given as kLeased. Candidates are not kept: they
-  // check in again.
+  // A round as it was before a restart, or with the members that go on from the
+  // one before. `state` must not be terminal; a kUploading member whose stream
+  // is gone is to be given as kLeased. Candidates are not kept: they check in
+  // again.
   static Result<Round> Restore(const RoundConfig& config, Time opened,
                                RoundState state,
                                std::map<std::string, Member> members);
@@ -167,6 +178,7 @@ class Round {
   // nullptr: no assignment.
   const Member* Find(const std::string& device) const;
 
+  const std::map<std::string, Member>& members() const { return members_; }
   const RoundConfig& config() const { return config_; }
   Time opened() const { return opened_; }
   Time deadline() const { return opened_ + config_.round_deadline; }
@@ -205,9 +217,13 @@ class Round {
   // Frees what the device holds for good, if it still can send an update.
   void Settle(const std::string& device);
   // Whether the member holds one of the slots.
-  static bool HoldsSlot(MemberState state) {
+  bool HoldsSlot(MemberState state) const {
     return state == MemberState::kLeased || state == MemberState::kUploading ||
-           state == MemberState::kAccepted;
+           (state == MemberState::kAccepted && !config_.buffered);
+  }
+  // When a lease of now, or one whose upload broke, ends at the latest.
+  Time LeaseEnd(Time wanted) const {
+    return config_.buffered ? wanted : std::min(wanted, deadline());
   }
   // The only function that assigns Member::state of an existing member.
   void SetMember(Member& member, MemberState next);

@@ -183,6 +183,9 @@ struct RoundRow {
   // Only for OpenRound(), not kept: the token of the TaskClaim that allows it;
   // 0: no claim is asked for.
   uint64_t claim = 0;
+  // Likewise: ids of assignments of earlier rounds of the task. Those that are
+  // kLeased belong to this round from now on.
+  std::vector<std::string> carried = {};
 };
 
 struct HistoryRow {
@@ -204,7 +207,7 @@ enum class AssignmentState {
 };
 struct AssignmentRow {
   std::string id;
-  RoundKey round;
+  RoundKey round;  // that its update would count in
   std::string device_id;
   Time lease_deadline{};  // for its computation
   Time expires{};         // the round's deadline

@@ -22,6 +22,7 @@ selvage_library(coordinator
     ${CMAKE_CURRENT_LIST_DIR}/round.cc
     ${CMAKE_CURRENT_LIST_DIR}/round_result.cc
     ${CMAKE_CURRENT_LIST_DIR}/running_sums.cc
+    ${CMAKE_CURRENT_LIST_DIR}/selection.cc
     ${CMAKE_CURRENT_LIST_DIR}/staged_upload.cc
     ${CMAKE_CURRENT_LIST_DIR}/stopping.cc
     ${CMAKE_CURRENT_LIST_DIR}/task_admin.cc

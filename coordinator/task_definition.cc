@@ -28,7 +28,8 @@ uint64_t UpdateMax(const plan::TaskSpec& spec) {
 
 }  // namespace
 
-RoundConfig TaskDefinition::ConfigOf(uint64_t round, RoundMode mode) const {
+RoundConfig TaskDefinition::ConfigOf(uint64_t round, RoundMode mode,
+                                     std::optional<uint32_t> slots) const {
   const plan::StrategySpec& strategy = spec.strategy;
   RoundConfig config;
   config.number = round;
@@ -44,9 +45,13 @@ RoundConfig TaskDefinition::ConfigOf(uint64_t round, RoundMode mode) const {
   } else {
     config.cohort = static_cast<uint32_t>(strategy.cohort);
     config.min_updates = static_cast<uint32_t>(spec.MinUpdates());
-    config.slot_count = static_cast<uint32_t>(spec.SlotCount());
-    config.available_min = static_cast<uint32_t>(
-        std::max(spec.SlotCount(), strategy.min_available_nodes));
+    config.buffered = strategy.asynchronous.enabled;
+    config.slot_count =
+        config.buffered
+            ? static_cast<uint32_t>(strategy.asynchronous.concurrency)
+            : slots.value_or(static_cast<uint32_t>(spec.SlotCount()));
+    config.available_min = std::max(
+        config.slot_count, static_cast<uint32_t>(strategy.min_available_nodes));
     config.update_max = layout.update_count_max;
     config.round_deadline = strategy.round_deadline;
   }

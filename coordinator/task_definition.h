@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,7 +44,9 @@ struct TaskDefinition {
   size_t scalar_count = 0;
   std::string key_metric;  // explicit
 
-  RoundConfig ConfigOf(uint64_t round, RoundMode mode) const;
+  // `slots`: of a training round, instead of cohort x over_selection.
+  RoundConfig ConfigOf(uint64_t round, RoundMode mode,
+                       std::optional<uint32_t> slots = std::nullopt) const;
 };
 
 // INVALID_ARGUMENT if spec and program do not go together (plan::MakePlan), or

@@ -54,14 +54,22 @@ Gathering TaskDriver::gathering() const {
   if (!round_.has_value()) return {};
   const RoundConfig& config = round_->config();
   // A draw that waits for nobody needs no meeting.
-  if (config.selection_window <= Duration::zero()) return {};
+  if (config.buffered || config.selection_window <= Duration::zero()) return {};
   return {config.available_min, config.selection_window};
 }
 
 UploadSink::Door TaskDriver::DoorOf(uint64_t round) const {
   using Door = UploadSink::Door;
   MutexLock lock(mu_);
-  if (closed_ || round <= last_ended_) return Door::kClosed;
+  if (closed_) return Door::kClosed;
+  if (asynchronous()) {
+    // It counts in the next version if this one closes first.
+    if (!round_.has_value() || round > round_->config().number) {
+      return Door::kUnavailable;
+    }
+    return round == round_->config().number ? Door::kOpen : Door::kClosed;
+  }
+  if (round <= last_ended_) return Door::kClosed;
   if (!round_.has_value()) return Door::kUnavailable;
   if (round_->config().number != round) {
     // Of a round that another coordinator opened and this one will hear of.
@@ -115,7 +123,7 @@ void TaskDriver::OnGaveUp(uint64_t round, const std::string& device,
 void TaskDriver::OnStopped() {
   if (ended_) return;
   if (round().has_value()) {
-    context_.outcomes.Put(lease_.key, OutcomeState::kAbandoned);
+    RememberOutcome(lease_.key, RoundState::kAbandoned);
     for (const std::string& id : partials_) {
       (void)context_.deps.blobs.RemoveSealed(id);  // or at the next start
     }
@@ -209,11 +217,42 @@ Status TaskDriver::HandleEvents(Time now) {
     changed_ = true;
   }
   for (const WaitingEvent& waiting : std::exchange(events_, {})) {
-    if (waiting.round != round()->config().number) continue;
+    if (!Concerns(waiting.round, waiting.event)) continue;
     changed_ = changed_ || std::holds_alternative<UpdateRefused>(waiting.event);
     Step(waiting.event, now);
   }
   return Persist(now);
+}
+
+bool TaskDriver::Concerns(uint64_t origin, const RoundEvent& event) const {
+  if (origin == lease_.key.number || !asynchronous()) {
+    return origin == lease_.key.number;
+  }
+  const auto of_device = [&](const auto& e) {
+    if constexpr (requires { e.device; }) {
+      const Round::Member* const member = round()->Find(e.device);
+      return member != nullptr && OriginOf(*member).number == origin;
+    } else {
+      return false;
+    }
+  };
+  return std::visit(of_device, event);
+}
+
+uint64_t TaskDriver::OriginOf(const AssignmentRow& assignment) const {
+  const std::optional<RoundKey> made = context_.tickets.RoundOf(
+      assignment.id, {row_.population, assignment.device_id});
+  // Of another epoch of the store: it opens nothing any more.
+  return made.has_value() ? made->number : assignment.round.number;
+}
+
+RoundKey TaskDriver::OriginOf(const Round::Member& member) const {
+  return {task_id_, member.origin == 0 ? lease_.key.number : member.origin};
+}
+
+Time TaskDriver::UploadEnd(Time lease_deadline) const {
+  return asynchronous() ? lease_deadline + round()->config().compute_deadline
+                        : round()->deadline();
 }
 
 Status TaskDriver::HandleCheckIns(Time now) {
@@ -248,16 +287,26 @@ Status TaskDriver::HandleDeadline(Time now) {
 
 bool TaskDriver::FlushIsDue(Time now, bool drain) const {
   if (batch_.empty()) return false;
+  // The next one takes them.
+  if (asynchronous() && !round()->open()) return false;
   return drain || batch_.IsDue(now) || batch_.size() >= round()->missing() ||
          now >= round()->deadline() || context_.active_streams(task_id_) == 0;
 }
 
 Status TaskDriver::Flush(Time now) {
-  UploadBatch::Flushed flushed = batch_.Flush(
-      {*definition_, context_.deps.store, context_.deps.blobs,
-       context_.deps.random, round_key_, lease_,
-       context_.pace.AfterWork(row_.population, true), now,
-       round()->config().mode, shared() ? nullptr : &sums_, shared()});
+  std::function<Result<uint64_t>(uint64_t)> staleness_of;
+  if (asynchronous()) {
+    staleness_of = [this](uint64_t origin) -> Result<uint64_t> {
+      SELVAGE_ASSIGN_OR_RETURN(const uint64_t base, BaseOf(origin));
+      return base_.version - std::min(base, base_.version);
+    };
+  }
+  UploadBatch::Flushed flushed =
+      batch_.Flush({*definition_, context_.deps.store, context_.deps.blobs,
+                    context_.deps.random, round_key_, lease_,
+                    context_.pace.AfterWork(row_.population, true), now,
+                    round()->config().mode, shared() ? nullptr : &sums_,
+                    shared(), staleness_of});
   Status status = flushed.status;
   if (!flushed.accepted.empty()) {
     partials_.push_back(flushed.partial_id);
@@ -287,7 +336,12 @@ void TaskDriver::AnswerCheckIns(Time now) {
     if (round().has_value() && round()->open() &&
         waiting.verdict == CheckInVerdict::kAssigned) {
       waiting.answer.retry = pace.AfterWork(row_.population, false);
-      waiting.answer.work = AssignmentFor(waiting.device, now);
+      Result<Assignment> work = AssignmentFor(waiting.device, now);
+      if (!work.ok()) {
+        waiting.done(Unavailable(work.status().ToString()));
+        continue;
+      }
+      waiting.answer.work = *std::move(work);
     } else if (round().has_value() &&
                waiting.verdict == CheckInVerdict::kCandidate) {
       waiting.answer.retry = CandidateWindow();
@@ -299,29 +353,37 @@ void TaskDriver::AnswerCheckIns(Time now) {
   }
 }
 
-Assignment TaskDriver::AssignmentFor(const DeviceIdentity& device,
-                                     Time now) const {
+Result<Assignment> TaskDriver::AssignmentFor(const DeviceIdentity& device,
+                                             Time now) {
   const Round::Member* member = round()->Find(device.device_id);
   SELVAGE_CHECK(member != nullptr);
+  const RoundKey origin = OriginOf(*member);
+  VersionRow base = base_;
+  if (origin != lease_.key) {
+    // It goes on with the version that it began with.
+    SELVAGE_ASSIGN_OR_RETURN(const uint64_t version, BaseOf(origin.number));
+    SELVAGE_ASSIGN_OR_RETURN(base,
+                             context_.deps.store.GetVersion(task_id_, version));
+  }
   Assignment assignment;
-  assignment.id = context_.tickets.AssignmentId(lease_.key, device);
+  assignment.id = context_.tickets.AssignmentId(origin, device);
   assignment.task = row_.name;
-  assignment.round = lease_.key.number;
+  assignment.round = origin.number;
   assignment.mode = round()->config().mode;
   assignment.plan_digest = row_.plan_digest;
   assignment.plan_signature = row_.plan_signature;
-  assignment.checkpoint_digest = base_.checkpoint_digest;
+  assignment.checkpoint_digest = base.checkpoint_digest;
   if (definition_->contribution.name == plan::ContributionName::kScaffold &&
       assignment.mode == RoundMode::kTrain) {
-    assignment.control_digest = base_.server_state_digest;
+    assignment.control_digest = base.server_state_digest;
   }
-  assignment.checkpoint_codec = base_.checkpoint_codec;
-  assignment.base_version = base_.version;
+  assignment.checkpoint_codec = base.checkpoint_codec;
+  assignment.base_version = base.version;
   assignment.token = context_.tickets.AssignmentToken(assignment.id);
   assignment.compute_deadline =
       std::max(Duration::zero(), member->lease_deadline - now);
   assignment.upload_deadline =
-      std::max(Duration::zero(), round()->deadline() - now);
+      std::max(Duration::zero(), UploadEnd(member->lease_deadline) - now);
   assignment.seed = DeriveSeed(definition_->spec.seed,
                                "device " + device.device_id, assignment.round);
   return assignment;
@@ -384,7 +446,10 @@ Status TaskDriver::PersistExpiries(
 
 Status TaskDriver::Persist(Time now) {
   const auto id_of = [&](const std::string& device) {
-    return context_.tickets.AssignmentId(lease_.key, {row_.population, device});
+    const Round::Member* const member = round()->Find(device);
+    return context_.tickets.AssignmentId(
+        member == nullptr ? lease_.key : OriginOf(*member),
+        {row_.population, device});
   };
   std::vector<AssignmentRow> assignments;
   std::vector<Store::AssignmentChange> expiries;
@@ -397,7 +462,7 @@ Status TaskDriver::Persist(Time now) {
       row.round = lease_.key;
       row.device_id = assign->device;
       row.lease_deadline = assign->lease_deadline;
-      row.expires = round()->deadline();
+      row.expires = UploadEnd(assign->lease_deadline);
       if (const auto it = classes_.find(assign->device); it != classes_.end()) {
         row.device_class = it->second;
       }

@@ -157,6 +157,27 @@ class TaskDriver {
   // What follows the rounds that have ended: a round, or the task's end.
   Status OpenNext(uint64_t number, bool after_training, Time now);
   Status OpenRound(uint64_t number, RoundMode mode, Time now);
+  // How the round is to be run; what others did before may decide.
+  Result<RoundConfig> ConfigOf(uint64_t number, RoundMode mode);
+  // Asynchronous tasks: there are no rounds to be late for, only versions that
+  // an update is behind.
+  bool asynchronous() const {
+    return definition_->spec.strategy.asynchronous.enabled;
+  }
+  // The round that made this assignment of the current round.
+  uint64_t OriginOf(const AssignmentRow& assignment) const;
+  RoundKey OriginOf(const Round::Member& member) const;
+  // When an update for a lease that ends then comes too late.
+  Time UploadEnd(Time lease_deadline) const;
+  // The base version of an earlier round, or of this one.
+  Result<uint64_t> BaseOf(uint64_t round);
+  // What goes on from the round before to one of `base`: its assignments in
+  // `row`, the devices in the result.
+  Result<std::map<std::string, Round::Member>> CarryOver(RoundRow& row,
+                                                         Time now);
+  // Whether what happened to an assignment that `origin` made is about this
+  // round.
+  bool Concerns(uint64_t origin, const RoundEvent& event) const;
   Status FinishTask(const std::string& reason, Time now);
   Status RestoreRound(const RoundRow& row);
   Status HandleEvents(Time now);
@@ -171,6 +192,8 @@ class TaskDriver {
   // The task's progress after a round with these metrics of its base version.
   std::optional<TaskProgress> ProgressAfter(
       const aggregation::MetricSums& metrics) const;
+  // Of a round that has ended, for the devices that ask.
+  void RememberOutcome(const RoundKey& key, RoundState state);
   // After COMMITTED or ABANDONED: the partials' blobs go.
   Status EndRound(Time now);
 
@@ -180,7 +203,8 @@ class TaskDriver {
   void Lose(const Status& why, Time now);
   void AnswerCheckIns(Time now);
   void AnswerUploads(std::vector<PendingAnswer> answers);
-  Assignment AssignmentFor(const DeviceIdentity& device, Time now) const;
+  // An error of the store.
+  Result<Assignment> AssignmentFor(const DeviceIdentity& device, Time now);
   RetryWindow CandidateWindow() const;
   // round_ as the worker, the only thread that changes it, may read it.
   const std::optional<Round>& round() const
@@ -213,6 +237,10 @@ class TaskDriver {
   // Classes of the devices of an evaluation round, by device id.
   std::map<std::string, std::string> classes_;
   std::optional<RoundContent> content_;  // between CLOSING and the commit
+  // Of an asynchronous task: base versions of rounds, by number, and the
+  // devices whose updates were arriving when the last round ended.
+  std::map<uint64_t, uint64_t> bases_;
+  std::set<std::string> uploading_;
   std::vector<RoundAction> actions_;
   std::vector<WaitingCheckIn> check_ins_;
   std::vector<WaitingEvent> events_;

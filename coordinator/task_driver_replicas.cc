@@ -143,16 +143,17 @@ Status TaskDriver::Mirror() {
       latest.has_value() && (latest->state == RoundState::kCommitted ||
                              latest->state == RoundState::kAbandoned);
   if (ended) {
-    context_.outcomes.Put(latest->key, latest->state == RoundState::kCommitted
-                                           ? OutcomeState::kCommitted
-                                           : OutcomeState::kAbandoned);
+    RememberOutcome(latest->key, latest->state);
     {
       MutexLock lock(mu_);
       last_ended_ = latest->key.number;
     }
     // Uploads are taken for rounds that are known to be open.
-    AnswerUploads(batch_.CloseOut(
-        store, context_.pace.AfterWork(row_.population, false)));
+    AnswerUploads(
+        asynchronous()
+            ? batch_.TakeAll(Unavailable("the next version is being opened"))
+            : batch_.CloseOut(store,
+                              context_.pace.AfterWork(row_.population, false)));
   }
   if (ended || !latest.has_value()) {
     SetRound(std::nullopt);

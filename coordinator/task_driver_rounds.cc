@@ -6,6 +6,7 @@
 #include "coordinator/model_store.h"
 #include "coordinator/next_model.h"
 #include "coordinator/round_result.h"
+#include "coordinator/selection.h"
 #include "coordinator/stopping.h"
 #include "coordinator/task_driver.h"
 #include "crypto/aead.h"
@@ -65,10 +66,10 @@ Status TaskDriver::Recover(Time now) {
       MutexLock lock(mu_);
       last_ended_ = latest->key.number;
     }
-    context_.outcomes.Put(latest->key, latest->state == RoundState::kCommitted
-                                           ? OutcomeState::kCommitted
-                                           : OutcomeState::kAbandoned);
-    TellEnd();
+    RememberOutcome(latest->key, latest->state);
+    // Of an asynchronous task's assignments some have not ended with it: not
+    // before the next one has taken them over.
+    if (!asynchronous()) TellEnd();
     return OpenNext(latest->key.number + 1,
                     latest->mode == RoundMode::kTrain &&
                         latest->state == RoundState::kCommitted,
@@ -112,11 +113,19 @@ Status TaskDriver::OpenRound(uint64_t number, RoundMode mode, Time now) {
   SELVAGE_ASSIGN_OR_RETURN(
       row.wrapped_key,
       WrapRoundKey(deps.wrapping_key, round_key_, row.key, deps.random));
+  std::map<std::string, Round::Member> members;
+  if (asynchronous()) {
+    SELVAGE_ASSIGN_OR_RETURN(members, CarryOver(row, now));
+  }
+  const uint64_t carried = members.size();
+  SELVAGE_ASSIGN_OR_RETURN(const RoundConfig config, ConfigOf(number, mode));
   SELVAGE_ASSIGN_OR_RETURN(
-      Round round, Round::Create(definition_->ConfigOf(number, mode), now));
+      Round round, Round::Restore(config, now, row.state, std::move(members)));
   SELVAGE_RETURN_IF_ERROR(deps.store.OpenRound(row));
+  TellEnd();
   lease_ = {row.key, row.epoch};
-  WatchRound(0);
+  uploading_.clear();
+  WatchRound(carried);
   durable_state_ = row.state;
   partials_.clear();
   sums_.Reset();
@@ -129,8 +138,79 @@ Status TaskDriver::OpenRound(uint64_t number, RoundMode mode, Time now) {
                      {"round", number},
                      {"mode", RoundModeName(mode)},
                      {"state", RoundStateName(row.state)},
-                     {"base_version", base_.version}});
+                     {"base_version", base_.version},
+                     {"carried", carried}});
   return OkStatus();
+}
+
+Result<RoundConfig> TaskDriver::ConfigOf(uint64_t number, RoundMode mode) {
+  const plan::StrategySpec& strategy = definition_->spec.strategy;
+  if (!strategy.measure_drop_out || mode != RoundMode::kTrain) {
+    return definition_->ConfigOf(number, mode);
+  }
+  std::vector<DropOut> rounds;
+  for (uint64_t before = number - 1;
+       before > 0 && rounds.size() < kDropOutRounds; --before) {
+    // An evaluation round's devices are asked for less.
+    SELVAGE_ASSIGN_OR_RETURN(const RoundRow row,
+                             context_.deps.store.GetRound({task_id_, before}));
+    if (row.mode != RoundMode::kTrain) continue;
+    SELVAGE_ASSIGN_OR_RETURN(const std::vector<FunnelCount> counts,
+                             context_.deps.store.CountAssignments(row.key));
+    rounds.push_back(DropOutOf(counts));
+  }
+  return definition_->ConfigOf(number, mode,
+                               SlotsFor(static_cast<uint32_t>(strategy.cohort),
+                                        strategy.over_selection, rounds));
+}
+
+Result<std::map<std::string, Round::Member>> TaskDriver::CarryOver(
+    RoundRow& row, Time now) {
+  std::map<std::string, Round::Member> members;
+  if (row.key.number == 1) return members;
+  const plan::AsynchronousSpec& spec = definition_->spec.strategy.asynchronous;
+  const auto most = static_cast<uint64_t>(spec.max_staleness);
+  SELVAGE_ASSIGN_OR_RETURN(
+      const std::vector<AssignmentRecord> records,
+      context_.deps.store.ListAssignments({task_id_, row.key.number - 1}));
+  uint64_t oldest = row.key.number;
+  for (const AssignmentRecord& record : records) {
+    const AssignmentRow& assignment = record.assignment;
+    if (assignment.state != AssignmentState::kLeased ||
+        assignment.expires <= now) {
+      continue;
+    }
+    const uint64_t origin = OriginOf(assignment);
+    SELVAGE_ASSIGN_OR_RETURN(const uint64_t base, BaseOf(origin));
+    if (base + most < row.base_version) continue;  // too stale from now on
+    oldest = std::min(oldest, origin);
+    const bool uploading = uploading_.contains(assignment.device_id);
+    members[assignment.device_id] = {uploading ? Round::MemberState::kUploading
+                                               : Round::MemberState::kLeased,
+                                     assignment.lease_deadline, origin};
+    row.carried.push_back(assignment.id);
+  }
+  // What no assignment is of any more.
+  bases_.erase(bases_.begin(), bases_.lower_bound(oldest));
+  return members;
+}
+
+Result<uint64_t> TaskDriver::BaseOf(uint64_t round) {
+  if (const auto it = bases_.find(round); it != bases_.end()) {
+    return it->second;
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const RoundRow row,
+                           context_.deps.store.GetRound({task_id_, round}));
+  bases_.emplace(round, row.base_version);
+  return row.base_version;
+}
+
+void TaskDriver::RememberOutcome(const RoundKey& key, RoundState state) {
+  // An asynchronous update's is that of the round it came to count in.
+  if (asynchronous()) return;
+  context_.outcomes.Put(key, state == RoundState::kCommitted
+                                 ? OutcomeState::kCommitted
+                                 : OutcomeState::kAbandoned);
 }
 
 Status TaskDriver::RestoreRound(const RoundRow& row) {
@@ -165,7 +245,8 @@ Status TaskDriver::RestoreRound(const RoundRow& row) {
   for (const AssignmentRecord& record : assignments) {
     const AssignmentRow& assignment = record.assignment;
     members[assignment.device_id] = {MemberStateOf(assignment.state),
-                                     assignment.lease_deadline};
+                                     assignment.lease_deadline,
+                                     OriginOf(assignment)};
     if (!assignment.device_class.empty()) {
       classes_[assignment.device_id] = assignment.device_class;
     }
@@ -176,10 +257,11 @@ Status TaskDriver::RestoreRound(const RoundRow& row) {
   partials_.clear();
   sums_.Reset();
   for (const PartialRow& partial : partials) partials_.push_back(partial.id);
+  SELVAGE_ASSIGN_OR_RETURN(const RoundConfig config,
+                           ConfigOf(row.key.number, row.mode));
   SELVAGE_ASSIGN_OR_RETURN(
       Round round,
-      Round::Restore(definition_->ConfigOf(row.key.number, row.mode),
-                     row.opened, current.state, std::move(members)));
+      Round::Restore(config, row.opened, current.state, std::move(members)));
   durable_state_ = current.state;
   deps.events.Write(LogLevel::kInfo, "round_restored",
                     {{"task", row_.name},
@@ -340,9 +422,14 @@ Status TaskDriver::FinishEvaluation(Time now) {
 }
 
 Status TaskDriver::EndRound(Time now) {
-  context_.outcomes.Put(lease_.key, round()->state() == RoundState::kCommitted
-                                        ? OutcomeState::kCommitted
-                                        : OutcomeState::kAbandoned);
+  RememberOutcome(lease_.key, round()->state());
+  if (asynchronous()) {
+    for (const auto& [device, member] : round()->members()) {
+      if (member.state == Round::MemberState::kUploading) {
+        uploading_.insert(device);
+      }
+    }
+  }
   const std::vector<std::string> partials = std::exchange(partials_, {});
   sums_.Reset();
   round_key_ = crypto::SecretBytes(0);

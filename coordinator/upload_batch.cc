@@ -232,9 +232,39 @@ void AnswerAll(Uploads& uploads, const Result<Receipt>& answer,
   uploads.clear();
 }
 
+// Of an asynchronous task: what does not belong to the round goes to `dropped`,
+// what does gets the weight that its age leaves it. UNAVAILABLE.
+Status Age(const UploadBatch::Context& context, Uploads& uploads,
+           Uploads& dropped) {
+  std::set<std::string> elsewhere;
+  for (VerifiedUpload& upload : uploads) {
+    uint64_t staleness = 0;
+    if (upload.round != context.lease.key) {
+      const auto record = context.store.FindAssignment(upload.assignment_id);
+      if (!record.ok()) return Unavailable(record.status().ToString());
+      if (!record->has_value() ||
+          (*record)->assignment.round != context.lease.key) {
+        elsewhere.insert(upload.assignment_id);
+        continue;
+      }
+      const Result<uint64_t> known = context.staleness_of(upload.round.number);
+      if (!known.ok()) return Unavailable(known.status().ToString());
+      staleness = *known;
+    }
+    upload.weight =
+        context.definition.spec.StaleWeight(upload.weight, staleness);
+  }
+  Split(uploads, dropped, [&](const VerifiedUpload& upload) {
+    return !elsewhere.contains(upload.assignment_id);
+  });
+  return OkStatus();
+}
+
 // Answers uploads that cannot be counted any more by what the store says about
-// their assignments: what was answered before, or LATE.
+// their assignments: what was answered before, or LATE. Assignments of
+// `open_again`, and later ones, may yet count.
 void AnswerSettled(Uploads& uploads, Store& store, const RetryWindow& retry,
+                   const std::optional<RoundKey>& open_again,
                    std::vector<PendingAnswer>& answers) {
   std::vector<Store::AssignmentChange> late;
   for (VerifiedUpload& upload : uploads) {
@@ -249,6 +279,9 @@ void AnswerSettled(Uploads& uploads, Store& store, const RetryWindow& retry,
     }
     if (settled.has_value()) {
       answer = *settled;
+    } else if (open_again.has_value() && record.ok() && record->has_value() &&
+               (*record)->assignment.round >= *open_again) {
+      answer = Unavailable("the version closed first, the next one opens");
     } else if (answer.ok()) {
       late.push_back({upload.assignment_id, AssignmentState::kLate, ""});
     }
@@ -307,10 +340,19 @@ UploadBatch::Flushed UploadBatch::Flush(const Context& context) {
   // A second content, or a repeat, of an assignment that is in the batch: it
   // is answered by what the store says after the first one's commit.
   Uploads settled;
+  const bool asynchronous = context.staleness_of != nullptr;
+  if (asynchronous) {
+    if (const Status aged = Age(context, uploads, settled); !aged.ok()) {
+      flushed.status = aged;
+      AnswerAll(uploads, aged, flushed.answers);
+      AnswerAll(settled, aged, flushed.answers);
+      return flushed;
+    }
+  }
   {
     std::set<std::string> seen;
     Split(uploads, settled, [&](const VerifiedUpload& upload) {
-      return upload.round == context.lease.key &&
+      return (asynchronous || upload.round == context.lease.key) &&
              seen.insert(upload.assignment_id).second;
     });
   }
@@ -391,14 +433,16 @@ UploadBatch::Flushed UploadBatch::Flush(const Context& context) {
       uploads,
       Receipt{ReceiptStatus::kAccepted, RejectReason::kNone, "", context.retry},
       flushed.answers);
-  AnswerSettled(settled, context.store, context.retry, flushed.answers);
+  AnswerSettled(settled, context.store, context.retry,
+                asynchronous ? std::optional(context.lease.key) : std::nullopt,
+                flushed.answers);
   return flushed;
 }
 
 std::vector<PendingAnswer> UploadBatch::CloseOut(Store& store,
                                                  const RetryWindow& retry) {
   std::vector<PendingAnswer> answers;
-  AnswerSettled(uploads_, store, retry, answers);
+  AnswerSettled(uploads_, store, retry, std::nullopt, answers);
   return answers;
 }
 

@@ -28,7 +28,7 @@ using ReceiptCallback = std::function<void(Result<Receipt>)>;
 // Its bytes have the announced digest and pass every check of the plan.
 struct VerifiedUpload {
   std::string assignment_id;
-  RoundKey round;
+  RoundKey round;  // that made the assignment
   std::string device_id;
   crypto::Digest digest;
   // Given up before the room they take, so that this is true.
@@ -95,6 +95,11 @@ class UploadBatch {
     // Whoever drives the round may change: the epoch is then read again. What
     // counts is that the round is open. Without `sums`.
     bool any_epoch = false;
+    // Of an asynchronous task, else null: how many versions older than the
+    // round's base the base of an earlier round was. Updates for assignments
+    // that went on from there to this round count, for less
+    // (plan::TaskSpec::StaleWeight).
+    std::function<Result<uint64_t>(uint64_t round)> staleness_of = nullptr;
   };
   struct Flushed {
     // OK, or why nothing could be made durable: then every answer is that, and
@@ -105,8 +110,10 @@ class UploadBatch {
     std::vector<PendingAnswer> answers;
   };
   // Sum, seal, durable blob, then one transaction. On conflicts it sums again
-  // without them. Uploads of an earlier round are LATE. Afterwards the batch is
-  // empty.
+  // without them. Uploads of an earlier round are LATE; of an asynchronous task
+  // those whose assignment did not go on to this one are, and where this one
+  // closed first they are UNAVAILABLE, since the next one may take them.
+  // Afterwards the batch is empty.
   Flushed Flush(const Context& context);
 
   // Empties the batch of a task that has ended: receipts again, LATE for the

@@ -45,13 +45,17 @@ std::optional<Receipt> UploadIngest::CheckHeader(
                          " bytes, an update of this plan has " +
                          std::to_string(definition.update_size_bytes));
   }
-  if (header.weight < 1 || header.weight > definition.layout.weight_max) {
+  const plan::TaskSpec& spec = definition.spec;
+  const uint32_t weight_max =
+      spec.strategy.asynchronous.enabled
+          ? static_cast<uint32_t>(spec.update.weight_cap)
+          : definition.layout.weight_max;
+  if (header.weight < 1 || header.weight > weight_max) {
     return Rejection(RejectReason::kBadWeight,
                      "weight is " + std::to_string(header.weight) +
                          ", the bounds are 1 and " +
-                         std::to_string(definition.layout.weight_max));
+                         std::to_string(weight_max));
   }
-  const plan::TaskSpec& spec = definition.spec;
   if (const Status declared = aggregation::CheckDeclared(
           definition.contribution, spec.train, spec.update.weight_cap,
           header.weight, header.scalars);
@@ -291,7 +295,9 @@ Result<std::optional<BegunUpload>> UploadIngest::TryBegin(
   }
   const std::shared_ptr<const TaskDefinition> definition =
       sink_.DefinitionOf(round->task_id);
-  UploadSink::Door door = sink_.DoorOf(*round);
+  // That it would count in: an asynchronous task's may be a later one.
+  const RoundKey home = record->assignment.round;
+  UploadSink::Door door = sink_.DoorOf(home);
   if (definition == nullptr && door != UploadSink::Door::kUnavailable) {
     door = UploadSink::Door::kClosed;
   }
@@ -307,6 +313,9 @@ Result<std::optional<BegunUpload>> UploadIngest::TryBegin(
       if (const std::optional<Receipt> settled =
               SettledAnswer(*last, header.digest, retry)) {
         return Answer(*settled);
+      }
+      if (last->assignment.round != home) {
+        return Unavailable("the assignment went on to the next version");
       }
     }
     const std::vector<Store::AssignmentChange> late = {

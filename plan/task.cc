@@ -270,17 +270,39 @@ void VisitParameters(Fields& f, StrategySpec& s) {
 }
 
 void VisitStrategy(Fields& f, StrategySpec& s) {
+  static const StrategySpec kDefault;
   int name = static_cast<int>(s.name);
   f.Choose("name", Strategies(), name);
   s.name = static_cast<StrategyName>(name);
+  f.OptionalSection("asynchronous", s.asynchronous.enabled, [&](Fields& c) {
+    c.Require("concurrency");
+    c.Integer("concurrency", {1, kCohortMax}, s.asynchronous.concurrency);
+    c.Integer("max_staleness", {0, kCohortMax}, s.asynchronous.max_staleness);
+  });
   f.Integer("num_rounds", {1, 1'000'000}, s.num_rounds);
   f.Integer("cohort", {1, kCohortMax}, s.cohort);
   f.Integer("min_updates", {0, kCohortMax}, s.min_updates);
-  f.Real("over_selection", {1, kOverSelectionMax}, s.over_selection);
   f.Span("round_deadline", kRoundDeadlineMin, kRoundDeadlineMax,
          s.round_deadline);
-  f.Integer("min_available_nodes", {0, 1'000'000}, s.min_available_nodes);
-  f.Span("selection_window", Duration{}, kRoundDeadlineMax, s.selection_window);
+  if (s.asynchronous.enabled) {
+    constexpr std::string_view kNoDraw =
+        "an asynchronous task draws no cohort; asynchronous.concurrency says "
+        "how many devices work at a time";
+    f.Inapplicable("over_selection", kNoDraw,
+                   s.over_selection == kDefault.over_selection);
+    f.Inapplicable("measure_drop_out", kNoDraw, !s.measure_drop_out);
+    f.Inapplicable("min_available_nodes", kNoDraw, s.min_available_nodes == 0);
+    f.Inapplicable("selection_window", kNoDraw,
+                   s.selection_window == Duration{});
+  } else {
+    f.Real("over_selection", {1, kOverSelectionMax}, s.over_selection);
+    if (f.Wants(!s.measure_drop_out)) {
+      f.Bool("measure_drop_out", s.measure_drop_out);
+    }
+    f.Integer("min_available_nodes", {0, 1'000'000}, s.min_available_nodes);
+    f.Span("selection_window", Duration{}, kRoundDeadlineMax,
+           s.selection_window);
+  }
   f.Real("server_learning_rate", kServerRate, s.server_learning_rate);
   VisitParameters(f, s);
   f.Unavailable("fraction_train");  // a pull fleet has no fraction to take
@@ -337,6 +359,10 @@ void VisitEvaluate(Fields& f, EvaluateSpec& s) {
 // Why the server cannot do with a sum that it cannot look into; "": it can.
 std::string SecureSumProblem(const TaskSpec& s) {
   const std::string name(StrategyNameText(s.strategy.name));
+  if (s.strategy.asynchronous.enabled) {
+    return "strategy.asynchronous weighs an update by its staleness when it "
+           "arrives, which secure aggregation hides";
+  }
   if (HoldsUpdates(s.strategy.name)) {
     return name +
            " compares individual updates, which secure aggregation hides";
@@ -434,6 +460,32 @@ Status CheckEvaluate(const TaskSpec& s) {
   return OkStatus();
 }
 
+// What does not go together with versions that are made of updates of
+// different ages.
+Status CheckAsynchronous(const TaskSpec& s) {
+  if (!s.strategy.asynchronous.enabled) return OkStatus();
+  const std::string name(StrategyNameText(s.strategy.name));
+  if (HoldsUpdates(s.strategy.name) ||
+      s.strategy.name == StrategyName::kNormBound) {
+    return InvalidArgument(
+        "strategy.asynchronous does not go with " + name +
+        ": its protection compares or bounds updates of one base version");
+  }
+  if (s.Contribution().name != ContributionName::kPlain) {
+    return InvalidArgument(
+        "strategy.asynchronous does not go with " + name +
+        ": what its devices declare is about the version they trained from");
+  }
+  if (s.evaluate.every > 0) {
+    return InvalidArgument(
+        "evaluate.every is " + std::to_string(s.evaluate.every) +
+        ", and an evaluation round would hold up what asynchronous devices "
+        "send; every version is measured by the hold-outs of its updates, and "
+        "evaluate.source: server measures it with `selvage evaluate`");
+  }
+  return OkStatus();
+}
+
 // What a strategy needs of the number of updates it will get at least.
 Status CheckStrategy(const TaskSpec& s) {
   const StrategySpec& strategy = s.strategy;
@@ -523,6 +575,7 @@ Status CheckAcrossFields(const TaskSpec& s) {
   SELVAGE_RETURN_IF_ERROR(CheckEvaluate(s));
   SELVAGE_RETURN_IF_ERROR(internal::CheckTrain(s.train));
   SELVAGE_RETURN_IF_ERROR(CheckStrategy(s));
+  SELVAGE_RETURN_IF_ERROR(CheckAsynchronous(s));
   SELVAGE_RETURN_IF_ERROR(
       internal::CheckContribution(s.Contribution(), s.train, s.update));
   return internal::CheckPersonalize(s.personalize);
@@ -674,6 +727,7 @@ ContributionSpec TaskSpec::Contribution() const {
 }
 
 int TaskSpec::WeightMax() const {
+  if (strategy.asynchronous.enabled) return kWeightCapMax;
   switch (Contribution().name) {
     case ContributionName::kQFedAvg:
       return kWeightCapMax;
@@ -693,8 +747,22 @@ Status TaskSpec::Validate() const {
   return CheckAcrossFields(*this);
 }
 
+uint32_t TaskSpec::StaleWeight(uint32_t weight, uint64_t staleness) const {
+  // Division and square root are exact to the last bit on every machine.
+  const double fraction =
+      static_cast<double>(weight) / static_cast<double>(update.weight_cap);
+  const double scaled = kWeightCapMax * std::min(1.0, fraction) /
+                        std::sqrt(1.0 + static_cast<double>(staleness));
+  return std::max(1u, static_cast<uint32_t>(std::lround(scaled)));
+}
+
 int TaskSpec::SlotCount() const {
-  return SlotsFor(strategy.cohort, strategy.over_selection);
+  if (strategy.asynchronous.enabled) {
+    return strategy.asynchronous.concurrency + strategy.cohort;
+  }
+  return SlotsFor(strategy.cohort, strategy.measure_drop_out
+                                       ? kOverSelectionMax
+                                       : strategy.over_selection);
 }
 
 int TaskSpec::EvaluationCohort() const {

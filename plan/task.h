@@ -115,12 +115,30 @@ bool HoldsUpdates(StrategyName name);
 // Whether it keeps second moments (Reddi et al., 2021).
 bool IsAdaptive(StrategyName name);
 
+// Buffered asynchronous aggregation (FedBuff; Nguyen et al., "Federated
+// Learning with Buffered Asynchronous Aggregation", 2022): devices train all
+// the time, each from the version that was the latest when it began, and every
+// `cohort` updates make a version. There is no draw and no round to be in time
+// for; what was trained from an older version counts for less.
+struct AsynchronousSpec {
+  bool enabled = false;
+  int concurrency = 0;  // devices at work at a time; 1..10,000; no default
+  // Versions that were made since the one an update was trained from, at most;
+  // more: it is LATE. 0..10,000
+  int max_staleness = 10;
+  friend bool operator==(const AsynchronousSpec&,
+                         const AsynchronousSpec&) = default;
+};
+
 struct StrategySpec {
   StrategyName name = StrategyName::kFedAvg;
-  int num_rounds = 1;           // committed rounds; 1..1,000,000
-  int cohort = 10;              // the goal: updates per round; 1..10,000
+  int num_rounds = 1;  // committed rounds; asynchronous: versions; 1..1,000,000
+  int cohort = 10;     // the goal: updates per round, or version; 1..10,000
   int min_updates = 0;          // below it the round is ABANDONED; 0: = cohort
   double over_selection = 1.3;  // [1, 4]: assignments per wanted update
+  // From the second round on, as many as the drop-out of the last rounds asks
+  // for (coordinator/selection.h), at most 4 per wanted update.
+  bool measure_drop_out = false;
   Duration round_deadline = std::chrono::minutes(5);  // 1 s .. 7 days
   // SELECTING waits until this many devices checked in (Flower's
   // min_available_nodes); 0: as many as will be assigned.
@@ -146,6 +164,7 @@ struct StrategySpec {
   double max_loss = 0;           // qfedavg; (0, 1e6]; no default
   int population_size = 0;  // scaffold: N; cohort..1,000,000,000; no default
   double max_abs_control = 64;  // scaffold; (0, 2^24]
+  AsynchronousSpec asynchronous;
   friend bool operator==(const StrategySpec&, const StrategySpec&) = default;
 };
 
@@ -326,13 +345,21 @@ struct TaskSpec {
   Status Validate() const;
 
   // Most updates one round can accept: ceil(cohort x over_selection). A slot
-  // that is offered again after its device vanished is still one slot.
+  // that is offered again after its device vanished is still one slot. With
+  // measure_drop_out: 4 x cohort. Of an asynchronous task: those at work and
+  // those of one version.
   int SlotCount() const;
   int MinUpdates() const;  // min_updates, or cohort if that is 0
   // What the strategy wants of devices, and the largest weight they may send:
-  // update.weight_cap, but for qfedavg kWeightCapMax and for scaffold 1.
+  // update.weight_cap, but for qfedavg kWeightCapMax and for scaffold 1; in an
+  // asynchronous task kWeightCapMax stands for all of it (StaleWeight()).
   ContributionSpec Contribution() const;
   int WeightMax() const;
+  // What an update of `weight` (1..update.weight_cap) weighs in a version that
+  // was made `staleness` versions after the one it was trained from:
+  // max(1, round(65535 x weight / weight_cap / sqrt(1 + staleness))).
+  // REQUIRES: strategy.asynchronous.enabled.
+  uint32_t StaleWeight(uint32_t weight, uint64_t staleness) const;
   // The same for evaluation rounds.
   int EvaluationCohort() const;
   int EvaluationSlotCount() const;

@@ -34,9 +34,20 @@ constexpr Duration kPollInterval = std::chrono::milliseconds(20);
 constexpr Duration kBackoffFirst = std::chrono::milliseconds(200);
 constexpr Duration kBackoffMax = std::chrono::seconds(30);
 
-Status FromGrpc(const grpc::Status& status) {
+// With the id that the coordinator's log has of the call, if it gave one.
+Status FromGrpc(const grpc::Status& status,
+                const grpc::ClientContext& context) {
   if (status.ok()) return OkStatus();
-  return {static_cast<StatusCode>(status.error_code()), status.error_message()};
+  std::string message = status.error_message();
+  const auto& trailing = context.GetServerTrailingMetadata();
+  if (const auto it = trailing.find("selvage-trace-id"); it != trailing.end()) {
+    const std::string_view id(it->second.data(), it->second.size());
+    const bool is_one =
+        id.size() == 32 &&
+        id.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+    if (is_one) message.append(" (trace ").append(id).append(")");
+  }
+  return {static_cast<StatusCode>(status.error_code()), std::move(message)};
 }
 
 // RESOURCE_EXHAUSTED: the coordinator has too many bytes in flight.
@@ -205,7 +216,7 @@ class StreamCall {
     grpc::Status status;
     stream.Finish(&status, tag());
     (void)Wait();
-    return own_reason_.ok() ? FromGrpc(status) : own_reason_;
+    return own_reason_.ok() ? FromGrpc(status, context_) : own_reason_;
   }
 
   void Cancel(Status reason) {
@@ -341,8 +352,9 @@ class GrpcTransport final : public Transport {
           std::chrono::system_clock::now() +
           std::chrono::duration_cast<std::chrono::system_clock::duration>(
               left));
-      const Status status =
-          FromGrpc((stub_.get()->*method)(&context, request, &response));
+      const grpc::Status answer =
+          (stub_.get()->*method)(&context, request, &response);
+      const Status status = FromGrpc(answer, context);
       const Duration wait = Jitter(backoff);
       if (status.code() != StatusCode::kUnavailable ||
           steady_clock::now() + wait >= deadline) {

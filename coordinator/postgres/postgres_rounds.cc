@@ -200,6 +200,19 @@ Status PostgresStore::OpenRound(const RoundRow& row) {
       PostgresSql(db, "INSERT INTO selvage.round_bytes VALUES ($1, $2, 0, $3)",
                   row.key.task_id, row.key.number, row.bytes_up);
     }
+    if (!row.carried.empty()) {
+      PostgresArray ids;
+      for (const std::string& id : row.carried) ids.Add(id);
+      // Locked in the order in which everybody does.
+      PostgresSql(db,
+                  "WITH carried AS (SELECT id FROM selvage.assignment WHERE "
+                  "id = ANY($1::text[]) AND task_id = $2 AND number < $3 AND "
+                  "state = $4 ORDER BY id FOR NO KEY UPDATE) "
+                  "UPDATE selvage.assignment a SET number = $3 FROM carried "
+                  "WHERE a.id = carried.id",
+                  ids, row.key.task_id, row.key.number,
+                  AssignmentState::kLeased);
+    }
     InsertHistory(db, row.key, 0, row.state, row.epoch, row.opened, "");
     return OkStatus();
   });

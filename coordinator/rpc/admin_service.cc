@@ -389,12 +389,12 @@ grpc::ServerWriteReactor<v1::ArtifactChunk>* AdminService::DownloadArtifact(
     Context* context, const v1::DownloadArtifactRequest* request) {
   using Failed = FailedStream<v1::ArtifactChunk>;
   const Status authorized = Authorize(*context);
-  if (!authorized.ok()) return new Failed(authorized);
+  if (!authorized.ok()) return new Failed(ToGrpc(authorized));
   const Result<FetchRequest> parsed = FromProto(*request);
-  if (!parsed.ok()) return new Failed(parsed.status());
+  if (!parsed.ok()) return new Failed(ToGrpc(parsed.status()));
   Result<std::unique_ptr<ArtefactReader>> reader =
       api_.OpenArtefactAsAdmin(parsed->digest);
-  if (!reader.ok()) return new Failed(reader.status());
+  if (!reader.ok()) return new Failed(ToGrpc(reader.status()));
   return new ArtefactStream<v1::ArtifactChunk>(
       context, *std::move(reader), parsed->offset, options_.download_chunk_size,
       options_.chunk_timeout, options_.chunk_timeouts_max);
@@ -466,9 +466,9 @@ grpc::ServerWriteReactor<v1::TaskSnapshot>* AdminService::WatchTask(
     Context* context, const v1::WatchTaskRequest* request) {
   using Failed = FailedStream<v1::TaskSnapshot>;
   const Status authorized = Authorize(*context);
-  if (!authorized.ok()) return new Failed(authorized);
+  if (!authorized.ok()) return new Failed(ToGrpc(authorized));
   const Status named = CheckWireName("name", request->name());
-  if (!named.ok()) return new Failed(named);
+  if (!named.ok()) return new Failed(ToGrpc(named));
   return new WatchReactor(api_, request->name());
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -67,16 +68,19 @@ template <typename Chunk>
 class ArtefactStream final : public grpc::ServerWriteReactor<Chunk> {
  public:
   // OUT_OF_RANGE ends the call if `offset` lies beyond the artefact.
+  // `end` makes of what ended the call the status that it is finished with.
   ArtefactStream(grpc::CallbackServerContext* context,
                  std::unique_ptr<ArtefactReader> reader, uint64_t offset,
                  size_t chunk_size, Duration chunk_timeout,
-                 int chunk_timeouts_max)
-      : watchdog_(context, chunk_timeout, chunk_timeouts_max),
+                 int chunk_timeouts_max,
+                 std::function<grpc::Status(const Status&)> end = ToGrpc)
+      : end_(std::move(end)),
+        watchdog_(context, chunk_timeout, chunk_timeouts_max),
         reader_(std::move(reader)),
         chunk_size_(chunk_size),
         offset_(offset) {
     if (offset_ > reader_->size()) {
-      this->Finish(ToGrpc(OutOfRange(
+      this->Finish(end_(OutOfRange(
           "offset " + std::to_string(offset_) + " is beyond the artefact's " +
           std::to_string(reader_->size()) + " bytes")));
       return;
@@ -86,12 +90,12 @@ class ArtefactStream final : public grpc::ServerWriteReactor<Chunk> {
 
   void OnWriteDone(bool ok) override {
     if (!ok) {
-      this->Finish(ToGrpc(Cancelled("the connection ended")));
+      this->Finish(end_(Cancelled("the connection ended")));
       return;
     }
     watchdog_.Progress();
     if (offset_ == reader_->size()) {
-      this->Finish(grpc::Status::OK);
+      this->Finish(end_(OkStatus()));
       return;
     }
     WriteNext();
@@ -106,13 +110,14 @@ class ArtefactStream final : public grpc::ServerWriteReactor<Chunk> {
         static_cast<size_t>(std::min<uint64_t>(rest, chunk_size_));
     const Status status = ReadChunk(*reader_, offset_, size, chunk_);
     if (!status.ok()) {
-      this->Finish(ToGrpc(status));
+      this->Finish(end_(status));
       return;
     }
     offset_ += size;
     this->StartWrite(&chunk_);
   }
 
+  const std::function<grpc::Status(const Status&)> end_;
   Watchdog watchdog_;
   const std::unique_ptr<ArtefactReader> reader_;
   const size_t chunk_size_;
@@ -124,7 +129,7 @@ class ArtefactStream final : public grpc::ServerWriteReactor<Chunk> {
 template <typename Chunk>
 class FailedStream final : public grpc::ServerWriteReactor<Chunk> {
  public:
-  explicit FailedStream(const Status& status) { this->Finish(ToGrpc(status)); }
+  explicit FailedStream(const grpc::Status& status) { this->Finish(status); }
   void OnDone() override { delete this; }
 };
 

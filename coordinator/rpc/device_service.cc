@@ -1,9 +1,13 @@
 #include "coordinator/rpc/device_service.h"
 
+#include <memory>
 #include <optional>
 #include <utility>
 #include <variant>
 
+#include <grpcpp/alarm.h>
+
+#include "base/mutex.h"
 #include "coordinator/rpc/artefact_stream.h"
 #include "coordinator/rpc/convert.h"
 #include "coordinator/rpc/raw_message.h"
@@ -12,18 +16,6 @@
 
 namespace selvage::coordinator {
 namespace {
-
-// The status to finish with; refusals for lack of room say when to come back.
-grpc::Status Refusal(grpc::CallbackServerContext* context, const Status& status,
-                     const RetryWindow& busy_retry) {
-  if (status.code() == StatusCode::kResourceExhausted ||
-      status.code() == StatusCode::kUnavailable) {
-    const v1::RetryWindow window = ToProto(busy_retry);
-    context->AddTrailingMetadata(kRetryMinKey, std::to_string(window.min_ms()));
-    context->AddTrailingMetadata(kRetryMaxKey, std::to_string(window.max_ms()));
-  }
-  return ToGrpc(status);
-}
 
 grpc::ServerUnaryReactor* FinishedReactor(grpc::CallbackServerContext* context,
                                           const grpc::Status& status) {
@@ -40,16 +32,21 @@ class UploadReactor final
     : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   UploadReactor(grpc::CallbackServerContext* context, DeviceApi& api,
-                Result<DeviceIdentity> device,
+                DeviceCall call, Result<DeviceIdentity> device,
                 const DeviceServiceOptions& options)
-      : context_(context), api_(api), busy_retry_(options.busy_retry) {
+      : api_(api), call_(std::move(call)) {
     if (!device.ok()) {
       End(device.status());
       return;
     }
     device_ = *std::move(device);
-    watchdog_.emplace(context, options.chunk_timeout,
-                      options.chunk_timeouts_max);
+    call_.SetDevice(*device_);
+    const double seconds =
+        std::chrono::duration<double>(options.chunk_timeout).count();
+    watchdog_.emplace(
+        context, options.chunk_timeout, options.chunk_timeouts_max,
+        static_cast<uint64_t>(static_cast<double>(options.upload_rate_min) *
+                              seconds));
     StartRead(&request_);
   }
 
@@ -58,7 +55,6 @@ class UploadReactor final
       OnStreamEnded();
       return;
     }
-    watchdog_->Progress();
     Status status;
     if (!ticket_.has_value()) {
       status = OnHeader();
@@ -115,7 +111,8 @@ class UploadReactor final
       End(*receipt);
       return;
     }
-    watchdog_->Progress();
+    // The header is enough for the time that it waited in line.
+    watchdog_->Excuse();
     ticket_ = std::get<UploadTicket>(*begun);
     received_ = ticket_->offset;
     v1::UploadResponse resume;
@@ -144,6 +141,7 @@ class UploadReactor final
       SELVAGE_RETURN_IF_ERROR(api_.AppendUpload(ticket_->upload_id, piece));
     }
     received_ += chunk.size();
+    watchdog_->Progress(chunk.size());
     request_.Clear();  // gRPC may have its memory back
     ReadOrFinish();
     return OkStatus();
@@ -177,10 +175,9 @@ class UploadReactor final
                 std::to_string(size_) + " bytes"));
   }
 
-  void End(const Status& status) {
-    EndWhenWritten(Refusal(context_, status, busy_retry_));
-  }
+  void End(const Status& status) { EndWhenWritten(call_.End(status)); }
   void End(const Receipt& receipt) {
+    static_cast<void>(call_.End(OkStatus()));
     v1::UploadResponse response;
     *response.mutable_receipt() = ToProto(receipt);
     EndWhenWritten(std::move(response));
@@ -207,9 +204,8 @@ class UploadReactor final
     StartWriteAndFinish(&receipt_, grpc::WriteOptions(), grpc::Status::OK);
   }
 
-  grpc::CallbackServerContext* const context_;
   DeviceApi& api_;
-  const RetryWindow busy_retry_;
+  DeviceCall call_;
   std::optional<DeviceIdentity> device_;
   std::optional<Watchdog> watchdog_;
 
@@ -225,114 +221,183 @@ class UploadReactor final
   std::optional<Ending> ending_ SELVAGE_GUARDED_BY(mu_);
 };
 
+// A check-in that waits for the worker: answered by it, or ended by its time.
+class WaitingCheckIn {
+ public:
+  WaitingCheckIn(DeviceCall call, grpc::ServerUnaryReactor* reactor,
+                 v1::CheckInResponse* response)
+      : call_(std::move(call)), reactor_(reactor), response_(response) {}
+
+  void Answer(const Result<CheckInAnswer>& answer) {
+    if (!Claim()) return;
+    if (answer.ok()) *response_ = ToProto(*answer);
+    reactor_->Finish(call_.End(answer.status()));
+  }
+
+  // Does nothing if the answer is there, as it mostly is.
+  static void EndAfter(const std::shared_ptr<WaitingCheckIn>& waiting,
+                       Duration timeout) {
+    const MutexLock lock(waiting->mu_);
+    if (waiting->ended_) return;
+    waiting->alarm_ = std::make_unique<grpc::Alarm>();
+    waiting->alarm_->Set(std::chrono::system_clock::now() + timeout,
+                         [waiting, timeout](bool expired) {
+                           if (expired) waiting->Expire(timeout);
+                         });
+  }
+
+ private:
+  // For whoever is first; the other one touches nothing of the call.
+  bool Claim() {
+    std::unique_ptr<grpc::Alarm> alarm;  // cancelled without the lock
+    const MutexLock lock(mu_);
+    alarm = std::move(alarm_);
+    return !std::exchange(ended_, true);
+  }
+  void Expire(Duration timeout) {
+    {
+      const MutexLock lock(mu_);
+      if (std::exchange(ended_, true)) return;
+    }
+    reactor_->Finish(call_.End(DeadlineExceeded(
+        "the check-in waited " +
+        std::to_string(std::chrono::duration<double>(timeout).count()) +
+        " s")));
+  }
+
+  DeviceCall call_;
+  grpc::ServerUnaryReactor* const reactor_;
+  v1::CheckInResponse* const response_;
+  Mutex mu_;
+  bool ended_ SELVAGE_GUARDED_BY(mu_) = false;
+  std::unique_ptr<grpc::Alarm> alarm_ SELVAGE_GUARDED_BY(mu_);
+};
+
 }  // namespace
 
 grpc::ServerUnaryReactor* DeviceService::Enroll(
     grpc::CallbackServerContext* context, const v1::EnrollRequest* request,
     v1::EnrollResponse* response) {
+  DeviceCall call = Call(context, "Enroll");
+  const auto finished = [&](const Status& status) {
+    return FinishedReactor(context, call.End(status));
+  };
   Result<EnrollRequest> parsed = FromProto(*request);
-  if (!parsed.ok()) return FinishedReactor(context, ToGrpc(parsed.status()));
+  if (!parsed.ok()) return finished(parsed.status());
   // The one method that may do without.
   const Result<DeviceIdentity> current = identities_.ReadOptional(*context);
+  if (current.ok()) call.SetDevice(*current);
   if (parsed->token_id.empty() && parsed->identity_public_key.empty() &&
       !current.ok()) {
-    return FinishedReactor(
-        context, ToGrpc(Unauthenticated("neither an enrolment token nor a "
-                                        "valid certificate was presented")));
+    return finished(
+        Unauthenticated("neither an enrolment token nor a "
+                        "valid certificate was presented"));
   }
   const Result<EnrollAnswer> answer = api_.Enroll(
       current.ok() ? std::optional<DeviceIdentity>(*current) : std::nullopt,
       *parsed);
   if (!answer.ok()) {
     log_.Write(LogLevel::kInfo, "enrolment_refused",
-               {{"code", StatusCodeName(answer.status().code())}});
-    return FinishedReactor(
-        context, Refusal(context, answer.status(), options_.busy_retry));
+               {{"code", StatusCodeName(answer.status().code())},
+                {"trace_id", call.trace_id()}});
+    return finished(answer.status());
   }
   *response = ToProto(*answer);
-  return FinishedReactor(context, grpc::Status::OK);
+  return finished(OkStatus());
 }
 
 grpc::ServerUnaryReactor* DeviceService::CheckIn(
     grpc::CallbackServerContext* context, const v1::CheckInRequest* request,
     v1::CheckInResponse* response) {
+  DeviceCall call = Call(context, "CheckIn");
+  const auto finished = [&](const Status& status) {
+    return FinishedReactor(context, call.End(status));
+  };
   const Result<DeviceIdentity> device = identities_.Read(*context);
-  if (!device.ok()) return FinishedReactor(context, ToGrpc(device.status()));
+  if (!device.ok()) return finished(device.status());
+  call.SetDevice(*device);
   Result<CheckInRequest> parsed = FromProto(*request);
-  if (!parsed.ok()) return FinishedReactor(context, ToGrpc(parsed.status()));
+  if (!parsed.ok()) return finished(parsed.status());
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  const auto waiting =
+      std::make_shared<WaitingCheckIn>(std::move(call), reactor, response);
   api_.CheckIn(
       *device, *std::move(parsed),
-      [reactor, context, response,
-       busy_retry = options_.busy_retry](Result<CheckInAnswer> answer) {
-        if (!answer.ok()) {
-          reactor->Finish(Refusal(context, answer.status(), busy_retry));
-          return;
-        }
-        *response = ToProto(*answer);
-        reactor->Finish(grpc::Status::OK);
-      });
+      [waiting](Result<CheckInAnswer> answer) { waiting->Answer(answer); });
+  WaitingCheckIn::EndAfter(waiting, options_.call_timeout);
   return reactor;
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* DeviceService::Fetch(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
-  using Failed = FailedStream<grpc::ByteBuffer>;
+  DeviceCall call = Call(context, "Fetch");
+  const auto failed = [&](const Status& status) {
+    return new FailedStream<grpc::ByteBuffer>(call.End(status));
+  };
   const Result<DeviceIdentity> device = identities_.Read(*context);
-  if (!device.ok()) return new Failed(device.status());
+  if (!device.ok()) return failed(device.status());
+  call.SetDevice(*device);
   const Result<v1::FetchRequest> message =
       ParseMessage<v1::FetchRequest>(*request);
-  if (!message.ok()) return new Failed(message.status());
+  if (!message.ok()) return failed(message.status());
   const Result<FetchRequest> parsed = FromProto(*message);
-  if (!parsed.ok()) return new Failed(parsed.status());
+  if (!parsed.ok()) return failed(parsed.status());
   Result<std::unique_ptr<ArtefactReader>> reader =
       parsed->base.has_value() ? api_.OpenDelta(*device, parsed->digest,
                                                 *parsed->base, parsed->codec)
                                : api_.OpenArtefact(*device, parsed->digest);
-  if (!reader.ok()) return new Failed(reader.status());
+  if (!reader.ok()) return failed(reader.status());
   return new ArtefactStream<grpc::ByteBuffer>(
       context, *std::move(reader), parsed->offset, options_.fetch_chunk_size,
-      options_.chunk_timeout, options_.chunk_timeouts_max);
+      options_.chunk_timeout, options_.chunk_timeouts_max,
+      [call = std::move(call)](const Status& status) mutable {
+        return call.End(status);
+      });
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>*
 DeviceService::Upload(grpc::CallbackServerContext* context) {
-  return new UploadReactor(context, api_, identities_.Read(*context), options_);
+  return new UploadReactor(context, api_, Call(context, "Upload"),
+                           identities_.Read(*context), options_);
 }
 
 grpc::ServerUnaryReactor* DeviceService::Report(
     grpc::CallbackServerContext* context, const v1::ReportRequest* request,
     v1::ReportResponse* response) {
+  DeviceCall call = Call(context, "Report");
+  const auto finished = [&](const Status& status) {
+    return FinishedReactor(context, call.End(status));
+  };
   const Result<DeviceIdentity> device = identities_.Read(*context);
-  if (!device.ok()) return FinishedReactor(context, ToGrpc(device.status()));
+  if (!device.ok()) return finished(device.status());
+  call.SetDevice(*device);
   const Result<ReportRequest> parsed = FromProto(*request);
-  if (!parsed.ok()) return FinishedReactor(context, ToGrpc(parsed.status()));
+  if (!parsed.ok()) return finished(parsed.status());
   const Result<RetryWindow> retry =
       api_.Report(*device, parsed->report_id, parsed->counters);
-  if (!retry.ok()) {
-    return FinishedReactor(
-        context, Refusal(context, retry.status(), options_.busy_retry));
-  }
+  if (!retry.ok()) return finished(retry.status());
   *response->mutable_retry() = ToProto(*retry);
-  return FinishedReactor(context, grpc::Status::OK);
+  return finished(OkStatus());
 }
 
 grpc::ServerUnaryReactor* DeviceService::Abandon(
     grpc::CallbackServerContext* context, const v1::AbandonRequest* request,
     v1::AbandonResponse* response) {
+  DeviceCall call = Call(context, "Abandon");
+  const auto finished = [&](const Status& status) {
+    return FinishedReactor(context, call.End(status));
+  };
   const Result<DeviceIdentity> device = identities_.Read(*context);
-  if (!device.ok()) return FinishedReactor(context, ToGrpc(device.status()));
+  if (!device.ok()) return finished(device.status());
+  call.SetDevice(*device);
   const Result<AbandonRequest> parsed = FromProto(*request);
-  if (!parsed.ok()) return FinishedReactor(context, ToGrpc(parsed.status()));
+  if (!parsed.ok()) return finished(parsed.status());
   const Result<RetryWindow> retry =
       api_.Abandon(*device, parsed->assignment_id, parsed->token,
                    parsed->reason, parsed->message);
-  if (!retry.ok()) {
-    return FinishedReactor(
-        context, Refusal(context, retry.status(), options_.busy_retry));
-  }
+  if (!retry.ok()) return finished(retry.status());
   *response->mutable_retry() = ToProto(*retry);
-  return FinishedReactor(context, grpc::Status::OK);
+  return finished(OkStatus());
 }
 
 }  // namespace selvage::coordinator

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/time.h"
 #include "coordinator/api.h"
+#include "coordinator/rpc/device_call.h"
 #include "coordinator/rpc/identity.h"
 
 namespace selvage::coordinator {
@@ -18,16 +19,18 @@ namespace selvage::coordinator {
 struct DeviceServiceOptions {
   // A stream on which nothing moves for this long is cancelled, ...
   Duration chunk_timeout = std::chrono::seconds(30);
-  // ... and any stream after this many of them.
+  // ... and any stream after this many of them, ...
   int chunk_timeouts_max = 20;
+  // ... and an upload that brought fewer bytes a second during one of them: a
+  // trickle would hold the room it was let in to (slowloris).
+  uint64_t upload_rate_min = 1 << 10;
+  // What a check-in may wait for the coordinator's decision, whatever deadline
+  // the device has, or has not, set. Then DEADLINE_EXCEEDED.
+  Duration call_timeout = std::chrono::seconds(30);
   size_t fetch_chunk_size = size_t{256} << 10;  // at most kChunkSizeMax
-  // Sent as trailing metadata (kRetryMinKey, kRetryMaxKey; milliseconds) with
-  // RESOURCE_EXHAUSTED and UNAVAILABLE: even a refusal says when to come back.
+  // Goes with RESOURCE_EXHAUSTED and UNAVAILABLE (device_call.h).
   RetryWindow busy_retry = {std::chrono::seconds(2), std::chrono::seconds(10)};
 };
-
-inline constexpr char kRetryMinKey[] = "selvage-retry-min-ms";
-inline constexpr char kRetryMaxKey[] = "selvage-retry-max-ms";
 
 // Fetch and Upload move models: their messages stay as they are on the wire, so
 // that the bytes are copied no more than needed.
@@ -46,8 +49,12 @@ class DeviceService final
  public:
   // All must outlive the service, and the service every call.
   DeviceService(DeviceApi& api, IdentityReader& identities, EventSink& log,
-                const DeviceServiceOptions& options)
-      : api_(api), identities_(identities), log_(log), options_(options) {}
+                Clock& clock, const DeviceServiceOptions& options)
+      : api_(api),
+        identities_(identities),
+        log_(log),
+        clock_(clock),
+        options_(options) {}
 
   grpc::ServerUnaryReactor* Enroll(grpc::CallbackServerContext* context,
                                    const v1::EnrollRequest* request,
@@ -68,9 +75,15 @@ class DeviceService final
                                     v1::AbandonResponse* response) override;
 
  private:
+  DeviceCall Call(grpc::CallbackServerContext* context,
+                  std::string_view method) const {
+    return DeviceCall(context, method, log_, clock_, options_.busy_retry);
+  }
+
   DeviceApi& api_;
   IdentityReader& identities_;
   EventSink& log_;
+  Clock& clock_;
   const DeviceServiceOptions options_;
 };
 

@@ -165,7 +165,7 @@ Status RpcServer::Serve(DeviceApi& devices, AdminApi& people,
                         const std::string& device_endpoint) {
   SELVAGE_CHECK(device_server_ == nullptr);
   device_service_ = std::make_unique<DeviceService>(devices, identities_, log_,
-                                                    options_.device);
+                                                    clock_, options_.device);
   admin_service_ = std::make_unique<AdminService>(
       people,
       [this, device_endpoint] {

@@ -6,11 +6,13 @@
 namespace selvage::coordinator {
 
 struct Watchdog::State {
-  State(grpc::CallbackServerContext* call, Duration p, int n)
-      : period(p), context(call), periods_left(n) {}
+  State(grpc::CallbackServerContext* call, Duration p, int n, uint64_t least)
+      : period(p), progress_min(least), context(call), periods_left(n) {}
 
   const Duration period;
-  std::atomic<bool> progress{false};
+  const uint64_t progress_min;
+  std::atomic<bool> moved{false};
+  std::atomic<uint64_t> progress{0};
   Mutex mu;
   // Null once the call is over.
   grpc::CallbackServerContext* context SELVAGE_GUARDED_BY(mu);
@@ -21,8 +23,9 @@ struct Watchdog::State {
 };
 
 Watchdog::Watchdog(grpc::CallbackServerContext* context, Duration period,
-                   int periods_max)
-    : state_(std::make_shared<State>(context, period, periods_max)) {
+                   int periods_max, uint64_t progress_min)
+    : state_(
+          std::make_shared<State>(context, period, periods_max, progress_min)) {
   const MutexLock lock(state_->mu);
   Arm(state_);
 }
@@ -38,9 +41,12 @@ Watchdog::~Watchdog() {
   alarm.reset();
 }
 
-void Watchdog::Progress() {
-  state_->progress.store(true, std::memory_order_relaxed);
+void Watchdog::Progress(uint64_t bytes) {
+  state_->moved.store(true, std::memory_order_relaxed);
+  state_->progress.fetch_add(bytes, std::memory_order_relaxed);
 }
+
+void Watchdog::Excuse() { Progress(state_->progress_min); }
 
 void Watchdog::Arm(const std::shared_ptr<State>& state) {
   state->alarm = std::make_unique<grpc::Alarm>();
@@ -55,8 +61,9 @@ void Watchdog::Arm(const std::shared_ptr<State>& state) {
 void Watchdog::OnAlarm(const std::shared_ptr<State>& state) {
   const MutexLock lock(state->mu);
   if (state->context == nullptr) return;
-  const bool moved = state->progress.exchange(false, std::memory_order_relaxed);
-  if (!moved || --state->periods_left <= 0) {
+  const bool moved = state->moved.exchange(false, std::memory_order_relaxed);
+  const uint64_t bytes = state->progress.exchange(0, std::memory_order_relaxed);
+  if (!moved || bytes < state->progress_min || --state->periods_left <= 0) {
     state->context->TryCancel();
     return;
   }

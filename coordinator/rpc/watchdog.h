@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 
 #include <grpcpp/alarm.h>
@@ -12,19 +13,22 @@
 
 namespace selvage::coordinator {
 
-// Cancels the call if a whole `period` passes without Progress(), or if it is
-// still there after `periods_max` of them. The call's reactor sees the
+// Cancels the call if a whole `period` passes without Progress(), or with less
+// of it than `progress_min` bytes, or if it is still there after `periods_max`
+// of them. The call's reactor sees the
 // cancellation as it sees any other. Thread-safe.
 class Watchdog {
  public:
   Watchdog(grpc::CallbackServerContext* context, Duration period,
-           int periods_max);
+           int periods_max, uint64_t progress_min = 0);
   // The call's context is not touched any more afterwards.
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 
-  void Progress();
+  void Progress(uint64_t bytes = 0);
+  // This period counts as enough.
+  void Excuse();
 
  private:
   // Outlives the call by the time an alarm needs to be cancelled.

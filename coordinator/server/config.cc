@@ -520,6 +520,15 @@ std::vector<Setting> Settings() {
                       "and its running calls have this much longer",
                       std::chrono::seconds(1), hours(24),
                       &Config::connection_age_grace),
+      DurationSetting("limits.call_timeout",
+                      "a check-in that waited so long is ended, whatever its "
+                      "own deadline",
+                      std::chrono::seconds(1), std::chrono::minutes(10),
+                      &Config::call_timeout),
+      BytesSetting("limits.upload_rate_min",
+                   "an upload slower than this many bytes a second for half a "
+                   "minute is ended",
+                   1, uint64_t{1} << 30, &Config::upload_rate_min),
       BytesSetting("limits.upload_bytes",
                    "memory for uploads in flight; what does not fit waits in "
                    "line",

@@ -59,6 +59,8 @@ struct Config {
   Duration connection_age = std::chrono::minutes(30);
   Duration connection_age_grace = std::chrono::minutes(15);
   bool admin_reflection = true;
+  Duration call_timeout = std::chrono::seconds(30);
+  uint64_t upload_rate_min = 1 << 10;  // bytes a second
   uint64_t upload_bytes_max = uint64_t{256} << 20;
   uint64_t staged_above = uint64_t{64} << 20;
   uint64_t staged_bytes_max = uint64_t{16} << 30;

@@ -326,6 +326,8 @@ Status Service::Bind(Clock& clock) {
   rpc.connection_age = config_.connection_age;
   rpc.connection_age_grace = config_.connection_age_grace;
   rpc.reflection = config_.admin_reflection;
+  rpc.device.call_timeout = config_.call_timeout;
+  rpc.device.upload_rate_min = config_.upload_rate_min;
   const uint64_t descriptors = RaiseDescriptorLimit();
   const uint64_t affordable = descriptors > 2 * kOtherDescriptors
                                   ? (descriptors - kOtherDescriptors) / 2

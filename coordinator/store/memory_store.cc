@@ -419,6 +419,17 @@ Status MemoryStore::OpenRound(const RoundRow& row) {
   const auto [it, is_new] = rounds_.emplace(row.key, row);
   if (!is_new) return AlreadyExists(Text(row.key) + " exists");
   it->second.claim = 0;
+  it->second.carried.clear();
+  for (const std::string& id : row.carried) {
+    const auto assignment = assignments_.find(id);
+    if (assignment == assignments_.end()) continue;
+    AssignmentRow& carried = assignment->second;
+    if (carried.round.task_id == row.key.task_id &&
+        carried.round.number < row.key.number &&
+        carried.state == AssignmentState::kLeased) {
+      carried.round = row.key;
+    }
+  }
   history_.push_back(
       HistoryRow{row.key, std::nullopt, row.state, row.epoch, row.opened, ""});
   return OkStatus();

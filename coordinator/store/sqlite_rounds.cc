@@ -128,6 +128,14 @@ Status SqliteStore::OpenRound(const RoundRow& row) {
             row.metrics, row.mode, row.class_metrics, row.figures)
             .Run();
     if (inserted != 1) return AlreadyExists(Text(row.key) + " exists");
+    for (const std::string& id : row.carried) {
+      Sql(db,
+          "UPDATE assignment SET number = ? WHERE id = ? AND task_id = ? AND "
+          "number < ? AND state = ?",
+          row.key.number, id, row.key.task_id, row.key.number,
+          AssignmentState::kLeased)
+          .Run();
+    }
     InsertHistory(db, row.key, 0, row.state, row.epoch, row.opened, "");
     return OkStatus();
   });

@@ -476,6 +476,59 @@ TEST_P(StoreContract, OpenRound_Twice_IsRefused) {
   EXPECT_EQ(store().GetRound(lease.key)->wrapped_key, Bytes(60, 0xAB));
 }
 
+TEST_P(StoreContract, OpenRound_Carried_LeasedOnesBelongToIt) {
+  const RoundLease before = RoundWith({"d", "e", "f", "g"});
+  const std::vector<ReceiptRow> receipts = {Accepted("a-1-d", "p1")};
+  ASSERT_THAT(
+      store().CommitPartial(before, SomePartial(before, "p1"), receipts),
+      test::IsOk());
+  const std::vector<Store::AssignmentChange> expire = {
+      {"a-1-e", AssignmentState::kExpired, ""}};
+  ASSERT_THAT(store().ChangeAssignments(expire), test::IsOk());
+  MoveToApplying(before);
+  ASSERT_THAT(store().AbandonRound(before, RoundState::kApplying, At(8), "x"),
+              test::IsOk());
+  RoundRow row;
+  row.key = {before.key.task_id, 2};
+  row.opened = At(9);
+  row.wrapped_key = Bytes(60, 1);
+  row.carried = {"a-1-d", "a-1-e", "a-1-f", "nobody's"};
+  ASSERT_THAT(store().OpenRound(row), test::IsOk());
+  under_test_->Reopen();
+
+  // One was counted, one expired, one was not named.
+  const auto there = store().ListAssignments(row.key);
+  ASSERT_EQ(there->size(), 1u);
+  EXPECT_EQ(there->front().assignment.id, "a-1-f");
+  EXPECT_EQ(there->front().assignment.round, row.key);
+  EXPECT_EQ(store().ListAssignments(before.key)->size(), 3u);
+  EXPECT_TRUE(store().GetRound(row.key)->carried.empty());
+  // From now on it counts there, and only there.
+  const RoundLease lease{row.key, 1};
+  ASSERT_THAT(store().Transition(lease, RoundState::kSelecting,
+                                 RoundState::kCollecting, At(10), 1),
+              test::IsOk());
+  const std::vector<ReceiptRow> late = {Accepted("a-1-g", "p2")};
+  EXPECT_THAT(store().CommitPartial(lease, SomePartial(lease, "p2"), late),
+              test::StatusIs(StatusCode::kNotFound));
+  const std::vector<ReceiptRow> carried = {Accepted("a-1-f", "p2")};
+  const auto conflicts =
+      store().CommitPartial(lease, SomePartial(lease, "p2"), carried);
+  ASSERT_THAT(conflicts, test::IsOk());
+  EXPECT_TRUE(conflicts->empty());
+  EXPECT_EQ((*store().FindAssignment("a-1-f"))->receipt->partial_id, "p2");
+}
+
+TEST_P(StoreContract, OpenRound_CarriedButRefused_StayWhereTheyWere) {
+  const RoundLease before = RoundWith({"d"});
+  RoundRow row;
+  row.key = before.key;
+  row.carried = {"a-1-d"};
+  EXPECT_THAT(store().OpenRound(row),
+              test::StatusIs(StatusCode::kAlreadyExists));
+  EXPECT_EQ(store().ListAssignments(before.key)->size(), 1u);
+}
+
 // ----------------------------------------------------- assignments, receipts
 
 TEST_P(StoreContract, PutAssignments_ClosedRound_IsAborted) {

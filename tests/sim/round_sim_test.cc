@@ -30,6 +30,7 @@ struct Outcome {
   bool expired = false;
   bool late = false;
   bool resumed = false;
+  bool buffered = false;
 };
 
 class Simulation {
@@ -76,6 +77,7 @@ class Simulation {
       EXPECT_EQ(round_.state(), end);
     }
     outcome_.committed = round_.state() == RoundState::kCommitted;
+    outcome_.buffered = config_.buffered && outcome_.committed;
     CheckEnd();
     return outcome_;
   }
@@ -105,6 +107,13 @@ class Simulation {
     config.available_min =
         config.slot_count + static_cast<uint32_t>(UniformBelow(random, 5));
     config.update_max = config.slot_count + UniformBelow(random, 12);
+    if (seed % 3 == 0) {  // the buffer of an asynchronous task
+      config.buffered = true;
+      config.slot_count =
+          1 + static_cast<uint32_t>(UniformBelow(random, config.cohort + 3));
+      config.update_max =
+          config.slot_count + config.cohort + UniformBelow(random, 12);
+    }
     config.round_deadline = std::chrono::seconds(200);
     config.compute_deadline = std::chrono::seconds(100);
     config.selection_window =
@@ -159,7 +168,12 @@ class Simulation {
 
   void Do(const Assign& assign) {
     EXPECT_TRUE(round_.checked_in() > 0);
-    EXPECT_LE(assign.lease_deadline, Time{} + config_.round_deadline);
+    if (config_.buffered) {
+      EXPECT_EQ(assign.lease_deadline, now_ + config_.compute_deadline);
+    } else {
+      EXPECT_LE(assign.lease_deadline, Time{} + config_.round_deadline);
+    }
+    CheckSlots();
     EXPECT_FALSE(settled_.contains(assign.device));
     if (last_state_ == RoundState::kCollecting) outcome_.refilled = true;
     assigned_.insert(assign.device);
@@ -201,6 +215,17 @@ class Simulation {
         if (!at_work_.insert(device).second) return;
         Work(device);
     }
+  }
+  // Never more at work than there are slots.
+  void CheckSlots() {
+    uint32_t held = 0;
+    for (const auto& [device, member] : round_.members()) {
+      const bool at_work = member.state == Round::MemberState::kLeased ||
+                           member.state == Round::MemberState::kUploading;
+      const bool counted = member.state == Round::MemberState::kAccepted;
+      held += at_work || (counted && !config_.buffered) ? 1 : 0;
+    }
+    EXPECT_LE(held, config_.slot_count);
   }
   void Work(const std::string& device) {
     if (Chance(loss_)) {  // vanishes; perhaps it turns up again
@@ -277,12 +302,13 @@ TEST(RoundSimTest, ManySeeds_SafeAndLive) {
     seen["expired"] += outcome.expired ? 1 : 0;
     seen["late"] += outcome.late ? 1 : 0;
     seen["resumed"] += outcome.resumed ? 1 : 0;
+    seen["buffered"] += outcome.buffered ? 1 : 0;
     if (HasFailure()) break;
   }
   std::signal(SIGABRT, SIG_DFL);
   // A simulator that never reaches a state tests nothing.
-  for (const char* what :
-       {"committed", "abandoned", "refilled", "expired", "late", "resumed"}) {
+  for (const char* what : {"committed", "abandoned", "refilled", "expired",
+                           "late", "resumed", "buffered"}) {
     EXPECT_GT(seen[what], seeds / 50) << what;
     RecordProperty(what, static_cast<int>(seen[what]));
   }

@@ -10,6 +10,7 @@
 #include "aggregation/codec/checkpoint_parts.h"
 #include "aggregation/contribution.h"
 #include "coordinator/byte_budget.h"
+#include "coordinator/known_devices.h"
 #include "coordinator/model_store.h"
 #include "coordinator/next_model.h"
 #include "coordinator/outcome_cache.h"
@@ -731,6 +732,25 @@ TEST(ReleasableMetricsTest, BelowMinCohort_IsNothing) {
 
   EXPECT_FALSE(ReleasableMetrics(metrics, 2).empty());
   EXPECT_TRUE(ReleasableMetrics(metrics, 3).empty());
+}
+
+TEST(KnownDevices, Add_MoreThanItKeeps_TheLastOnesAreKnown) {
+  KnownDevices known(4);
+  const auto device = [](int i) {
+    return DeviceIdentity{"p", "d-" + std::to_string(i)};
+  };
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_FALSE(known.Contains(device(i)));
+    known.Add(device(i));
+    known.Add(device(i));
+    for (int j = std::max(0, i - 3); j <= i; ++j) {
+      EXPECT_TRUE(known.Contains(device(j))) << j << " after " << i;
+    }
+  }
+  EXPECT_FALSE(known.Contains(device(0)));
+  // Where one name ends and the other begins counts.
+  known.Add({"a", "bc"});
+  EXPECT_FALSE(known.Contains({"ab", "c"}));
 }
 
 }  // namespace

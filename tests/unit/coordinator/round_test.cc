@@ -55,6 +55,14 @@ TEST(RoundConfigTest, Validate_EveryMistake_IsNamed) {
            with([](RoundConfig& c) { c.available_min = 1; }),
            with([](RoundConfig& c) { c.update_max = 1; }),
            with([](RoundConfig& c) { c.round_deadline = {}; }),
+           with([](RoundConfig& c) {
+             c.buffered = true;
+             c.slot_count = 0;
+           }),
+           with([](RoundConfig& c) {
+             c.buffered = true;
+             c.slot_count = 3;  // and a cohort of 2: 4 are too few
+           }),
        }) {
     EXPECT_THAT(status, StatusIs(StatusCode::kInvalidArgument));
   }

@@ -28,6 +28,7 @@
 #include "tests/testing/fault_file_system.h"
 #include "tests/testing/fault_vfs.h"
 #include "tests/testing/locked_random.h"
+#include "tests/testing/memory_sink.h"
 #include "tests/testing/status_matchers.h"
 
 namespace selvage::coordinator::test {
@@ -37,29 +38,8 @@ using ::selvage::test::FaultFileSystem;
 using ::selvage::test::FaultVfs;
 using ::selvage::test::IsOk;
 using ::selvage::test::LockedRandom;
+using ::selvage::test::MemorySink;
 using ::selvage::test::StatusIs;
-
-// Keeps what was logged, to look for what must not be there.
-class MemorySink final : public EventSink {
- public:
-  void Write(LogLevel level, std::string_view event,
-             std::initializer_list<LogField> fields) override {
-    MutexLock lock(mu_);
-    text_ += std::string(LogLevelName(level)) + " " + std::string(event);
-    for (const LogField& field : fields) {
-      text_ += " " + std::string(field.key) + "=" + field.value;
-    }
-    text_ += "\n";
-  }
-  std::string text() {
-    MutexLock lock(mu_);
-    return text_;
-  }
-
- private:
-  Mutex mu_;
-  std::string text_ SELVAGE_GUARDED_BY(mu_);
-};
 
 struct WorldOptions {
   bool sqlite = false;  // over a FaultVfs; else a MemoryStore

@@ -1,5 +1,7 @@
 #include "coordinator/rpc/device_service.h"
 
+#include <set>
+
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
@@ -504,6 +506,107 @@ TEST(DeviceServiceTimeoutTest, SilentUpload_IsCancelledAndDropped) {
   EXPECT_EQ(stream->Finish().error_code(), StatusCode::CANCELLED);
   harness.server->Shutdown(std::chrono::seconds(10));
   EXPECT_THAT(harness.devices.Dropped(), ElementsAre(1));
+}
+
+TEST(DeviceServiceTimeoutTest, UploadThatTrickles_IsCancelledAndDropped) {
+  Harness harness;
+  harness.options.device.chunk_timeout = std::chrono::milliseconds(200);
+  harness.options.device.upload_rate_min = 1 << 20;
+  harness.Start();
+  auto stub = harness.DeviceStub(harness.Device("phone-1"));
+  grpc::ClientContext context;
+  SetDeadline(context);
+  auto stream = stub->Upload(&context);
+  stream->Write(Header(1 << 20));
+  v1::UploadResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  // Never silent for a whole period, and never fast enough.
+  while (stream->Write(Chunk("x"))) {
+  }
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(stream->Finish().error_code(), StatusCode::CANCELLED);
+  harness.server->Shutdown(std::chrono::seconds(10));
+  EXPECT_THAT(harness.devices.Dropped(), ElementsAre(1));
+}
+
+TEST(DeviceServiceTimeoutTest, CheckInNobodyAnswers_EndsWithItsTime) {
+  Harness harness;
+  harness.options.device.call_timeout = std::chrono::milliseconds(50);
+  harness.devices.hold_check_ins = true;
+  harness.Start();
+  auto stub = harness.DeviceStub(harness.Device("phone-1"));
+  const grpc::Status status = CheckIn(*stub);
+  EXPECT_EQ(status.error_code(), StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_THAT(status.error_message(), HasSubstr("the check-in waited"));
+  // The answer that comes after all touches nothing.
+  harness.devices.AnswerHeld();
+}
+
+// ------------------------------------------------------- what calls leave
+// behind
+
+std::string Trailing(const grpc::ClientContext& context, const char* key) {
+  const auto& all = context.GetServerTrailingMetadata();
+  const auto it = all.find(key);
+  return it == all.end() ? ""
+                         : std::string(it->second.data(), it->second.size());
+}
+
+TEST_F(DeviceServiceTest, EveryCall_HasATraceIdThatTheLogKnows) {
+  std::set<std::string> ids;
+  for (int i = 0; i < 3; ++i) {
+    grpc::ClientContext context;
+    SetDeadline(context);
+    // What a device claims is not believed.
+    context.AddMetadata(
+        "traceparent",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    v1::CheckInResponse response;
+    ASSERT_TRUE(stub->CheckIn(&context, CheckInAs("demo"), &response).ok());
+    const std::string id = Trailing(context, kTraceIdKey);
+    EXPECT_THAT(id, ::testing::MatchesRegex("[0-9a-f]{32}"));
+    EXPECT_TRUE(ids.insert(id).second);
+    EXPECT_THAT(harness.log.text(), HasSubstr("trace_id=" + id));
+    EXPECT_EQ(Trailing(context, kPushbackKey), "");
+  }
+  EXPECT_THAT(harness.log.text(),
+              HasSubstr("DEBUG device_call method=CheckIn population=demo "
+                        "device=phone-1 trace_id="));
+  EXPECT_THAT(harness.log.text(), HasSubstr("code=OK dur_ms="));
+  EXPECT_EQ(harness.log.text().find("0af7651916cd43dd8448eb211c80319c"),
+            std::string::npos);
+}
+
+TEST_F(DeviceServiceTest, Refusals_AreLogged_AndPushBackInsideTheWindow) {
+  harness.devices.begin_status = Unavailable("no room");
+  std::set<std::string> moments;
+  for (int i = 0; i < 4; ++i) {
+    auto stream = Open(Header(3));
+    EXPECT_FALSE(stream->rpc->Read(&stream->response));
+    EXPECT_EQ(stream->rpc->Finish().error_code(), StatusCode::UNAVAILABLE);
+    EXPECT_EQ(Trailing(stream->context, kRetryMinKey), "2000");
+    EXPECT_EQ(Trailing(stream->context, kRetryMaxKey), "10000");
+    const std::string pushback = Trailing(stream->context, kPushbackKey);
+    ASSERT_FALSE(pushback.empty());
+    EXPECT_GE(std::stol(pushback), 2000);
+    EXPECT_LE(std::stol(pushback), 10'000);
+    moments.insert(pushback);
+    EXPECT_THAT(harness.log.text(),
+                HasSubstr(Trailing(stream->context, kTraceIdKey)));
+  }
+  EXPECT_EQ(moments.size(), 4u);
+  EXPECT_THAT(harness.log.text(), HasSubstr("method=Upload population=demo"));
+  EXPECT_THAT(harness.log.text(), HasSubstr("code=UNAVAILABLE dur_ms="));
+}
+
+TEST_F(DeviceServiceTest, FaultOfOurs_IsAWarning_WithoutTheDevice) {
+  harness.devices.begin_status = Internal("the disk is gone");
+  auto stream = Open(Header(3));
+  EXPECT_FALSE(stream->rpc->Read(&stream->response));
+  EXPECT_EQ(stream->rpc->Finish().error_code(), StatusCode::INTERNAL);
+  EXPECT_THAT(harness.log.text(),
+              HasSubstr("WARNING device_call method=Upload trace_id="));
+  EXPECT_EQ(harness.log.text().find("phone-1"), std::string::npos);
 }
 
 // ------------------------------------------------------ Abandon and Report

@@ -50,8 +50,20 @@ class FakeDeviceApi final : public DeviceApi {
       last_device = device;
       last_check_in = std::move(request);
       answer = check_in_answer;
+      if (hold_check_ins) {
+        held.push_back(std::move(done));
+        return;
+      }
     }
     done(std::move(answer));
+  }
+  void AnswerHeld() {
+    std::vector<std::function<void(Result<CheckInAnswer>)>> waiting;
+    {
+      const MutexLock lock(mu_);
+      waiting.swap(held);
+    }
+    for (const auto& done : waiting) done(CheckInAnswer{});
   }
 
   Result<std::unique_ptr<ArtefactReader>> OpenArtefact(
@@ -167,6 +179,8 @@ class FakeDeviceApi final : public DeviceApi {
               RejectReason::kNone,
               "",
               {std::chrono::seconds(1), std::chrono::seconds(2)}};
+  bool hold_check_ins = false;
+  std::vector<std::function<void(Result<CheckInAnswer>)>> held;
   std::optional<Receipt> early_receipt;
   RetryWindow window{std::chrono::seconds(60), std::chrono::seconds(120)};
   std::map<crypto::Digest, Bytes> artefacts;

@@ -19,6 +19,7 @@
 #include "crypto/tls_policy.h"
 #include "crypto/x509.h"
 #include "tests/testing/fake_clock.h"
+#include "tests/testing/memory_sink.h"
 #include "tests/unit/coordinator_rpc/fake_apis.h"
 
 namespace selvage::coordinator::test {
@@ -120,7 +121,7 @@ class Harness {
 
   OsRandom random;
   selvage::test::FakeClock clock;
-  NullEventSink log;
+  selvage::test::MemorySink log;
   crypto::CertificateAuthority authority;
   RpcServerOptions options;
   FakeDeviceApi devices;

@@ -116,6 +116,8 @@ TEST(LoadConfigTest, EveryMistake_IsNamedWithItsPlace) {
       {"device: {address: 'x:70000'}\n", "is not HOST:PORT"},
       {"limits: {streams: 0}\n", "limits.streams: 0 is not in 1 .. 10000"},
       {"limits: {connection_age: 9s}\n", "9s is not in 10s .. "},
+      {"limits: {call_timeout: 999ms}\n", "999ms is not in 1s .. "},
+      {"limits: {upload_rate_min: 2GiB}\n", "2GiB is not in 1 .. 1GiB"},
       {"limits: {connection_idle: 25h}\n", "25h is not in 1s .. "},
       {"limits: {connection_age_grace: 0s}\n", "0s is not in 1s .. "},
       {"admin: {reflection: maybe}\n", "\"maybe\" is none of false, true"},

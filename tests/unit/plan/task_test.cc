@@ -558,6 +558,20 @@ const Mistake kValues[] = {
      "line 4: evaluate.patience is 1000001; must be in 0..1000000"},
     {"evaluate: {min_delta: -1}\n",
      "line 4: evaluate.min_delta is -1; must be in [0, 1e+09]"},
+    {"strategy: {asynchronous: {}}\n",
+     "line 4: strategy.asynchronous.concurrency is missing"},
+    {"strategy: {asynchronous: {concurrency: 0}}\n",
+     "line 4: strategy.asynchronous.concurrency is 0; must be in 1..10000"},
+    {"strategy: {asynchronous: {concurrency: 5, max_staleness: -1}}\n",
+     "line 4: strategy.asynchronous.max_staleness is -1; must be in 0..10000"},
+    {"strategy: {over_selection: 1.5, asynchronous: {concurrency: 5}}\n",
+     "line 4: strategy.over_selection: an asynchronous task draws no cohort; "
+     "asynchronous.concurrency says how many devices work at a time"},
+    {"strategy: {measure_drop_out: 1}\n",
+     "line 4: strategy.measure_drop_out is 1; must be true or false"},
+    {"strategy: {asynchronous: {concurrency: 5}, selection_window: 5s}\n",
+     "line 4: strategy.selection_window: an asynchronous task draws no cohort; "
+     "asynchronous.concurrency says how many devices work at a time"},
     {"evaluate: {devices: 5}\n",
      "line 4: evaluate.devices is for evaluation rounds, and evaluate.every "
      "is 0"},
@@ -640,6 +654,25 @@ const Mistake kAcrossFields[] = {
      "(90s)"},
     {"personalize: {baseline_epochs: 3}\n",
      "line 4: personalize.baseline_epochs needs baseline_alone: true"},
+    {"strategy: {name: fedmedian, asynchronous: {concurrency: 20}}\n",
+     "line 4: strategy.asynchronous does not go with fedmedian: its protection "
+     "compares or bounds updates of one base version"},
+    {"strategy: {name: normbound, clipping_norm: 1, asynchronous: "
+     "{concurrency: 20}}\n",
+     "line 4: strategy.asynchronous does not go with normbound: its protection "
+     "compares or bounds updates of one base version"},
+    {"strategy: {name: scaffold, population_size: 50, asynchronous: "
+     "{concurrency: 20}}\n",
+     "line 4: strategy.asynchronous does not go with scaffold: what its "
+     "devices declare is about the version they trained from"},
+    {"strategy: {name: fednova, asynchronous: {concurrency: 20}}\n",
+     "line 4: strategy.asynchronous does not go with fednova: what its devices "
+     "declare is about the version they trained from"},
+    {"strategy: {asynchronous: {concurrency: 20}}\nevaluate: {every: 5}\n",
+     "line 5: evaluate.every is 5, and an evaluation round would hold up what "
+     "asynchronous devices send; every version is measured by the hold-outs of "
+     "its updates, and evaluate.source: server measures it with `selvage "
+     "evaluate`"},
 };
 
 const Mistake kSyntax[] = {
@@ -759,6 +792,48 @@ TEST(TaskSpec, SlotCount_IsTheCeilingOfTheDecimalProduct) {
     spec.strategy.over_selection = c.over_selection;
     EXPECT_EQ(spec.SlotCount(), c.slots);
   }
+}
+
+TEST(TaskSpec, Asynchronous_IsRead_AndRoundTrips) {
+  const auto task = ParseTaskFile(
+      "name: u\npopulation: demo\nprogram: m.yaml\n"
+      "strategy: {cohort: 10, asynchronous: {concurrency: 30, "
+      "max_staleness: 4}}\n");
+  ASSERT_THAT(task, IsOk());
+  EXPECT_TRUE(task->strategy.asynchronous.enabled);
+  EXPECT_EQ(task->strategy.asynchronous.concurrency, 30);
+  EXPECT_EQ(task->strategy.asynchronous.max_staleness, 4);
+  EXPECT_EQ(task->SlotCount(), 40);
+  EXPECT_EQ(task->WeightMax(), kWeightCapMax);
+  const auto again = ParseTask(CanonicalJson(*task));
+  ASSERT_THAT(again, IsOk());
+  EXPECT_EQ(*again, *task);
+  EXPECT_FALSE(ParseTaskFile(kMinimal)->strategy.asynchronous.enabled);
+}
+
+TEST(TaskSpec, MeasureDropOut_HasRoomForTheMostThatCouldBeAskedFor) {
+  const auto task = ParseTaskFile(
+      "name: u\npopulation: demo\nprogram: m.yaml\n"
+      "strategy: {cohort: 10, measure_drop_out: true}\n");
+  ASSERT_THAT(task, IsOk());
+  EXPECT_TRUE(task->strategy.measure_drop_out);
+  EXPECT_EQ(task->SlotCount(), 40);
+  EXPECT_EQ(*ParseTask(CanonicalJson(*task)), *task);
+}
+
+// By hand: 65535 x w / cap / sqrt(1 + s), rounded.
+TEST(TaskSpec, StaleWeight_IsTheFormula_AndNeverZero) {
+  TaskSpec spec;
+  spec.strategy.asynchronous.enabled = true;
+  spec.update.weight_cap = 100;
+  EXPECT_EQ(spec.StaleWeight(100, 0), 65'535u);
+  EXPECT_EQ(spec.StaleWeight(100, 1), 46'340u);
+  EXPECT_EQ(spec.StaleWeight(100, 3), 32'768u);
+  EXPECT_EQ(spec.StaleWeight(50, 3), 16'384u);
+  EXPECT_EQ(spec.StaleWeight(1, 0), 655u);
+  EXPECT_EQ(spec.StaleWeight(101, 0), 65'535u);
+  spec.update.weight_cap = 65'535;
+  EXPECT_EQ(spec.StaleWeight(1, 10'000), 1u);
 }
 
 TEST(TaskSpec, MinUpdates_DefaultsToCohort) {
