@@ -1,37 +1,43 @@
 // Many devices that are connected at the same time, each over a mutually
-// authenticated TLS connection of its own, and check in: how many check-ins a
-// coordinator answers, how soon, and what a connected device costs it. Beside
-// it a bare gRPC server that answers the same number of bytes with the same
-// number of bytes. See --help, and docs/benchmarks.md for what it measured.
-#include <selvage/v1/device.pb.h>
+// authenticated TLS connection of its own: how many check-ins and updates a
+// coordinator answers, how soon, what a connected device costs it, and how soon
+// it is back after a SIGKILL. Beside it a bare gRPC server that gets as many
+// bytes and answers as many. See --help and scripts/load, and
+// docs/benchmarks.md for what it measured.
+#include <arpa/inet.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
-#include <grpcpp/create_channel.h>
-#include <grpcpp/generic/async_generic_service.h>
-#include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/grpcpp.h>
-
+#include "aggregation/codec/codec.h"
 #include "base/random.h"
-#include "bench/bare_stream.h"
+#include "bench/load_echo.h"
+#include "bench/load_figures.h"
+#include "bench/load_fleet.h"
+#include "bench/load_register.h"
+#include "bench/process.h"
 #include "bench/report.h"
 #include "client/enrolment_bundle.h"
 #include "client/rpc/grpc_transport.h"
@@ -41,18 +47,34 @@ namespace selvage::bench {
 namespace {
 
 constexpr char kCheckIn[] = "/selvage.v1.DeviceService/CheckIn";
-constexpr char kEcho[] = "/echo";
+constexpr char kUpload[] = "/selvage.v1.DeviceService/Upload";
 
 struct Options {
+  std::string mode = "check-ins";
   std::string bundle_file;
   std::vector<std::string> addresses;
   int devices = 100;
   int in_flight = 64;
   double seconds = 10;
   double rate = 0;
+  int rounds = 5;
+  size_t values = 1000;
   std::vector<int> pids;
+  std::vector<std::string> restart;  // a command line
   int echo_devices = 0;
+  std::string database;
+  uint64_t registered = 0;
   bool json = false;
+
+  FleetOptions Fleet(const std::string& population) const {
+    FleetOptions fleet;
+    fleet.check_in_method = kCheckIn;
+    fleet.upload_method = kUpload;
+    fleet.population = population;
+    fleet.values = values;
+    fleet.in_flight = in_flight;
+    return fleet;
+  }
 };
 
 template <typename T>
@@ -91,149 +113,9 @@ double MemoryOf(const std::vector<int>& pids) {
   return all;
 }
 
-struct Figures {
-  uint64_t answered = 0;
-  double seconds = 0;
-  std::map<std::string, uint64_t> errors;  // by code
-  std::vector<double> latencies;           // milliseconds, sorted
-  size_t answer_bytes = 0;                 // of the last one
-
-  double Rate() const { return static_cast<double>(answered) / seconds; }
-  double Percentile(double share) const {
-    if (latencies.empty()) return 0;
-    const auto at =
-        static_cast<size_t>(share * static_cast<double>(latencies.size() - 1));
-    return latencies[at];
-  }
-};
-
-// Connections that make one unary call after another.
-class Fleet {
- public:
-  struct Identity {
-    std::string address;
-    std::string ca;
-    std::string key;
-    std::string certificate;
-  };
-  Fleet(const std::vector<Identity>& identities, const std::string& method,
-        std::string request)
-      : method_(method), slice_(std::move(request)) {
-    for (const Identity& identity : identities) {
-      grpc::ChannelArguments arguments;
-      arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-      arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-      channels_.push_back(grpc::CreateCustomChannel(
-          identity.address,
-          grpc::SslCredentials({.pem_root_certs = identity.ca,
-                                .pem_private_key = identity.key,
-                                .pem_cert_chain = identity.certificate}),
-          arguments));
-    }
-  }
-
-  // One call of every device: connects them all.
-  Figures Connect(int in_flight) {
-    return Run(in_flight, 0, [this](uint64_t begun, double) {
-      return begun < channels_.size();
-    });
-  }
-  // `rate`: calls per second, whatever comes back; 0: `in_flight` at a time.
-  Figures Call(int in_flight, double rate, double seconds) {
-    return Run(in_flight, rate, [seconds](uint64_t, double elapsed) {
-      return elapsed < seconds;
-    });
-  }
-
- private:
-  struct Exchange {
-    explicit Exchange(const std::shared_ptr<grpc::Channel>& channel)
-        : stub(channel) {}
-    grpc::GenericStub stub;
-    grpc::ClientContext context;
-    grpc::ByteBuffer answer;
-    grpc::Status status;
-    double begun = 0;
-    std::unique_ptr<grpc::ClientAsyncResponseReader<grpc::ByteBuffer>> reader;
-  };
-
-  void Begin() {
-    auto* const exchange = new Exchange(channels_[next_++ % channels_.size()]);
-    exchange->begun = WallSeconds();
-    exchange->context.set_deadline(std::chrono::system_clock::now() +
-                                   std::chrono::seconds(60));
-    const grpc::ByteBuffer request(&slice_, 1);
-    exchange->reader = exchange->stub.PrepareUnaryCall(
-        &exchange->context, method_, request, &queue_);
-    exchange->reader->StartCall();
-    exchange->reader->Finish(&exchange->answer, &exchange->status, exchange);
-  }
-
-  template <typename GoesOn>
-  Figures Run(int in_flight, double rate, GoesOn goes_on) {
-    Figures figures;
-    const double began = WallSeconds();
-    uint64_t begun = 0;
-    uint64_t ended = 0;
-    const auto due = [&](double elapsed) {
-      if (!goes_on(begun, elapsed)) return false;
-      if (rate == 0) return begun - ended < static_cast<uint64_t>(in_flight);
-      return static_cast<double>(begun) < rate * elapsed;
-    };
-    for (;;) {
-      double elapsed = WallSeconds() - began;
-      while (due(elapsed)) {
-        Begin();
-        ++begun;
-        elapsed = WallSeconds() - began;
-      }
-      if (begun == ended && !goes_on(begun, elapsed)) break;
-      void* tag = nullptr;
-      bool ok = false;
-      const auto wait = std::chrono::system_clock::now() +
-                        (rate > 0 ? std::chrono::microseconds(200)
-                                  : std::chrono::milliseconds(100));
-      if (queue_.AsyncNext(&tag, &ok, wait) !=
-          grpc::CompletionQueue::GOT_EVENT) {
-        continue;
-      }
-      const std::unique_ptr<Exchange> exchange(static_cast<Exchange*>(tag));
-      ++ended;
-      if (!exchange->status.ok()) {
-        ++figures.errors[std::string(StatusCodeName(
-            static_cast<StatusCode>(exchange->status.error_code())))];
-        continue;
-      }
-      ++figures.answered;
-      figures.answer_bytes = exchange->answer.Length();
-      figures.latencies.push_back((WallSeconds() - exchange->begun) * 1e3);
-    }
-    figures.seconds = WallSeconds() - began;
-    std::sort(figures.latencies.begin(), figures.latencies.end());
-    return figures;
-  }
-
-  const std::string method_;
-  const grpc::Slice slice_;
-  std::vector<std::shared_ptr<grpc::Channel>> channels_;
-  grpc::CompletionQueue queue_;
-  size_t next_ = 0;
-};
-
-std::string RequestOf(const std::string& population) {
-  v1::CheckInRequest request;
-  request.set_population(population);
-  auto* const can = request.mutable_capabilities();
-  can->add_engines("native:bench");
-  can->add_codecs("float32");
-  can->add_codecs("float16");
-  can->set_plan_format(1);
-  return request.SerializeAsString();
-}
-
-std::vector<Fleet::Identity> Enrol(const Options& options,
-                                   const client::EnrolmentBundle& bundle) {
-  std::vector<Fleet::Identity> identities(static_cast<size_t>(options.devices));
+std::vector<FleetIdentity> Enrol(const Options& options,
+                                 const client::EnrolmentBundle& bundle) {
+  std::vector<FleetIdentity> identities(static_cast<size_t>(options.devices));
   std::atomic<size_t> next{0};
   const auto work = [&] {
     OsRandom random;
@@ -259,98 +141,343 @@ std::vector<Fleet::Identity> Enrol(const Options& options,
   return identities;
 }
 
-// ------------------------------------------------------------------ the rival
-
-class EchoReactor final : public grpc::ServerGenericBidiReactor {
+// What was measured, as text while it is measured or as JSON at the end.
+class Account {
  public:
-  explicit EchoReactor(size_t answer) : answer_(std::string(answer, 'x')) {
-    StartRead(&request_);
+  explicit Account(bool json) : json_(json) {}
+  void Add(const std::string& key, const std::string& what,
+           const Figures& figures) {
+    if (figures.answered == 0 && figures.errors.empty()) return;
+    out_[key] = ToJson(figures);
+    if (!json_) Print(what, figures);
   }
-  void OnReadDone(bool ok) override {
-    if (!ok) {
-      Finish(grpc::Status::OK);
-      return;
+  // `text`: with one %g.
+  void Add(const std::string& key, const char* text, double value) {
+    out_[key] = value;
+    if (json_) return;
+    char line[160];
+    std::snprintf(line, sizeof line, text, value);
+    std::printf("%s\n", line);
+    std::fflush(stdout);
+  }
+  void Add(const std::string& key, const std::string& what,
+           const std::map<std::string, uint64_t>& counts) {
+    if (counts.empty()) return;
+    out_[key] = counts;
+    if (json_) return;
+    std::printf("%-26s", what.c_str());
+    for (const auto& [name, count] : counts) {
+      std::printf(" %s: %llu", name.c_str(),
+                  static_cast<unsigned long long>(count));
     }
-    const grpc::ByteBuffer answer(&answer_, 1);
-    response_ = answer;
-    StartWriteAndFinish(&response_, grpc::WriteOptions(), grpc::Status::OK);
+    std::printf("\n");
+    std::fflush(stdout);
   }
-  void OnDone() override { delete this; }
+  void Add(const std::string& prefix, const LoadFleet::Totals& totals) {
+    const std::string title = prefix.empty() ? "" : "bare: ";
+    Add(prefix + "check_in_assigned", title + "check-in, assigned",
+        totals.assigned);
+    Add(prefix + "check_in_idle", title + "check-in, no work", totals.idle);
+    Add(prefix + "fetch", title + "fetch", totals.fetched);
+    Add(prefix + "upload", title + "upload", totals.uploaded);
+    Add(prefix + "acknowledged", title + "  from its last byte",
+        totals.acknowledged);
+    Add(prefix + "receipts", title + "receipts", totals.receipts);
+    Add(prefix + "outcomes", title + "outcomes", totals.outcomes);
+  }
+  void Finish() const {
+    if (json_) std::cout << out_.dump(2) << "\n";
+  }
 
  private:
-  const grpc::Slice answer_;
-  grpc::ByteBuffer request_;
-  grpc::ByteBuffer response_;
+  const bool json_;
+  nlohmann::ordered_json out_;
 };
 
-class EchoService final : public grpc::CallbackGenericService {
- public:
-  explicit EchoService(size_t answer) : answer_(answer) {}
+bool Clean(const LoadFleet::Totals& totals) {
+  return totals.assigned.errors.empty() && totals.idle.errors.empty() &&
+         totals.fetched.errors.empty() && totals.uploaded.errors.empty();
+}
 
- private:
-  grpc::ServerGenericBidiReactor* CreateReactor(
-      grpc::GenericCallbackServerContext*) override {
-    return new EchoReactor(answer_);
+// -------------------------------------------------------------------- modes
+
+// Every device once, then check-ins whose answers nobody heeds.
+bool CheckIns(const Options& options, LoadFleet& fleet,
+              const std::string& prefix, Account& account) {
+  const std::string title = prefix.empty() ? "" : "bare: ";
+  const double before = MemoryOf(options.pids);
+  const Figures connected = fleet.Connect();
+  account.Add(prefix + "connect", title + "connect and check in", connected);
+  const double after = MemoryOf(options.pids);
+  const Figures called = fleet.CheckIns(options.rate, options.seconds);
+  account.Add(prefix + "check_in", title + "check-in", called);
+  account.Add(prefix + "answer_bytes", "  answers of %g bytes",
+              static_cast<double>(called.answer_bytes));
+  if (prefix.empty() && !options.pids.empty()) {
+    account.Add("memory_mib", "memory of the coordinators %.1f MiB", after);
+    account.Add("memory_kib_per_device", "  %.1f KiB a connected device",
+                (after - before) * 1024 / options.devices);
   }
-  const size_t answer_;
-};
+  return connected.errors.empty() && called.errors.empty();
+}
 
-// Until `out` is closed by the parent's end; its port goes there.
-int ServeEcho(const BareIdentity& identity, size_t answer, int out, int in) {
-  grpc::SslServerCredentialsOptions tls(
-      GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  tls.pem_root_certs = identity.ca;
-  tls.pem_key_cert_pairs.push_back(
-      {identity.server_key, identity.server_certificate});
-  EchoService service(answer);
-  grpc::ServerBuilder builder;
+// Devices that do as they are told for `seconds`.
+bool Rounds(const Options& options, LoadFleet& fleet, const std::string& prefix,
+            Account& account) {
+  account.Add(prefix + "connect",
+              prefix.empty() ? "connect and check in" : "bare: connect",
+              fleet.Connect());
+  const auto until = [](double end) {
+    return [end] { return WallSeconds() >= end; };
+  };
+  // Connections and caches are warm, and who is in a round is mixed.
+  fleet.Run(until(WallSeconds() + options.seconds / 5));
+  fleet.Take(1);
+  const double seconds = fleet.Run(until(WallSeconds() + options.seconds));
+  const LoadFleet::Totals totals = fleet.Take(seconds);
+  account.Add(prefix, totals);
+  if (prefix.empty() && !options.pids.empty()) {
+    account.Add("memory_mib", "memory of the coordinators %.1f MiB",
+                MemoryOf(options.pids));
+  }
+  return Clean(totals);
+}
+
+void Append(Figures& all, Figures more) {
+  all.answered += more.answered;
+  all.seconds += more.seconds;
+  all.answer_bytes = more.answer_bytes;
+  for (const auto& [code, count] : more.errors) all.errors[code] += count;
+  all.latencies.insert(all.latencies.end(), more.latencies.begin(),
+                       more.latencies.end());
+}
+
+// All devices get an assignment, as fast as they can; then all upload.
+bool Phases(const Options& options, LoadFleet& fleet, const std::string& prefix,
+            Account& account) {
+  account.Add(prefix + "connect",
+              prefix.empty() ? "connect and check in" : "bare: connect",
+              fleet.Connect());
+  LoadFleet::Totals all;
+  const auto devices = static_cast<size_t>(options.devices);
+  for (int round = 0; round <= options.rounds; ++round) {
+    // The round is there when it takes one device.
+    fleet.HoldUploads(true);
+    fleet.Hurry();
+    fleet.Run([&] { return fleet.holding() == 1; }, 1);
+    fleet.Take(1);
+    fleet.Hurry();
+    double seconds = fleet.Run([&] { return fleet.holding() == devices; });
+    LoadFleet::Totals totals = fleet.Take(seconds);
+    fleet.HoldUploads(false);
+    seconds = fleet.Run([&] { return fleet.holding() == 0; });
+    LoadFleet::Totals uploads = fleet.Take(seconds);
+    if (round == 0) continue;  // for the caches
+    Append(all.assigned, std::move(totals.assigned));
+    Append(all.idle, std::move(totals.idle));
+    Append(all.uploaded, std::move(uploads.uploaded));
+    Append(all.acknowledged, std::move(uploads.acknowledged));
+    for (const auto& [name, count] : uploads.receipts) {
+      all.receipts[name] += count;
+    }
+    for (const auto& [name, count] : totals.outcomes) {
+      all.outcomes[name] += count;
+    }
+  }
+  all.assigned.Sort();
+  all.idle.Sort();
+  all.uploaded.Sort();
+  all.acknowledged.Sort();
+  account.Add(prefix, all);
+  account.Add(prefix + "answer_bytes", "  assignments of %g bytes",
+              static_cast<double>(all.assigned.answer_bytes));
+  return Clean(all);
+}
+
+// ------------------------------------------------------------------ recovery
+
+bool IsAlive(int pid) {
+  std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
+  std::string text;
+  if (!std::getline(in, text)) return false;
+  const size_t name_end = text.rfind(')');
+  return name_end != std::string::npos && name_end + 2 < text.size() &&
+         text[name_end + 2] != 'Z';
+}
+
+void Kill(int pid, int signal) {
+  kill(pid, signal);
+  while (IsAlive(pid))
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  waitpid(pid, nullptr, WNOHANG);  // if it is ours
+}
+
+// When something listens at 127.0.0.1:PORT.
+double WaitUntilListening(const std::string& address) {
   int port = 0;
-  builder.AddListeningPort("127.0.0.1:0", grpc::SslServerCredentials(tls),
-                           &port);
-  builder.RegisterCallbackGenericService(&service);
-  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (server == nullptr) return 1;
-  if (write(out, &port, sizeof port) != sizeof port) return 1;
-  char byte = 0;
-  while (read(in, &byte, 1) > 0) {
+  const size_t colon = address.rfind(':');
+  std::from_chars(address.data() + colon + 1, address.data() + address.size(),
+                  port);
+  sockaddr_in where{};
+  where.sin_family = AF_INET;
+  where.sin_port = htons(static_cast<uint16_t>(port));
+  where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  for (;;) {
+    const int connection = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int refused = connect(
+        connection, reinterpret_cast<const sockaddr*>(&where), sizeof where);
+    const double now = WallSeconds();
+    close(connection);
+    if (refused == 0) return now;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  std::_Exit(0);
 }
 
-// ------------------------------------------------------------------ the report
-
-nlohmann::ordered_json ToJson(const Figures& figures) {
-  nlohmann::ordered_json out;
-  out["answered"] = figures.answered;
-  out["per_second"] = figures.Rate();
-  out["p50_ms"] = figures.Percentile(0.5);
-  out["p90_ms"] = figures.Percentile(0.9);
-  out["p99_ms"] = figures.Percentile(0.99);
-  out["max_ms"] = figures.Percentile(1);
-  out["errors"] = figures.errors;
-  return out;
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
 }
 
-void Print(const std::string& what, const Figures& figures) {
-  std::printf("%-26s %8.0f /s   p50 %8.2f  p90 %8.2f  p99 %8.2f  max %8.2f ms",
-              what.c_str(), figures.Rate(), figures.Percentile(0.5),
-              figures.Percentile(0.9), figures.Percentile(0.99),
-              figures.Percentile(1));
-  for (const auto& [code, count] : figures.errors) {
-    std::printf("   %s: %llu", code.c_str(),
-                static_cast<unsigned long long>(count));
+// SIGKILL of the coordinator when half of a round's updates are acknowledged
+// and more are on their way, and a new start; again in every round. At the end
+// the model says whose updates it holds, and how often.
+bool Recover(const Options& options, LoadFleet& fleet, Account& account) {
+  fleet.Connect();
+  const auto devices = static_cast<size_t>(options.devices);
+  int pid = options.pids.front();
+  std::vector<double> listening;
+  std::vector<double> call;
+  std::vector<double> update;
+  std::vector<double> all;
+  std::map<std::string, uint64_t> outcomes;
+  std::optional<uint64_t> first_version;
+  const auto settle = [&](double seconds, const std::function<bool()>& done) {
+    const double end = WallSeconds() + seconds;
+    fleet.Run([&] { return done() || WallSeconds() > end; });
+    return done();
+  };
+  bool ok = true;
+  for (int round = 0; round < options.rounds && ok; ++round) {
+    fleet.HoldUploads(true);
+    fleet.Hurry();
+    ok = settle(60, [&] { return fleet.holding() == devices; });
+    for (const auto& [name, count] : fleet.Take(1).outcomes) {
+      outcomes[name] += count;
+    }
+    fleet.HoldUploads(false);
+    enum class Step { kBefore, kDead, kStarted };
+    Step step = Step::kBefore;
+    double since = 0;  // of the step
+    double first_call = 0;
+    double first_update = 0;
+    uint64_t acknowledged = 0;
+    uint64_t answered = 0;
+    std::atomic<double> listens{0};
+    std::thread watch;
+    const auto accepted = [&] {
+      const auto& receipts = fleet.so_far().receipts;
+      const auto it = receipts.find("ACCEPTED");
+      return it == receipts.end() ? uint64_t{0} : it->second;
+    };
+    const auto answers = [&] {
+      const LoadFleet::Totals& so_far = fleet.so_far();
+      return so_far.assigned.answered + so_far.idle.answered +
+             so_far.fetched.answered + so_far.uploaded.answered;
+    };
+    ok = ok && settle(60, [&] {
+           const double now = WallSeconds();
+           if (step == Step::kBefore && accepted() >= devices / 2) {
+             if (!first_version) first_version = fleet.checkpoint_version();
+             Kill(pid, SIGKILL);
+             step = Step::kDead;
+             since = WallSeconds();
+           } else if (step == Step::kDead && now > since + 0.1) {
+             // What was answered before it died has been read by now.
+             acknowledged = accepted();
+             answered = answers();
+             step = Step::kStarted;
+             since = WallSeconds();
+             pid = StartProcess(options.restart);
+             watch = std::thread([&] {
+               listens = WaitUntilListening(options.addresses.front());
+             });
+           } else if (step == Step::kStarted) {
+             if (first_call == 0 && answers() > answered) first_call = now;
+             if (first_update == 0 && accepted() > acknowledged) {
+               first_update = fleet.last_accepted();
+             }
+           }
+           return step == Step::kStarted && fleet.holding() == 0;
+         });
+    if (watch.joinable()) watch.join();
+    if (!ok) break;
+    listening.push_back((listens - since) * 1e3);
+    call.push_back((first_call - since) * 1e3);
+    update.push_back((first_update - since) * 1e3);
+    all.push_back((fleet.last_accepted() - since) * 1e3);
+    fleet.Take(1);
   }
-  std::printf("\n");
-  std::fflush(stdout);
+  // One more assignment each, so that the last round's outcomes are told, and
+  // one checkpoint.
+  fleet.HoldUploads(true);
+  fleet.Hurry();
+  ok = ok && settle(60, [&] { return fleet.holding() == devices; });
+  for (const auto& [name, count] : fleet.Take(1).outcomes) {
+    outcomes[name] += count;
+  }
+  fleet.HoldUploads(false);
+  const uint64_t rounds = static_cast<uint64_t>(options.rounds);
+  ok = ok && settle(60, [&] {
+         return fleet.checkpoint_version() == *first_version + rounds;
+       });
+  Kill(pid, SIGTERM);
+  if (!ok) {
+    std::cerr << "selvage-load: devices did not get to the end of a round\n";
+    return false;
+  }
+  account.Add("listening_ms", "restart to listening:       %8.0f ms (median)",
+              Median(listening));
+  account.Add("first_call_ms", "  to the first answer:      %8.0f ms",
+              Median(call));
+  account.Add("first_update_ms", "  to the first update:      %8.0f ms",
+              Median(update));
+  account.Add("first_update_max_ms", "    slowest:                %8.0f ms",
+              *std::max_element(update.begin(), update.end()));
+  account.Add("all_updates_ms", "  to the last of the round: %8.0f ms",
+              Median(all));
+  account.Add("outcomes", "outcomes", outcomes);
+  const size_t counts[] = {options.values};
+  const std::vector<float> model = Must(aggregation::Decode(
+      {plan::CodecName::kFloat16}, counts, fleet.checkpoint()));
+  const double each =
+      static_cast<double>(rounds) / static_cast<double>(devices);
+  size_t wrong = 0;
+  for (size_t i = 0; i < model.size(); ++i) {
+    const double wanted = i < devices ? each : 0;
+    // Half of what one update too many or too few would make, at least.
+    if (std::abs(static_cast<double>(model[i]) - wanted) >
+        0.4 / static_cast<double>(devices)) {
+      ++wrong;
+    }
+  }
+  account.Add("lost_or_doubled", "updates lost or doubled:    %8.0f",
+              static_cast<double>(wrong));
+  return wrong == 0 && outcomes["COMMITTED"] == rounds * devices;
 }
 
 int Main(int argc, char** argv) {
   Options options;
-  CLI::App app("Devices that check in, each over a TLS connection of its own.",
+  CLI::App app("Devices on one thread, each over a TLS connection of its own.",
                "selvage-load");
+  app.add_option("--mode", options.mode,
+                 "check-ins: they check in. rounds: they take part in the "
+                 "rounds of a task, and come back when they are told to. "
+                 "phases: all check in at once, then all upload. recovery: "
+                 "--pid is killed and started again in the middle of rounds")
+      ->check(CLI::IsMember({"check-ins", "rounds", "phases", "recovery"}))
+      ->capture_default_str();
   app.add_option("--bundle", options.bundle_file,
                  "an enrolment bundle for so many devices")
-      ->required()
       ->check(CLI::ExistingFile);
   app.add_option(
       "--address", options.addresses,
@@ -365,100 +492,96 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(0.1, 86'400.0))
       ->capture_default_str();
   app.add_option("--rate", options.rate,
-                 "calls per second, whatever comes back; 0: --in-flight")
+                 "check-ins per second, whatever comes back; 0: --in-flight")
       ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
+  app.add_option("--rounds", options.rounds, "of phases and recovery")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str();
+  app.add_option("--values", options.values, "of the task's model")
+      ->check(CLI::Range(1, 100'000'000))
       ->capture_default_str();
   app.add_option("--pid", options.pids,
                  "a coordinator's, whose memory is shown, once for each");
+  app.add_option("restart", options.restart,
+                 "recovery: its command line, after a --");
   app.add_option("--echo", options.echo_devices,
-                 "also connections of a bare gRPC server that echoes")
+                 "also connections of a bare gRPC server")
       ->check(CLI::Range(0, 100'000));
+  app.add_option("--register", options.registered,
+                 "no load: enrol so many devices in the --database of a "
+                 "coordinator that is not running, in population `load`")
+      ->check(CLI::Range(1, 100'000'000));
+  app.add_option("--database", options.database, "its SQLite file");
   app.add_flag("--json", options.json, "one JSON object on standard output");
   CLI11_PARSE(app, argc, argv);
+  if (options.registered > 0) {
+    const Status status =
+        RegisterDevices(options.database, "load", options.registered);
+    if (!status.ok()) std::cerr << "selvage-load: " << status << "\n";
+    return status.ok() ? 0 : 1;
+  }
+  const bool recovery = options.mode == "recovery";
+  if (options.bundle_file.empty() ||
+      (recovery && (options.pids.size() != 1 || options.restart.empty() ||
+                    options.addresses.size() != 1))) {
+    std::cerr << "selvage-load: --bundle is required; recovery needs one "
+                 "--address, --pid and command line\n";
+    return 2;
+  }
   RaiseFileLimit(options.devices + options.echo_devices);
 
-  // Before gRPC has threads: its size is known only afterwards, but an answer
-  // without work is two windows and nothing else.
-  constexpr size_t kAnswerBytes = 20;
-  int to_parent[2] = {-1, -1};
-  int to_child[2] = {-1, -1};
-  BareIdentity bare;
-  pid_t child = -1;
+  // Before gRPC has threads.
+  std::unique_ptr<BareServer> bare;
   if (options.echo_devices > 0) {
-    bare = Must(NewBareIdentity());
-    if (pipe(to_parent) != 0 || pipe(to_child) != 0) return 1;
-    child = fork();
-    if (child == 0) {
-      close(to_child[1]);
-      return ServeEcho(bare, kAnswerBytes, to_parent[1], to_child[0]);
-    }
-    close(to_child[0]);
+    const bool fast = options.mode != "check-ins";
+    bare = Must(BareServer::Start(fast ? 100 : 60'000, fast ? 200 : 120'000));
   }
 
   std::ifstream in(options.bundle_file);
   const std::string text{std::istreambuf_iterator<char>(in), {}};
   const client::EnrolmentBundle bundle =
       Must(client::ParseEnrolmentBundle(text));
-  const std::string request = RequestOf(bundle.population);
 
-  nlohmann::ordered_json out;
-  double began = WallSeconds();
-  const std::vector<Fleet::Identity> identities = Enrol(options, bundle);
-  const double enrolled =
-      static_cast<double>(options.devices) / (WallSeconds() - began);
-  if (!options.json) {
-    std::printf("%-26s %8.0f /s\n", "enrolment, 8 at a time", enrolled);
-  }
-  const double before = MemoryOf(options.pids);
-  Fleet fleet(identities, kCheckIn, request);
-  const Figures connected = fleet.Connect(options.in_flight);
-  const double after = MemoryOf(options.pids);
-  const Figures called =
-      fleet.Call(options.in_flight, options.rate, options.seconds);
-  const double each = (after - before) * 1024 / options.devices;
-  if (options.json) {
-    out["devices"] = options.devices;
-    out["enrolled_per_second"] = enrolled;
-    out["connect"] = ToJson(connected);
-    out["check_in"] = ToJson(called);
-    out["memory_mib"] = after;
-    out["memory_kib_per_device"] = each;
-  } else {
-    Print("connect and check in", connected);
-    Print("check-in", called);
-    if (!options.pids.empty()) {
-      std::printf("%-26s %8.1f MiB, %.1f KiB a connected device\n",
-                  "memory of the coordinators", after, each);
+  Account account(options.json);
+  const double began = WallSeconds();
+  const std::vector<FleetIdentity> identities = Enrol(options, bundle);
+  account.Add("enrolled_per_second", "enrolment, 8 at a time: %.0f /s",
+              options.devices / (WallSeconds() - began));
+  const auto measure = [&](LoadFleet& fleet, const std::string& prefix) {
+    if (recovery) return Recover(options, fleet, account);
+    if (options.mode == "rounds") {
+      return Rounds(options, fleet, prefix, account);
     }
+    if (options.mode == "phases") {
+      return Phases(options, fleet, prefix, account);
+    }
+    return CheckIns(options, fleet, prefix, account);
+  };
+  bool ok = false;
+  {
+    FleetOptions what = options.Fleet(bundle.population);
+    what.fetch = recovery || options.mode == "rounds";
+    what.one_hot = recovery;
+    LoadFleet fleet(identities, what);
+    ok = measure(fleet, "");
   }
-  if (child > 0) {
-    int port = 0;
-    if (read(to_parent[0], &port, sizeof port) != sizeof port) return 1;
-    const std::vector<Fleet::Identity> bares(
+  if (bare != nullptr) {
+    const std::vector<FleetIdentity> strangers(
         static_cast<size_t>(options.echo_devices),
-        {"127.0.0.1:" + std::to_string(port), bare.ca, bare.client_key,
-         bare.client_certificate});
-    Fleet echoes(bares, kEcho, request);
-    const Figures greeted = echoes.Connect(options.in_flight);
-    const Figures echoed =
-        echoes.Call(options.in_flight, options.rate, options.seconds);
-    if (options.json) {
-      out["echo_connect"] = ToJson(greeted);
-      out["echo"] = ToJson(echoed);
-    } else {
-      Print("bare echo: connect", greeted);
-      Print("bare echo", echoed);
-      std::printf(
-          "check-ins are %.2f of the echo (answers of %zu and %zu "
-          "bytes)\n",
-          called.Rate() / echoed.Rate(), called.answer_bytes,
-          echoed.answer_bytes);
-    }
-    close(to_child[1]);
-    waitpid(child, nullptr, 0);
+        {Must(bare->Address()), bare->identity().ca,
+         bare->identity().client_key, bare->identity().client_certificate});
+    FleetOptions what = options.Fleet(bundle.population);
+    what.check_in_method =
+        options.mode == "check-ins" ? "/bare/nothing" : "/bare/assign";
+    what.upload_method = "/bare/upload/" + std::to_string(options.values * 2);
+    LoadFleet fleet(strangers, what);
+    options.pids.clear();
+    options.devices = options.echo_devices;
+    ok = measure(fleet, "bare_") && ok;
   }
-  if (options.json) std::cout << out.dump(2) << "\n";
-  return connected.errors.empty() && called.errors.empty() ? 0 : 1;
+  account.Finish();
+  return ok ? 0 : 1;
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "base/mutex.h"
 #include "base/random.h"
 #include "bench/accuracy/local_transport.h"
+#include "bench/accuracy/slow_transport.h"
 #include "client/client.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/store/file_blob_store.h"
@@ -59,6 +60,7 @@ struct Device {
   std::unique_ptr<RandomSource> random;
   std::unique_ptr<client::Client> client;
   Time next{};
+  std::unique_ptr<AtWork> work = std::make_unique<AtWork>();
   bool finished = false;  // has the last version
   bool honest = true;
   Status failed;
@@ -153,6 +155,7 @@ class Federation {
           coordinator_->AppendArtefact(*upload, AsBytes(program)));
       SELVAGE_RETURN_IF_ERROR(coordinator_->FinishArtefact(*upload));
     }
+    created_ = clock_.Now();
     SELVAGE_RETURN_IF_ERROR(coordinator_
                                 ->CreateTask({.task_file = options_.task_file,
                                               .program_digest = digest,
@@ -194,6 +197,9 @@ class Federation {
       device.name = name;
       device.examples = &examples[i];
       device.honest = kind != "device" || i >= options_.attackers;
+      if (options_.takes && kind == "device") {
+        device.work->takes = options_.takes(i);
+      }
       device.random =
           std::make_unique<SeededRandom>(DeriveSeed(spec_.seed, name, 0));
     }
@@ -221,10 +227,11 @@ class Federation {
              .events = events_,
              .files = files_,
              .trainer = trainer_,
-             .transport =
+             .transport = TakingTime(
                  Attacking(service_->Transports(),
                            device.honest ? Attack::kNone : options_.attack,
-                           static_cast<float>(spec_.update.max_abs_default))}));
+                           static_cast<float>(spec_.update.max_abs_default)),
+                 *device.work, clock_)}));
     const ExampleSet& train = device.examples->train;
     std::vector<client::Example> examples(train.count);
     for (const Bytes& input : train.inputs) {
@@ -258,13 +265,17 @@ class Federation {
   }
 
   void Session(Device& device) {
+    client::CancelToken session;
+    device.work->session = &session;
     const Result<client::RunOutcome> outcome =
-        device.client->RunOnce({}, cancel_);
+        device.client->RunOnce({}, session);
+    device.work->session = nullptr;
     if (!outcome.ok()) {
       device.failed = outcome.status();
       return;
     }
     device.next = outcome->next_run;
+    if (device.work->done > clock_.Now()) device.next = device.work->done;
     const std::string what =
         std::string(client::RunResultName(outcome->result)) + ": " +
         outcome->reason;
@@ -330,7 +341,7 @@ class Federation {
   }
 
   Result<bool> ScoreVersion(uint64_t version) {
-    VersionScore score{.version = version};
+    VersionScore score{.version = version, .elapsed = clock_.Now() - created_};
     if (data_.test.count > 0) {
       SELVAGE_RETURN_IF_ERROR(ScoreOnTest(score));
       result_.versions.push_back(score);
@@ -441,9 +452,9 @@ class Federation {
   std::unique_ptr<coordinator::Coordinator> coordinator_;
   std::optional<LocalService> service_;
   std::string bundle_;
+  Time created_{};
   std::vector<std::unique_ptr<client::TrainableModel>> scorers_;
   std::vector<ExampleSet> test_batches_;
-  const client::CancelToken cancel_;
   FederationResult result_;
 };
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "base/time.h"
 #include "bench/accuracy/attack.h"
 #include "client/core/trainer.h"
 #include "crypto/digest.h"
@@ -40,6 +41,7 @@ struct VersionScore {
   uint64_t version = 0;
   double accuracy = 0;  // percent
   double loss = 0;      // 0 where it is not finite
+  Duration elapsed{};   // virtual, since the task was created
 };
 
 struct FederationOptions {
@@ -54,6 +56,9 @@ struct FederationOptions {
   // Devices install the last version, finish their own models and score them;
   // then the newcomers do. Needs test examples of each.
   bool score_devices = false;
+  // How long a device takes from an assignment to its update, by its place in
+  // FederationData::devices. Empty: no time.
+  std::function<Duration(size_t device)> takes = {};
   // After every committed round, in order; false ends the federation. Empty:
   // true.
   std::function<bool(const VersionScore&)> on_version = {};
