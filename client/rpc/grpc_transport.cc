@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
 #include <span>
 #include <string>
@@ -33,6 +34,7 @@ constexpr int kReceiveSizeMax = 2 << 20;
 constexpr Duration kPollInterval = std::chrono::milliseconds(20);
 constexpr Duration kBackoffFirst = std::chrono::milliseconds(200);
 constexpr Duration kBackoffMax = std::chrono::seconds(30);
+constexpr Duration kPushbackMax = std::chrono::minutes(1);
 
 // With the id that the coordinator's log has of the call, if it gave one.
 Status FromGrpc(const grpc::Status& status,
@@ -48,6 +50,22 @@ Status FromGrpc(const grpc::Status& status,
     if (is_one) message.append(" (trace ").append(id).append(")");
   }
   return {static_cast<StatusCode>(status.error_code()), std::move(message)};
+}
+
+// How long a coordinator with too many bytes in flight wants to be left alone
+// (gRPC's proposal A6); zero where it does not say, or says nonsense.
+Duration PushbackOf(const Status& status, const grpc::ClientContext& context) {
+  if (status.code() != StatusCode::kResourceExhausted) return {};
+  const auto& trailing = context.GetServerTrailingMetadata();
+  const auto it = trailing.find("grpc-retry-pushback-ms");
+  if (it == trailing.end()) return {};
+  const char* const end = it->second.data() + it->second.size();
+  int64_t ms = 0;
+  const auto [rest, error] = std::from_chars(it->second.data(), end, ms);
+  if (error != std::errc() || rest != end || ms < 0) return {};
+  return std::min<Duration>(
+      std::chrono::milliseconds(std::min<int64_t>(ms, 1'000'000)),
+      kPushbackMax);
 }
 
 // RESOURCE_EXHAUSTED: the coordinator has too many bytes in flight.
@@ -157,6 +175,12 @@ class ForkGuard {
   static inline std::atomic<uint64_t> state_{0};
 };
 
+// What became of one try at a transfer, and the shortest wait until the next.
+struct Attempt {
+  Status status;
+  Duration pushback{};
+};
+
 // Runs one streaming call on a completion queue of its own, so that every
 // operation has a deadline and the host is asked while it waits.
 class StreamCall {
@@ -212,11 +236,14 @@ class StreamCall {
 
   // The call's outcome; our own reason where we ended it.
   template <typename Stream>
-  Status Finish(Stream& stream) {
-    grpc::Status status;
-    stream.Finish(&status, tag());
+  Attempt Finish(Stream& stream) {
+    grpc::Status answer;
+    stream.Finish(&answer, tag());
     (void)Wait();
-    return own_reason_.ok() ? FromGrpc(status, context_) : own_reason_;
+    if (!own_reason_.ok()) return {own_reason_};
+    Status status = FromGrpc(answer, context_);
+    const Duration pushback = PushbackOf(status, context_);
+    return {std::move(status), pushback};
   }
 
   void Cancel(Status reason) {
@@ -287,13 +314,13 @@ class GrpcTransport final : public Transport {
     Receipt receipt;
     uint64_t reached = 0;
     SELVAGE_RETURN_IF_ERROR(
-        WithRetries(keep_going, [&](bool& progress) -> Status {
+        WithRetries(keep_going, [&](bool& progress) {
           uint64_t offset = 0;
-          const Status status =
+          Attempt attempt =
               UploadOnce(header, update, keep_going, offset, receipt);
           progress = offset > reached;
           reached = std::max(reached, offset);
-          return status;
+          return attempt;
         }));
     return receipt;
   }
@@ -370,23 +397,24 @@ class GrpcTransport final : public Transport {
                                          static_cast<double>(backoff.count())));
   }
 
-  // Runs `attempt` until it succeeds, fails for good, is cancelled, or gets
-  // nowhere for options_.stalled_max: 0.2 s x 2^n up to 30 s, full jitter
-  // (docs/protocol.md, rule 4). Progress starts the backoff anew.
-  template <typename Attempt>
-  Status WithRetries(const KeepGoing& keep_going, const Attempt& attempt) {
+  // Runs `once` (its Attempt) until it succeeds, fails for good, is cancelled,
+  // or gets nowhere for options_.stalled_max: 0.2 s x 2^n up to 30 s, full
+  // jitter, and no sooner than the coordinator asks for (docs/protocol.md, rule
+  // 4). Progress starts the backoff anew.
+  template <typename Once>
+  Status WithRetries(const KeepGoing& keep_going, const Once& once) {
     Duration backoff = kBackoffFirst;
     Duration stalled{};
     for (;;) {
       bool progress = false;
       const auto start = steady_clock::now();
-      Status status = attempt(progress);
+      auto [status, pushback] = once(progress);
       if (status.ok() || !WorthRetrying(status)) return status;
       if (progress) {
         backoff = kBackoffFirst;
         stalled = Duration::zero();
       }
-      const Duration wait = Jitter(backoff);
+      const Duration wait = std::max(Jitter(backoff), pushback);
       stalled += wait + std::chrono::duration_cast<Duration>(
                             steady_clock::now() - start);
       if (stalled >= options_.stalled_max) return status;
@@ -404,17 +432,17 @@ class GrpcTransport final : public Transport {
                   const KeepGoing& keep_going) {
     Status refused;  // by the sink: nothing to try again
     SELVAGE_RETURN_IF_ERROR(
-        WithRetries(keep_going, [&](bool& progress) -> Status {
+        WithRetries(keep_going, [&](bool& progress) {
           const uint64_t before = request.offset();
-          const Status status = FetchOnce(request, sink, keep_going, refused);
+          Attempt attempt = FetchOnce(request, sink, keep_going, refused);
           progress = request.offset() > before;
-          return refused.ok() ? status : OkStatus();
+          return refused.ok() ? attempt : Attempt{};
         }));
     return refused;
   }
 
-  Status FetchOnce(v1::FetchRequest& request, const Sink& sink,
-                   const KeepGoing& keep_going, Status& refused) {
+  Attempt FetchOnce(v1::FetchRequest& request, const Sink& sink,
+                    const KeepGoing& keep_going, Status& refused) {
     StreamCall call(options_.chunk_deadline, keep_going);
     Introduce(call.context());
     const auto stream =
@@ -443,9 +471,9 @@ class GrpcTransport final : public Transport {
     return call.Finish(*stream);
   }
 
-  Status UploadOnce(const UploadHeader& header, const UpdateBytes& update,
-                    const KeepGoing& keep_going, uint64_t& offset,
-                    Receipt& receipt) {
+  Attempt UploadOnce(const UploadHeader& header, const UpdateBytes& update,
+                     const KeepGoing& keep_going, uint64_t& offset,
+                     Receipt& receipt) {
     StreamCall call(options_.chunk_deadline, keep_going);
     Introduce(call.context());
     const auto stream =
@@ -497,15 +525,19 @@ class GrpcTransport final : public Transport {
     }
     if (!alive || !response.has_receipt()) {
       if (alive) call.Cancel(Internal("the coordinator sent no receipt"));
-      const Status status = call.Finish(*stream);
-      return status.ok() ? Unavailable("the upload ended without a receipt")
-                         : status;
+      Attempt attempt = call.Finish(*stream);
+      if (attempt.status.ok()) {
+        attempt.status = Unavailable("the upload ended without a receipt");
+      }
+      return attempt;
     }
     // The receipt is the answer, whatever becomes of the stream after it.
-    SELVAGE_ASSIGN_OR_RETURN(receipt, FromProto(response.receipt()));
+    Result<Receipt> parsed = FromProto(response.receipt());
+    if (!parsed.ok()) return {parsed.status()};
+    receipt = *std::move(parsed);
     call.context().TryCancel();
     (void)call.Finish(*stream);
-    return OkStatus();
+    return {};
   }
 
   const std::unique_ptr<ForkGuard> guard_;  // outlives the connection

@@ -4,6 +4,7 @@
 
 #include <selvage/v1/device.grpc.pb.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -12,6 +13,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -528,6 +530,42 @@ TEST_F(GrpcTransportTest, Upload_TooManyBytesInFlight_ComesBack) {
   EXPECT_THAT(Connect(Device())->Upload(HeaderOf(update), update, Always()),
               IsOk());
   EXPECT_EQ(streams, 2);
+}
+
+// A wait the coordinator asks for is kept; one that makes no sense, or would
+// never end, is not.
+TEST_F(GrpcTransportTest, Upload_Pushback_IsWaitedFor) {
+  Serve();
+  const Bytes update = Pattern(1000);
+  const std::vector<std::pair<std::string, Duration>> asked = {
+      {"7000", seconds(7)},
+      {"9223372036854775807", seconds(60)},
+      {"-1", {}},
+      {"7000 ms", {}},
+      {"99999999999999999999", {}}};
+  for (const auto& [pushback, shortest] : asked) {
+    SCOPED_TRACE(pushback);
+    int streams = 0;
+    service_.on_upload = [&](FakeDeviceService::UploadStream* stream,
+                             grpc::ServerContext* context) {
+      if (++streams == 1) {
+        context->AddTrailingMetadata("grpc-retry-pushback-ms", pushback);
+        return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "later");
+      }
+      v1::UploadRequest request;
+      stream->Read(&request);
+      v1::UploadResponse response;
+      response.mutable_receipt()->set_status(v1::Receipt::ACCEPTED);
+      stream->Write(response);
+      return grpc::Status::OK;
+    };
+    slept_ = {};
+    EXPECT_THAT(Connect(Device())->Upload(HeaderOf(update), update, Always()),
+                IsOk());
+    EXPECT_EQ(streams, 2);
+    EXPECT_GE(slept_, shortest);
+    EXPECT_LE(slept_, std::max<Duration>(shortest, milliseconds(200)));
+  }
 }
 
 TEST_F(GrpcTransportTest, Upload_ResumeBeyondTheEnd_IsRefused) {

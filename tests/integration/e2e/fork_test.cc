@@ -42,6 +42,10 @@ TEST_F(ForkTest, AfterClose_ChildHasAClientOfItsOwn) {
 }
 
 TEST_F(ForkTest, WhileOpen_ChildIsToldAndParentGoesOn) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "AddressSanitizer of g++ 12 does not let go of its "
+                  "allocator's locks in a child (LLVM's pull request 75290)";
+#endif
   Run("while-open");
   EXPECT_THAT(output_, HasSubstr("parent predicted 1\n"
                                  "child counts FAILED_PRECONDITION this client "
