@@ -38,6 +38,7 @@ constexpr Time kLatest = FromMicros(253'402'300'799'000'000);
 
 constexpr std::string_view kUriScheme = "selvage://";
 constexpr std::string_view kUriDevice = "/device/";
+constexpr std::string_view kProxyUriScheme = "selvage://proxy/";
 
 bool IsControl(char c) {
   return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
@@ -419,6 +420,11 @@ constexpr Extension kServerExtensions[] = {
     {NID_key_usage, "critical,digitalSignature"},
     {NID_ext_key_usage, "serverAuth"},
 };
+constexpr Extension kProxyExtensions[] = {
+    {NID_basic_constraints, "critical,CA:FALSE"},
+    {NID_key_usage, "critical,digitalSignature"},
+    {NID_ext_key_usage, "serverAuth,clientAuth"},
+};
 
 struct Template {
   std::string_view common_name;
@@ -507,6 +513,45 @@ Status Append(GENERAL_NAMES* names, GeneralNamePtr name) {
   }
   (void)name.release();  // `names` owns it now
   return OkStatus();
+}
+
+// What a certificate for a server says.
+struct ServerIdentity {
+  std::string common_name;
+  std::string uri;  // empty: none
+  const std::vector<std::string>& names;
+  std::span<const Extension> extensions;
+};
+
+Result<std::string> IssueNamed(const CertificateAuthority& ca,
+                               const PrivateKeyPem& key,
+                               const ServerIdentity& identity, Time now,
+                               Duration lifetime, RandomSource& random) {
+  const ErrorScope errors;
+  if (identity.names.empty() || identity.names.size() > kServerNamesMax) {
+    return InvalidArgument(
+        "server certificate for " + std::to_string(identity.names.size()) +
+        " names, allowed are 1.." + std::to_string(kServerNamesMax));
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const PkeyPtr decoded,
+                           DecodeKey(key.ExposeSecret()));
+  SELVAGE_ASSIGN_OR_RETURN(const GeneralNamesPtr names, NewGeneralNames());
+  if (!identity.uri.empty()) {
+    SELVAGE_RETURN_IF_ERROR(
+        Append(names.get(), TextName(GEN_URI, identity.uri)));
+  }
+  for (const std::string& name : identity.names) {
+    SELVAGE_ASSIGN_OR_RETURN(GeneralNamePtr general_name, ServerName(name));
+    SELVAGE_RETURN_IF_ERROR(Append(names.get(), std::move(general_name)));
+  }
+  SELVAGE_ASSIGN_OR_RETURN(const Signer signer,
+                           PrepareSigner(ca, now, lifetime));
+  return Issue({.common_name = identity.common_name,
+                .public_key = decoded.get(),
+                .validity = signer.validity,
+                .extensions = identity.extensions,
+                .alternative_names = names.get()},
+               signer.certificate.get(), signer.key.get(), random);
 }
 
 // A decoded request whose signature and key have been checked.
@@ -619,6 +664,49 @@ Result<Certificate> ParseCertificate(std::string_view pem) {
   return out;
 }
 
+Result<std::string> ParseForwardedCertificate(std::string_view header) {
+  // Three bytes of a header for one of the certificate, at worst.
+  if (header.size() > 3 * kCertificateSizeMax) {
+    return InvalidArgument(
+        "forwarded certificate of " + std::to_string(header.size()) +
+        " bytes, the limit is " + std::to_string(3 * kCertificateSizeMax));
+  }
+  if (header.starts_with(':')) {
+    if (header.size() < 2 || !header.ends_with(':')) {
+      return InvalidArgument("forwarded certificate without its end \":\"");
+    }
+    SELVAGE_ASSIGN_OR_RETURN(const Bytes der,
+                             FromBase64(header.substr(1, header.size() - 2)));
+    const unsigned char* in = der.data();
+    const ErrorScope errors;
+    const X509Ptr certificate(
+        d2i_X509(nullptr, &in, static_cast<long>(der.size())));
+    if (certificate == nullptr || in != der.data() + der.size()) {
+      return InvalidArgument("malformed certificate");
+    }
+    return EncodeCertificate(certificate.get());
+  }
+  std::string pem;
+  for (size_t i = 0; i < header.size(); ++i) {
+    if (header[i] != '%') {
+      pem += header[i];
+      continue;
+    }
+    const std::string_view digits = header.substr(i + 1, 2);
+    const Result<Bytes> byte = FromHex(digits);
+    if (!byte.ok() || byte->size() != 1) {
+      return InvalidArgument("forwarded certificate with \"%\" before \"" +
+                             std::string(digits) +
+                             "\", expected are two hexadecimal digits");
+    }
+    pem += static_cast<char>(byte->front());
+    i += 2;
+  }
+  SELVAGE_RETURN_IF_ERROR(
+      DecodePem(pem, kCertificateSizeMax, kCertificateLabel).status());
+  return pem;
+}
+
 Result<CertificateAuthority> CertificateAuthority::Create(
     std::string_view common_name, Time now, Duration lifetime,
     RandomSource& random) {
@@ -689,43 +777,45 @@ Result<std::string> CertificateAuthority::IssueDevice(
 Result<std::string> CertificateAuthority::IssueServer(
     const PrivateKeyPem& key, const std::vector<std::string>& server_names,
     Time now, Duration lifetime, RandomSource& random) const {
-  const ErrorScope errors;
-  if (server_names.empty() || server_names.size() > kServerNamesMax) {
-    return InvalidArgument(
-        "server certificate for " + std::to_string(server_names.size()) +
-        " names, allowed are 1.." + std::to_string(kServerNamesMax));
-  }
-  SELVAGE_ASSIGN_OR_RETURN(const PkeyPtr decoded,
-                           DecodeKey(key.ExposeSecret()));
-  SELVAGE_ASSIGN_OR_RETURN(const GeneralNamesPtr names, NewGeneralNames());
-  for (const std::string& name : server_names) {
-    SELVAGE_ASSIGN_OR_RETURN(GeneralNamePtr general_name, ServerName(name));
-    SELVAGE_RETURN_IF_ERROR(Append(names.get(), std::move(general_name)));
-  }
-  SELVAGE_ASSIGN_OR_RETURN(const Signer signer,
-                           PrepareSigner(*this, now, lifetime));
   // The names that count are the alternative ones; a long DNS name does not
   // fit into a common name.
-  const std::string& first = server_names.front();
-  return Issue({.common_name = first.size() <= kNameSizeMax
-                                   ? std::string_view(first)
-                                   : std::string_view("selvage-server"),
-                .public_key = decoded.get(),
-                .validity = signer.validity,
-                .extensions = kServerExtensions,
-                .alternative_names = names.get()},
-               signer.certificate.get(), signer.key.get(), random);
+  const bool fits =
+      !server_names.empty() && server_names.front().size() <= kNameSizeMax;
+  return IssueNamed(*this, key,
+                    {.common_name = fits ? server_names.front()
+                                         : std::string("selvage-server"),
+                     .uri = "",
+                     .names = server_names,
+                     .extensions = kServerExtensions},
+                    now, lifetime, random);
+}
+
+Result<std::string> CertificateAuthority::IssueProxy(
+    const PrivateKeyPem& key, std::string_view proxy_name,
+    const std::vector<std::string>& names, Time now, Duration lifetime,
+    RandomSource& random) const {
+  SELVAGE_ASSIGN_OR_RETURN(const std::string uri, ProxyUri(proxy_name));
+  return IssueNamed(*this, key,
+                    {.common_name = std::string(proxy_name),
+                     .uri = uri,
+                     .names = names,
+                     .extensions = kProxyExtensions},
+                    now, lifetime, random);
 }
 
 Status CertificateAuthority::VerifyDevice(std::string_view leaf_pem,
                                           Time now) const {
+  return VerifyDeviceCertificate(certificate_pem_, leaf_pem, now);
+}
+
+Status VerifyDeviceCertificate(std::string_view ca_pem,
+                               std::string_view leaf_pem, Time now) {
   const ErrorScope errors;
   const Result<X509Ptr> leaf = DecodeCertificate(leaf_pem);
   if (!leaf.ok()) {
     return PermissionDenied(std::string(leaf.status().message()));
   }
-  SELVAGE_ASSIGN_OR_RETURN(const X509Ptr root,
-                           DecodeCertificate(certificate_pem_));
+  SELVAGE_ASSIGN_OR_RETURN(const X509Ptr root, DecodeCertificate(ca_pem));
   const X509StorePtr store(X509_STORE_new());
   const X509StoreCtxPtr ctx(X509_STORE_CTX_new());
   if (store == nullptr || ctx == nullptr ||
@@ -771,6 +861,21 @@ Result<DeviceName> ParseDeviceUri(std::string_view uri) {
   SELVAGE_RETURN_IF_ERROR(CheckIdentifier("population", name.population));
   SELVAGE_RETURN_IF_ERROR(CheckIdentifier("device id", name.device_id));
   return name;
+}
+
+Result<std::string> ParseProxyUri(std::string_view uri) {
+  if (!uri.starts_with(kProxyUriScheme)) {
+    return InvalidArgument("not a proxy's URI: it does not begin with " +
+                           std::string(kProxyUriScheme));
+  }
+  uri.remove_prefix(kProxyUriScheme.size());
+  SELVAGE_RETURN_IF_ERROR(CheckIdentifier("proxy name", uri));
+  return std::string(uri);
+}
+
+Result<std::string> ProxyUri(std::string_view name) {
+  SELVAGE_RETURN_IF_ERROR(CheckIdentifier("proxy name", name));
+  return std::string(kProxyUriScheme).append(name);
 }
 
 }  // namespace selvage::crypto

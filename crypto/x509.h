@@ -8,6 +8,9 @@
 // Device certificate: subject CN = device id, subjectAltName URI =
 // "selvage://POPULATION/device/DEVICE_ID", extendedKeyUsage = clientAuth.
 // Server certificate: SAN DNS/IP, extendedKeyUsage = serverAuth.
+// Proxy certificate, of a balancer that ends TLS for the coordinator: subject
+// CN = name, SAN URI = "selvage://proxy/NAME" and DNS/IP, extendedKeyUsage =
+// serverAuth, clientAuth.
 #pragma once
 
 #include <cstdint>
@@ -63,6 +66,12 @@ struct Certificate {
 // INVALID_ARGUMENT if malformed or over 16 KiB.
 Result<Certificate> ParseCertificate(std::string_view pem);
 
+// The PEM certificate in a header of a proxy that ended TLS: RFC 9440's
+// Client-Cert (":" base64 of the DER ":"), or PEM with the bytes of URLs'
+// escapes (nginx's $ssl_client_escaped_cert). Says nothing of the certificate
+// itself. INVALID_ARGUMENT if it is neither, or decodes to over 16 KiB.
+Result<std::string> ParseForwardedCertificate(std::string_view header);
+
 class CertificateAuthority {
  public:
   // A new self-signed CA, valid from `now` - 1 hour to `now` + `lifetime`
@@ -98,10 +107,15 @@ class CertificateAuthority {
                                   const std::vector<std::string>& names,
                                   Time now, Duration lifetime,
                                   RandomSource& random) const;
+  // A proxy's certificate: what it is called (an identifier, see DeviceName)
+  // and the names that devices connect to. Errors as for IssueServer.
+  Result<std::string> IssueProxy(const PrivateKeyPem& key,
+                                 std::string_view proxy_name,
+                                 const std::vector<std::string>& names,
+                                 Time now, Duration lifetime,
+                                 RandomSource& random) const;
 
-  // PERMISSION_DENIED, with a reason fit for a log, unless `leaf_pem` was
-  // signed by this CA, is valid at `now`, and carries extendedKeyUsage
-  // clientAuth.
+  // VerifyDeviceCertificate() with this CA.
   Status VerifyDevice(std::string_view leaf_pem, Time now) const;
 
  private:
@@ -112,6 +126,12 @@ class CertificateAuthority {
   PrivateKeyPem key_;
 };
 
+// PERMISSION_DENIED, with a reason fit for a log, unless `leaf_pem` was signed
+// by the CA whose certificate is `ca_pem`, is valid at `now`, and carries
+// extendedKeyUsage clientAuth. INVALID_ARGUMENT: `ca_pem` is malformed.
+Status VerifyDeviceCertificate(std::string_view ca_pem,
+                               std::string_view leaf_pem, Time now);
+
 // Both are identifiers: 1..64 of [A-Za-z0-9._-], a letter or digit first.
 struct DeviceName {
   std::string population;
@@ -119,5 +139,10 @@ struct DeviceName {
 };
 // Parses "selvage://POPULATION/device/DEVICE_ID". INVALID_ARGUMENT otherwise.
 Result<DeviceName> ParseDeviceUri(std::string_view uri);
+// The NAME of "selvage://proxy/NAME", an identifier. INVALID_ARGUMENT
+// otherwise.
+Result<std::string> ParseProxyUri(std::string_view uri);
+// That URI. INVALID_ARGUMENT if `name` is no identifier.
+Result<std::string> ProxyUri(std::string_view name);
 
 }  // namespace selvage::crypto

@@ -155,7 +155,16 @@ RpcServer::RpcServer(RpcServerOptions options,
       clock_(clock),
       log_(log),
       listener_(std::move(listener)),
-      identities_(clock, !options_.tls.has_value(), options_.telemetry),
+      identities_(
+          clock,
+          IdentityOptions{
+              .insecure = !options_.tls.has_value(),
+              .ca_certificate_pem = options_.tls.has_value()
+                                        ? options_.tls->ca_certificate_pem
+                                        : std::string(),
+              .proxies = options_.proxies,
+          },
+          options_.telemetry),
       verified_(std::make_shared<std::atomic<uint64_t>>(0)),
       started_(clock.Now()) {}
 

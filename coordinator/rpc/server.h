@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/log.h"
 #include "base/status.h"
@@ -36,6 +37,8 @@ struct RpcServerOptions {
   Duration connection_idle = std::chrono::minutes(2);
   Duration connection_age = std::chrono::minutes(30);
   Duration connection_age_grace = std::chrono::minutes(15);
+  // IdentityOptions::proxies; needs `tls`.
+  std::vector<std::string> proxies;
   // grpc.reflection on the admin port; the device port never has it.
   bool reflection = true;
   DeviceServiceOptions device;

@@ -6,13 +6,17 @@
 #include <array>
 #include <charconv>
 #include <numeric>
+#include <set>
 
 #include "coordinator/postgres/connection.h"
 #include "coordinator/rpc/listener.h"
+#include "crypto/x509.h"
 
 namespace selvage::coordinator {
 namespace {
 
+// Balancers notice that long after a replica says NOT_SERVING that it ends.
+constexpr Duration kReplicaDrainDelay = std::chrono::seconds(10);
 constexpr size_t kReplicaNameSizeMax = 64;
 
 using std::chrono::hours;
@@ -236,12 +240,13 @@ Setting ReplicaNameSetting() {
   return setting;
 }
 
-Setting NamesSetting() {
-  return {"server_names", "NAME,...",
-          "DNS names and IP addresses in the server's certificate; default: "
-          "localhost, 127.0.0.1, ::1 and this host's name",
-          [](Config& config, const std::string& text) -> Status {
-            config.server_names.clear();
+// Comma-separated; each is good if `check` says so.
+Setting ListSetting(std::string_view key, std::string_view help,
+                    std::vector<std::string> Config::*member,
+                    std::function<Status(const std::string&)> check) {
+  return {key, "NAME,...", help,
+          [=](Config& config, const std::string& text) -> Status {
+            (config.*member).clear();
             size_t begin = 0;
             while (begin <= text.size()) {
               const size_t end = std::min(text.find(',', begin), text.size());
@@ -249,14 +254,15 @@ Setting NamesSetting() {
               name.erase(0, name.find_first_not_of(' '));
               name.erase(name.find_last_not_of(' ') + 1);
               if (name.empty()) return InvalidArgument("a name is empty");
-              config.server_names.push_back(std::move(name));
+              SELVAGE_RETURN_IF_ERROR(check(name));
+              (config.*member).push_back(std::move(name));
               begin = end + 1;
             }
             return OkStatus();
           },
-          [](const Config& config) {
+          [=](const Config& config) {
             std::string out;
-            for (const std::string& name : config.server_names) {
+            for (const std::string& name : config.*member) {
               out += (out.empty() ? "" : ",") + name;
             }
             return out;
@@ -397,6 +403,10 @@ void CheckTogether(const Config& config, std::vector<std::string>& mistakes) {
     }
   }
   if (!config.insecure) return;
+  if (!config.device_proxies.empty()) {
+    mistakes.push_back(
+        "device.proxies is set: insecure mode has no certificates to trust");
+  }
   for (const auto& [key, address] :
        {std::pair("device.address", config.device_address),
         std::pair("admin.address", config.admin_address)}) {
@@ -438,13 +448,25 @@ std::vector<Setting> Settings() {
                   "what enrolment bundles tell devices to connect to; default: "
                   "the host of device.address, or this host's name",
                   &Config::device_endpoint),
+      ListSetting("device.proxies",
+                  "balancers that end TLS in front of device.address and are "
+                  "believed about whose certificate it was (proxy-certificate "
+                  "makes theirs); default: none",
+                  &Config::device_proxies,
+                  [](const std::string& name) {
+                    return crypto::ProxyUri(name).status();
+                  }),
       AddressSetting("admin.address", "where the selvage command connects",
                      &Config::admin_address),
       ChoiceSetting<bool>(
           "admin.reflection", "true|false", "grpc.reflection on the admin port",
           {{"false", false}, {"true", true}}, &Config::admin_reflection),
       MetricsSetting(),
-      NamesSetting(),
+      ListSetting("server_names",
+                  "DNS names and IP addresses in the server's certificate; "
+                  "default: localhost, 127.0.0.1, ::1 and this host's name",
+                  &Config::server_names,
+                  [](const std::string&) { return OkStatus(); }),
       PathSetting("keys_dir", "DIRECTORY",
                   "ca.pem, admin.token and the keys that replicas share; "
                   "default: DATA_DIR",
@@ -578,7 +600,7 @@ std::vector<Setting> Settings() {
                       &Config::identity_certificate_lifetime),
       DurationSetting("drain.delay",
                       "after SIGTERM, keep answering this long while load "
-                      "balancers notice",
+                      "balancers notice; 10s with replicas.enabled",
                       Duration::zero(), hours(1), &Config::drain_delay),
       DurationSetting("drain.timeout",
                       "after that, let running uploads finish this long",
@@ -606,8 +628,11 @@ LoadedConfig LoadConfig(const ConfigSources& sources) {
   if (sources.file.has_value()) {
     ReadConfigFile(sources, values, out.mistakes);
   }
-  const auto set = [&out](const Setting& setting, const std::string& where,
-                          const std::string& value) {
+  std::set<std::string_view> given;
+  const auto set = [&out, &given](const Setting& setting,
+                                  const std::string& where,
+                                  const std::string& value) {
+    given.insert(setting.key);
     const Status status = setting.set(out.config, value);
     if (!status.ok()) {
       out.mistakes.push_back(where + ": " + std::string(status.message()));
@@ -632,6 +657,9 @@ LoadedConfig LoadConfig(const ConfigSources& sources) {
   for (const Setting& setting : settings) {
     const auto flag = sources.flags.find(std::string(setting.key));
     if (flag != sources.flags.end()) set(setting, setting.Flag(), flag->second);
+  }
+  if (out.config.replicas_enabled && !given.contains("drain.delay")) {
+    out.config.drain_delay = kReplicaDrainDelay;
   }
   CheckTogether(out.config, out.mistakes);
   return out;

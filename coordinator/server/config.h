@@ -34,6 +34,7 @@ struct Config {
   Path data_dir = "selvage-data";
   std::string device_address = "0.0.0.0:8443";
   std::string device_endpoint;  // empty: derived from the address and names
+  std::vector<std::string> device_proxies;  // names; empty: none is trusted
   std::string admin_address = "127.0.0.1:8444";
   std::vector<std::string> server_names;  // empty: localhost and this host
   Path keys_dir;                          // empty: data_dir
@@ -73,7 +74,7 @@ struct Config {
   Duration retry_max = std::chrono::seconds(120);
   Duration certificate_lifetime = std::chrono::hours(24 * 365);
   Duration identity_certificate_lifetime = std::chrono::hours(24);
-  Duration drain_delay{};
+  Duration drain_delay{};  // LoadConfig: 10 s with replicas_enabled
   Duration drain_timeout = std::chrono::seconds(30);
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kAuto;

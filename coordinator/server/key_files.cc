@@ -115,11 +115,16 @@ class SecretFiles {
   RandomSource& random_;
 };
 
+Path AuthorityPath(const Path& keys_dir) { return keys_dir / "ca.pem"; }
+Path AuthorityKeyPath(const Path& keys_dir) {
+  return keys_dir / "keys" / "ca.key.pem";
+}
+
 Result<crypto::CertificateAuthority> OpenAuthority(
     FileSystem& files, SecretFiles& secrets, const KeyFileOptions& options,
     Time now, RandomSource& random) {
-  const Path certificate_path = options.keys_dir / "ca.pem";
-  const Path key_path = options.keys_dir / "keys" / "ca.key.pem";
+  const Path certificate_path = AuthorityPath(options.keys_dir);
+  const Path key_path = AuthorityKeyPath(options.keys_dir);
   SELVAGE_ASSIGN_OR_RETURN(const std::optional<std::string> certificate,
                            ReadIfThere(files, certificate_path));
   if (!certificate.has_value()) {
@@ -138,25 +143,7 @@ Result<crypto::CertificateAuthority> OpenAuthority(
         secrets.Write(certificate_path, authority.certificate_pem()));
     return authority;
   }
-  SELVAGE_RETURN_IF_ERROR(CheckPrivate(key_path));
-  SELVAGE_ASSIGN_OR_RETURN(const std::optional<std::string> key_text,
-                           ReadIfThere(files, key_path));
-  if (!key_text.has_value()) {
-    return DataLoss(key_path.string() + " is missing, but " +
-                    certificate_path.string() + " exists");
-  }
-  Result<crypto::PrivateKeyPem> key = crypto::ParseP256Key(*key_text);
-  if (!key.ok()) {
-    return DataLoss(key_path.string() + ": " +
-                    std::string(key.status().message()));
-  }
-  Result<crypto::CertificateAuthority> authority =
-      crypto::CertificateAuthority::Load(*certificate, *std::move(key));
-  if (!authority.ok()) {
-    return DataLoss(certificate_path.string() + ": " +
-                    std::string(authority.status().message()));
-  }
-  return authority;
+  return ReadAuthority(files, options.keys_dir);
 }
 
 // True if `pem` names exactly `names`, belongs to `key` and has time left.
@@ -245,6 +232,36 @@ Status CopyInto(FileSystem& files, const Path& path, std::string_view text) {
 }
 
 }  // namespace
+
+Result<crypto::CertificateAuthority> ReadAuthority(FileSystem& files,
+                                                   const Path& keys_dir) {
+  const Path certificate_path = AuthorityPath(keys_dir);
+  const Path key_path = AuthorityKeyPath(keys_dir);
+  SELVAGE_ASSIGN_OR_RETURN(const std::optional<std::string> certificate,
+                           ReadIfThere(files, certificate_path));
+  if (!certificate.has_value()) {
+    return DataLoss(certificate_path.string() + " is missing");
+  }
+  SELVAGE_RETURN_IF_ERROR(CheckPrivate(key_path));
+  SELVAGE_ASSIGN_OR_RETURN(const std::optional<std::string> key_text,
+                           ReadIfThere(files, key_path));
+  if (!key_text.has_value()) {
+    return DataLoss(key_path.string() + " is missing, but " +
+                    certificate_path.string() + " exists");
+  }
+  Result<crypto::PrivateKeyPem> key = crypto::ParseP256Key(*key_text);
+  if (!key.ok()) {
+    return DataLoss(key_path.string() + ": " +
+                    std::string(key.status().message()));
+  }
+  Result<crypto::CertificateAuthority> authority =
+      crypto::CertificateAuthority::Load(*certificate, *std::move(key));
+  if (!authority.ok()) {
+    return DataLoss(certificate_path.string() + ": " +
+                    std::string(authority.status().message()));
+  }
+  return authority;
+}
 
 Result<CoordinatorKeys> OpenKeys(FileSystem& files, const KeyFileOptions& given,
                                  Time now, RandomSource& random) {

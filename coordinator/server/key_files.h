@@ -59,6 +59,11 @@ Result<CoordinatorKeys> OpenKeys(FileSystem& files,
                                  const KeyFileOptions& options, Time now,
                                  RandomSource& random);
 
+// The certificate authority of a keys directory, as it is there. Errors as of
+// OpenKeys.
+Result<crypto::CertificateAuthority> ReadAuthority(FileSystem& files,
+                                                   const Path& keys_dir);
+
 // Equal for two processes exactly if they have the same shared keys (all but
 // the server's); says nothing of what they are.
 Result<std::string> SharedKeysFingerprint(const CoordinatorKeys& keys);

@@ -26,6 +26,7 @@
 #include "base/version.h"
 #include "coordinator/server/config.h"
 #include "coordinator/server/heartbeat.h"
+#include "coordinator/server/proxy_certificate.h"
 #include "coordinator/server/service.h"
 #include "crypto/tls_policy.h"
 
@@ -210,6 +211,25 @@ int RestoreFrom(const Config& config, const Path& backup) {
   return 0;
 }
 
+// `selvage-coordinator proxy-certificate`.
+int IssueProxyCertificate(const Config& config,
+                          ProxyCertificateOptions options) {
+  SystemClock clock;
+  OsRandom random;
+  PosixFileSystem files;
+  options.keys_dir =
+      config.keys_dir.empty() ? config.data_dir : config.keys_dir;
+  const Status written = WriteProxyCertificate(options, files, clock, random);
+  if (!written.ok()) {
+    std::cerr << "selvage-coordinator: " << written.message() << "\n";
+    return ExitCodeOf(written);
+  }
+  std::cout << "wrote proxy.key.pem, proxy.pem and ca.pem to "
+            << options.out.string() << "; coordinators trust it with "
+            << "device.proxies: " << options.name << "\n";
+  return 0;
+}
+
 int Main(int argc, char** argv) {
   KeepLittle();
   // Whatever is created here is the owner's alone, the database included.
@@ -255,6 +275,29 @@ int Main(int argc, char** argv) {
       ->fallthrough()
       ->add_option("backup", backup, "the backup's folder")
       ->required()
+      ->type_name("DIR");
+  ProxyCertificateOptions proxy;
+  int proxy_days = 90;
+  std::string proxy_out = "proxy";
+  CLI::App& issue_proxy =
+      *app.add_subcommand("proxy-certificate",
+                          "make the key and the certificate of a balancer that "
+                          "ends TLS (device.proxies), and stop");
+  issue_proxy.fallthrough();
+  issue_proxy.add_option("name", proxy.name, "what device.proxies calls it")
+      ->required()
+      ->type_name("NAME");
+  issue_proxy
+      .add_option("--host", proxy.hosts,
+                  "a DNS name or IP address that devices connect to; may be "
+                  "given again")
+      ->required()
+      ->type_name("HOST");
+  issue_proxy.add_option("--days", proxy_days, "how long it is valid")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 397));
+  issue_proxy.add_option("--out", proxy_out, "where the files go")
+      ->capture_default_str()
       ->type_name("DIR");
   const Config defaults;
   for (const Setting& setting : settings) {
@@ -312,6 +355,11 @@ int Main(int argc, char** argv) {
     return 0;
   }
   if (!backup.empty()) return RestoreFrom(loaded.config, backup);
+  if (issue_proxy.parsed()) {
+    proxy.lifetime = std::chrono::hours(24 * proxy_days);
+    proxy.out = proxy_out;
+    return IssueProxyCertificate(loaded.config, proxy);
+  }
   return migrate ? Migrate(loaded.config) : Serve(loaded.config, signals);
 }
 

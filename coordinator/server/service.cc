@@ -343,6 +343,7 @@ Status Service::Bind(Clock& clock) {
     rpc.tls = ServerTls{keys_->authority.certificate_pem(),
                         keys_->server_certificate_pem,
                         std::string(keys_->server_key.ExposeSecret())};
+    rpc.proxies = config_.device_proxies;
   }
   rpc.telemetry = telemetry_.get();
   rpc.admin.telemetry = telemetry_.get();

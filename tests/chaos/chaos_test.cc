@@ -271,7 +271,9 @@ class Drill {
                                            "--keys-dir",
                                            (root_ / "keys").string(),
                                            "--store-operation-timeout",
-                                           "3s"};
+                                           "3s",
+                                           "--drain-delay",
+                                           "0s"};
     flags.insert(flags.end(), more.begin(), more.end());
     return flags;
   }

@@ -1,6 +1,7 @@
 // Certificates, requests and device URIs from strangers. The first byte selects
 // the parser, the rest is its input: PEM text ('r', 'c'), DER that is put into
-// PEM here so that mutations reach the ASN.1 ('R', 'C'), or a URI ('u').
+// PEM here so that mutations reach the ASN.1 ('R', 'C'), a URI ('u'), or a
+// proxy's header ('f').
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -31,6 +32,9 @@ void Request(std::string_view pem) {
 
 void Uri(std::string_view uri) {
   const auto name = selvage::crypto::ParseDeviceUri(uri);
+  const auto proxy = selvage::crypto::ParseProxyUri(uri);
+  SELVAGE_CHECK(!(name.ok() && proxy.ok()));
+  if (proxy.ok()) SELVAGE_CHECK(*selvage::crypto::ProxyUri(*proxy) == uri);
   if (!name.ok()) return;
   // One text per name.
   SELVAGE_CHECK(uri ==
@@ -44,6 +48,15 @@ void Certificate(std::string_view pem) {
     return;
   }
   for (const std::string& uri : certificate->uris) Uri(uri);
+}
+
+void Header(std::string_view header) {
+  const auto pem = selvage::crypto::ParseForwardedCertificate(header);
+  if (pem.ok()) {
+    Certificate(*pem);
+  } else {
+    SELVAGE_CHECK(pem.status().code() == StatusCode::kInvalidArgument);
+  }
 }
 
 }  // namespace
@@ -66,6 +79,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     case 'u':
       Uri(selvage::AsText(rest));
+      break;
+    case 'f':
+      Header(selvage::AsText(rest));
       break;
     default:
       break;

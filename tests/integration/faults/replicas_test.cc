@@ -29,7 +29,11 @@
 namespace selvage::test {
 namespace {
 
+using ::testing::Contains;
 using ::testing::HasSubstr;
+
+// What spreads the devices' work over the replicas.
+enum class Balancer { kConnections, kCalls };
 
 constexpr char kNginx[] = "/usr/sbin/nginx";
 constexpr char kStreamModule[] = "/usr/lib/nginx/modules/ngx_stream_module.so";
@@ -119,7 +123,11 @@ class ReplicasTest : public ::testing::Test {
                                            "--keys-dir",
                                            (root_ / "keys").string(),
                                            "--device-endpoint",
-                                           front_};
+                                           front_,
+                                           "--device-proxies",
+                                           "edge",
+                                           "--drain-delay",
+                                           "100ms"};
     flags.insert(flags.end(), more.begin(), more.end());
     return flags;
   }
@@ -163,14 +171,63 @@ class ReplicasTest : public ::testing::Test {
     ASSERT_TRUE(nginx_->WaitForOutput("event method")) << nginx_->output();
   }
 
-  void StartCluster() {
+  // The shipped configuration of a balancer of calls, with our addresses: it
+  // ends TLS and forwards the devices' certificates.
+  void StartGrpcNginx() {
+    const Path directory = root_ / "nginx";
+    std::filesystem::create_directories(directory);
+    ChildProcess issue({SELVAGE_COORDINATOR, "proxy-certificate", "edge",
+                        "--host", "127.0.0.1", "--keys-dir",
+                        (root_ / "keys").string(), "--out",
+                        (root_ / "proxy").string()});
+    ASSERT_EQ(issue.WaitForExit(), 0) << issue.output();
+    std::ifstream in(Path(SELVAGE_SOURCE_DIR) / "deploy/nginx/nginx-grpc.conf");
+    ASSERT_TRUE(in);
+    std::string text(std::istreambuf_iterator<char>(in), {});
+    const auto replace = [&text](const std::string& from,
+                                 const std::string& to) {
+      ASSERT_THAT(text, HasSubstr(from));
+      for (size_t at = 0; (at = text.find(from, at)) != std::string::npos;
+           at += to.size()) {
+        text.replace(at, from.size(), to);
+      }
+    };
+    std::string temporary;
+    for (const std::string kind :
+         {"client_body", "proxy", "fastcgi", "uwsgi", "scgi"}) {
+      temporary +=
+          "  " + kind + "_temp_path " + (directory / kind).string() + ";\n";
+    }
+    replace("pid /tmp/selvage-nginx-grpc.pid;", "pid nginx.pid;");
+    replace("error_log stderr warn;", "error_log stderr info;");
+    replace("  access_log off;",
+            "  log_format calls \"called $uri at <$upstream_addr>\";\n"
+            "  access_log /dev/stderr calls;\n" +
+                temporary);
+    replace("192.0.2.11:8443", addresses_[0]);
+    replace("192.0.2.12:8443", addresses_[1]);
+    replace("listen 8443 ssl", "listen " + front_ + " ssl");
+    replace("/etc/selvage/proxy", (root_ / "proxy").string());
+    std::ofstream(directory / "nginx.conf") << text;
+    nginx_ = std::make_unique<ChildProcess>(std::vector<std::string>{
+        kNginx, "-p", directory.string(), "-e", "stderr", "-g",
+        "daemon off; master_process off;", "-c",
+        (directory / "nginx.conf").string()});
+    ASSERT_TRUE(nginx_->WaitForOutput("event method")) << nginx_->output();
+  }
+
+  void StartCluster(Balancer balancer = Balancer::kConnections) {
     StartDatabase();
     front_ = "127.0.0.1:" + std::to_string(FreePort());
     StartReplica(0);
     ASSERT_FALSE(HasFatalFailure());
     StartReplica(1);
     ASSERT_FALSE(HasFatalFailure());
-    StartNginx();
+    if (balancer == Balancer::kCalls) {
+      StartGrpcNginx();
+    } else {
+      StartNginx();
+    }
   }
 
   void SetUpTask(CoordinatorUnderTest& server, uint64_t rounds) {
@@ -283,6 +340,59 @@ class ReplicasTest : public ::testing::Test {
     return 0;
   }
 
+  // The library that ships in apps, its transport and its bundle, unchanged.
+  void RunShippedClients() {
+    constexpr uint64_t kRounds = 2;
+    ASSERT_TRUE(replicas_[0]->CreatePopulation().ok());
+    const std::string bundle = Take(replicas_[1]->CreateBundle(kDevices));
+    EXPECT_THAT(bundle, HasSubstr(front_));
+    Take(replicas_[1]->CreateTask(TaskFile(kRounds), OneHotProgram(kDevices)),
+         "create task");
+    std::vector<std::thread> apps;
+    for (size_t i = 0; i < kDevices; ++i) {
+      apps.emplace_back([&, i] {
+        JumpingClock clock;
+        OsRandom random;
+        PosixFileSystem files;
+        std::ofstream log_file(root_ / ("app-" + std::to_string(i) + ".log"));
+        StreamEventSink events(log_file, clock, StreamEventSink::Format::kJson,
+                               LogLevel::kDebug);
+        OneHotTrainer trainer(i);
+        client::ClientOptions options;
+        options.state_dir = root_ / ("app-" + std::to_string(i)) / "state";
+        options.cache_dir = root_ / ("app-" + std::to_string(i)) / "cache";
+        options.population = kPopulation;
+        options.enrolment_bundle = bundle;
+        options.device_name = "app-" + std::to_string(i);
+        const auto client =
+            Take(client::Client::Open(
+                     std::move(options),
+                     {.clock = clock,
+                      .random = random,
+                      .events = events,
+                      .files = files,
+                      .trainer = trainer,
+                      .transport = client::GrpcTransportFactory(random)}),
+                 "open a client");
+        EXPECT_TRUE(client->AddExample("default", {.inputs = {Bytes(4)}}).ok());
+        const client::CancelToken cancel;
+        uint64_t contributed = 0;
+        for (int run = 0; run < kAttemptsMax && contributed < kRounds; ++run) {
+          const auto outcome = Take(client->RunOnce({}, cancel), "run");
+          if (outcome.result == client::RunResult::kContributed) ++contributed;
+          clock.JumpTo(outcome.next_run);
+        }
+        EXPECT_EQ(contributed, kRounds);
+      });
+    }
+    for (std::thread& app : apps) app.join();
+    Take(replicas_[0]->WatchUntilEnded(kTask), "watch");
+    const auto model =
+        Take(replicas_[0]->LatestModel(kTask, OneHotProgram(kDevices).table));
+    EXPECT_EQ(Take(CountedUpdates(model, kDevices)),
+              std::vector<int>(kDevices, kRounds));
+  }
+
   Path root_;
   std::string front_;  // where nginx listens
   std::unique_ptr<PostgresServer> postgres_;
@@ -295,62 +405,103 @@ class ReplicasTest : public ::testing::Test {
   std::string address_;         // what they connect to
 };
 
-// The library that ships in apps, its transport and its bundle, unchanged.
 TEST_F(ReplicasTest, ShippedClients_ThroughNginx_EveryUpdateCountsOnce) {
-  constexpr uint64_t kRounds = 2;
   StartCluster();
   ASSERT_FALSE(HasFatalFailure());
-  ASSERT_TRUE(replicas_[0]->CreatePopulation().ok());
-  const std::string bundle = Take(replicas_[1]->CreateBundle(kDevices));
-  EXPECT_THAT(bundle, HasSubstr(front_));
-  Take(replicas_[1]->CreateTask(TaskFile(kRounds), OneHotProgram(kDevices)),
-       "create task");
-  std::vector<std::thread> apps;
-  for (size_t i = 0; i < kDevices; ++i) {
-    apps.emplace_back([&, i] {
-      JumpingClock clock;
-      OsRandom random;
-      PosixFileSystem files;
-      std::ofstream log_file(root_ / ("app-" + std::to_string(i) + ".log"));
-      StreamEventSink events(log_file, clock, StreamEventSink::Format::kJson,
-                             LogLevel::kDebug);
-      OneHotTrainer trainer(i);
-      client::ClientOptions options;
-      options.state_dir = root_ / ("app-" + std::to_string(i)) / "state";
-      options.cache_dir = root_ / ("app-" + std::to_string(i)) / "cache";
-      options.population = kPopulation;
-      options.enrolment_bundle = bundle;
-      options.device_name = "app-" + std::to_string(i);
-      const auto client =
-          Take(client::Client::Open(
-                   std::move(options),
-                   {.clock = clock,
-                    .random = random,
-                    .events = events,
-                    .files = files,
-                    .trainer = trainer,
-                    .transport = client::GrpcTransportFactory(random)}),
-               "open a client");
-      EXPECT_TRUE(client->AddExample("default", {.inputs = {Bytes(4)}}).ok());
-      const client::CancelToken cancel;
-      uint64_t contributed = 0;
-      for (int run = 0; run < kAttemptsMax && contributed < kRounds; ++run) {
-        const auto outcome = Take(client->RunOnce({}, cancel), "run");
-        if (outcome.result == client::RunResult::kContributed) ++contributed;
-        clock.JumpTo(outcome.next_run);
-      }
-      EXPECT_EQ(contributed, kRounds);
-    });
-  }
-  for (std::thread& app : apps) app.join();
-  Take(replicas_[0]->WatchUntilEnded(kTask), "watch");
-  const auto model =
-      Take(replicas_[0]->LatestModel(kTask, OneHotProgram(kDevices).table));
-  EXPECT_EQ(Take(CountedUpdates(model, kDevices)),
-            std::vector<int>(kDevices, kRounds));
+  RunShippedClients();
   // Both of them were talked to.
   for (const std::string& address : addresses_) {
     EXPECT_THAT(nginx_->output(), HasSubstr("connected to " + address));
+  }
+}
+
+TEST_F(ReplicasTest, ShippedClients_ThroughGrpcBalancer_EveryUpdateCountsOnce) {
+  StartCluster(Balancer::kCalls);
+  ASSERT_FALSE(HasFatalFailure());
+  RunShippedClients();
+  for (const std::string& address : addresses_) {
+    EXPECT_THAT(nginx_->output(),
+                HasSubstr("DeviceService/Upload at <" + address + ">"));
+  }
+}
+
+// One connection to the balancer; it spreads the calls.
+TEST_F(ReplicasTest,
+       GrpcBalancer_UploadBrokenAtOne_RetriedAtTheOther_SameModel) {
+  constexpr uint64_t kRounds = 1;
+  const plan::Checkpoint wanted = ModelOfOneProcess(kRounds);
+  ASSERT_FALSE(HasFailure());
+  StartCluster(Balancer::kCalls);
+  ASSERT_FALSE(HasFatalFailure());
+  SetUpTask(*replicas_[0], kRounds);
+  Connect(*replicas_[0], front_);
+  // Where the uploads went so far, in the order of their ends.
+  const auto uploads = [&](size_t count) {
+    std::vector<std::string> at;
+    for (int attempt = 0; attempt < kAttemptsMax && at.size() < count;
+         ++attempt) {
+      at.clear();
+      const std::string log = nginx_->output();
+      const std::string mark = "DeviceService/Upload at <";
+      for (size_t i = 0; (i = log.find(mark, i)) != std::string::npos;) {
+        i += mark.size();
+        const size_t end = log.find('>', i);
+        if (end == std::string::npos) break;
+        at.push_back(log.substr(i, end - i));
+      }
+      if (at.size() < count) Pause();
+    }
+    return at;
+  };
+  for (size_t i = 0; i < kDevices && !HasFatalFailure(); ++i) {
+    const auto work = AwaitWork(i, 1, true);
+    ASSERT_TRUE(work.has_value());
+    const Bytes update = AwkwardUpdate(i, 1);
+    RawDevice::UploadOptions broken;
+    broken.cancel_after = 10;
+    broken.chunk_size = 10;
+    EXPECT_FALSE(devices_[i]
+                     ->Upload(OneHotHeader(*work, update), update, broken)
+                     .receipt.has_value());
+    const auto first = uploads(3 * i + 1);
+    ASSERT_EQ(first.size(), 3 * i + 1);
+    Contribute(devices_[i], i, *work);
+    // Its receipt is the same wherever it asks.
+    Contribute(devices_[i], i, *work);
+    const auto all = uploads(3 * i + 3);
+    ASSERT_EQ(all.size(), 3 * i + 3);
+    EXPECT_THAT(addresses_, Contains(all[3 * i]));
+    EXPECT_NE(all[3 * i], all[3 * i + 1]);
+    EXPECT_NE(all[3 * i + 1], all[3 * i + 2]);
+  }
+  EXPECT_EQ(ModelOf(*replicas_[1], kRounds), wanted);
+}
+
+// What a device says about itself in the proxy's header goes nowhere.
+TEST_F(ReplicasTest, GrpcBalancer_ForgedHeader_IsNobody) {
+  StartCluster(Balancer::kCalls);
+  ASSERT_FALSE(HasFatalFailure());
+  SetUpTask(*replicas_[0], 1);
+  Connect(*replicas_[0], front_);
+  ASSERT_TRUE(devices_[0]->CheckIn().ok());
+  std::string header = credentials_[0].certificate_pem;
+  for (size_t at = 0; (at = header.find('\n', at)) != std::string::npos;) {
+    header.replace(at, 1, "%0A");
+  }
+  const auto check_in = [&](const std::string& address,
+                            const DeviceCredentials& credentials) {
+    RawDevice device(ca_certificate_, address, credentials);
+    auto context = ShortContext();
+    context->AddMetadata("client-cert", header);
+    v1::CheckInRequest request;
+    request.set_population(kPopulation);
+    v1::CheckInResponse response;
+    return device.stub().CheckIn(context.get(), request, &response);
+  };
+  for (const std::string& address : {front_, addresses_[0], addresses_[1]}) {
+    const grpc::Status status = check_in(address, {});
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED)
+        << address << " " << status.error_message();
   }
 }
 

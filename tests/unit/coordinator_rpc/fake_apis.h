@@ -48,6 +48,7 @@ class FakeDeviceApi final : public DeviceApi {
     {
       const MutexLock lock(mu_);
       last_device = device;
+      ++check_ins;
       last_check_in = std::move(request);
       answer = check_in_answer;
       if (hold_check_ins) {
@@ -188,6 +189,7 @@ class FakeDeviceApi final : public DeviceApi {
   std::optional<DeviceIdentity> last_current;
   EnrollRequest last_enroll;
   DeviceIdentity last_device;
+  int check_ins = 0;
   CheckInRequest last_check_in;
   UploadHeader last_header;
   Bytes staged;

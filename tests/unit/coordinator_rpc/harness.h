@@ -88,6 +88,14 @@ class Harness {
                                 "demo", name, now, lifetime, random))};
   }
 
+  // Of a balancer with this name.
+  Credential Proxy(const std::string& name) {
+    const crypto::PrivateKeyPem key = Take(crypto::NewP256Key());
+    return {std::string(key.ExposeSecret()),
+            Take(authority.IssueProxy(key, name, {"localhost"}, clock.Now(),
+                                      std::chrono::hours(1), random))};
+  }
+
   std::shared_ptr<grpc::Channel> Channel(
       int port, const std::optional<Credential>& credential) {
     grpc::SslCredentialsOptions tls;

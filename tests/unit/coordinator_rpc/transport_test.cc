@@ -21,15 +21,15 @@ namespace {
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
+using Metadata = std::vector<std::pair<std::string, std::string>>;
+
 grpc::Status CheckIn(const std::shared_ptr<grpc::Channel>& channel,
-                     const std::string& insecure_name = "") {
+                     const Metadata& metadata = {}) {
   auto stub = v1::DeviceService::NewStub(channel);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() +
                        std::chrono::seconds(20));
-  if (!insecure_name.empty()) {
-    context.AddMetadata(kInsecureDeviceKey, insecure_name);
-  }
+  for (const auto& [key, value] : metadata) context.AddMetadata(key, value);
   v1::CheckInRequest request;
   request.set_population("demo");
   v1::CheckInResponse response;
@@ -166,9 +166,11 @@ TEST_F(TransportTest, Insecure_BelievesTheNameOnLoopbackOnly) {
   const auto channel = Harness::Open(harness.server->device_port(),
                                      grpc::InsecureChannelCredentials());
   EXPECT_EQ(CheckIn(channel).error_code(), grpc::StatusCode::UNAUTHENTICATED);
-  EXPECT_EQ(CheckIn(channel, "phone-1").error_code(),
+  EXPECT_EQ(CheckIn(channel, {{kInsecureDeviceKey, "phone-1"}}).error_code(),
             grpc::StatusCode::UNAUTHENTICATED);
-  EXPECT_TRUE(CheckIn(channel, "selvage://demo/device/phone-1").ok());
+  EXPECT_TRUE(
+      CheckIn(channel, {{kInsecureDeviceKey, "selvage://demo/device/phone-1"}})
+          .ok());
   EXPECT_EQ(harness.devices.last_device.device_id, "phone-1");
 
   for (const auto& [device, admin] :
@@ -181,6 +183,106 @@ TEST_F(TransportTest, Insecure_BelievesTheNameOnLoopbackOnly) {
                 selvage::test::StatusIs(StatusCode::kInvalidArgument,
                                         HasSubstr("loopback")));
   }
+}
+
+// What a proxy says of the certificate that was presented to it (RFC 9440).
+std::string Forwarded(const std::string& pem) {
+  const size_t begin = pem.find('\n') + 1;
+  std::string base64 = pem.substr(begin, pem.find("-----END") - begin);
+  std::erase(base64, '\n');
+  return ":" + base64 + ":";
+}
+
+TEST_F(TransportTest, TrustedProxy_ForwardedCertificate_IsTheDevices) {
+  harness.options.proxies = {"other", "edge"};
+  harness.Start();
+  const auto proxy = Device(harness.Proxy("edge"));
+  // Calls of several devices over one connection.
+  for (const std::string name : {"phone-1", "phone-2", "phone-1"}) {
+    const grpc::Status status = CheckIn(
+        proxy, {{kClientCertKey, Forwarded(harness.Device(name).certificate)}});
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(harness.devices.last_device.device_id, name);
+    EXPECT_EQ(harness.devices.last_device.population, "demo");
+  }
+}
+
+TEST_F(TransportTest, TrustedProxy_NothingGoodForwarded_IsUnauthenticated) {
+  harness.options.proxies = {"edge"};
+  harness.Start();
+  const auto proxy = Device(harness.Proxy("edge"));
+  const crypto::CertificateAuthority foreign =
+      Take(crypto::CertificateAuthority::Create("test CA", harness.clock.Now(),
+                                                std::chrono::hours(24),
+                                                harness.random));
+  const Time now = harness.clock.Now();
+  const std::string good = Forwarded(harness.Device("phone-1").certificate);
+  const std::string expired =
+      Forwarded(harness
+                    .Issue(harness.authority, "phone-1",
+                           now - std::chrono::hours(3), std::chrono::hours(1))
+                    .certificate);
+  const struct {
+    Metadata metadata;
+    const char* message;
+  } cases[] = {
+      {{}, "forwarded no client certificate"},
+      {{{kClientCertKey, good}, {kClientCertKey, good}},
+       "forwarded no client certificate"},
+      {{{kClientCertKey, "phone-1"}}, "client certificate: "},
+      {{{kClientCertKey,
+         Forwarded(harness.Issue(foreign, "phone-1", now, std::chrono::hours(1))
+                       .certificate)}},
+       "device certificate refused"},
+      {{{kClientCertKey, expired}}, "device certificate refused"},
+      {{{kClientCertKey, Forwarded(harness.authority.certificate_pem())}},
+       "device certificate refused"},
+      {{{kClientCertKey, Forwarded(harness.options.tls->certificate_pem)}},
+       "device certificate refused"},
+      {{{kClientCertKey, Forwarded(harness.Proxy("edge").certificate)}},
+       "names no device"},
+      {{{kInsecureDeviceKey, "selvage://demo/device/phone-1"}},
+       "forwarded no client certificate"},
+  };
+  for (const auto& c : cases) {
+    const grpc::Status status = CheckIn(proxy, c.metadata);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED);
+    EXPECT_THAT(status.error_message(), HasSubstr(c.message));
+  }
+  EXPECT_EQ(harness.devices.check_ins, 0);
+  // A certificate that was good when it was first seen, and has expired since.
+  ASSERT_TRUE(CheckIn(proxy, {{kClientCertKey, good}}).ok());
+  harness.clock.Advance(std::chrono::minutes(59));
+  EXPECT_TRUE(CheckIn(proxy, {{kClientCertKey, good}}).ok());
+  harness.clock.Advance(std::chrono::minutes(2));
+  EXPECT_EQ(CheckIn(proxy, {{kClientCertKey, good}}).error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+}
+
+TEST_F(TransportTest, ForwardedCertificate_OfAnyoneElse_MeansNothing) {
+  harness.options.proxies = {"edge"};
+  harness.Start();
+  const Metadata victim = {
+      {kClientCertKey, Forwarded(harness.Device("victim").certificate)}};
+  // A device stays who it is, nobody stays nobody, a proxy that is not named
+  // is nobody.
+  ASSERT_TRUE(CheckIn(Device(harness.Device("phone-1")), victim).ok());
+  EXPECT_EQ(harness.devices.last_device.device_id, "phone-1");
+  EXPECT_EQ(CheckIn(Device(std::nullopt), victim).error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+  const grpc::Status status = CheckIn(Device(harness.Proxy("edge-2")), victim);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_THAT(status.error_message(), HasSubstr("edge-2 is not trusted"));
+  EXPECT_EQ(harness.devices.check_ins, 1);
+}
+
+TEST_F(TransportTest, NoProxies_IsTheDefault) {
+  harness.Start();
+  EXPECT_EQ(CheckIn(Device(harness.Proxy("edge")),
+                    {{kClientCertKey,
+                      Forwarded(harness.Device("phone-1").certificate)}})
+                .error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
 }
 
 TEST_F(TransportTest, TakenPort_IsUnavailableByName) {

@@ -94,6 +94,12 @@ TEST(LoadConfigTest, Replicas_NeedWhatTheyShare) {
   EXPECT_EQ(loaded.config.replicas_name, "eu-1");
   EXPECT_EQ(loaded.config.replicas_lease, std::chrono::seconds(20));
   EXPECT_EQ(loaded.config.replicas_poll, std::chrono::seconds(1));
+  // There are others for the balancer to send devices to, once it knows.
+  EXPECT_EQ(loaded.config.drain_delay, std::chrono::seconds(10));
+  EXPECT_EQ(Load(good + "replicas: {enabled: true}\ndrain: {delay: 0s}\n")
+                .config.drain_delay,
+            Duration::zero());
+  EXPECT_EQ(Load(good).config.drain_delay, Duration::zero());
   EXPECT_THAT(
       Load(good + "replicas: {enabled: true, lease: 2s, poll: 1s}\n").mistakes,
       ElementsAre(HasSubstr("exceeds a quarter of replicas.lease (2s)")));
@@ -170,10 +176,24 @@ TEST(LoadConfigTest, SeveralMistakes_AreAllTold) {
   EXPECT_EQ(Load("a: 1\nb: 2\nlog: {level: x}\n").mistakes.size(), 3U);
 }
 
+TEST(LoadConfigTest, Proxies_AreIdentifiers_AndNeedTls) {
+  const LoadedConfig loaded = Load("device: {proxies: [edge-1, edge-2]}\n");
+  EXPECT_THAT(loaded.mistakes, IsEmpty());
+  EXPECT_THAT(loaded.config.device_proxies, ElementsAre("edge-1", "edge-2"));
+  EXPECT_THAT(Load("device: {proxies: [\"edge 1\"]}\n").mistakes,
+              ElementsAre(HasSubstr("proxy name must be letters")));
+  EXPECT_THAT(Load("insecure: true\n"
+                   "device: {proxies: [edge], address: \"127.0.0.1:1\"}\n")
+                  .mistakes,
+              ElementsAre(HasSubstr("insecure mode has no certificates")));
+  EXPECT_THAT(Load("").config.device_proxies, IsEmpty());
+}
+
 TEST(PrintConfigTest, PrintedFile_LoadsBack) {
   const LoadedConfig loaded = Load("", {},
                                    {{"data_dir", "/with space"},
                                     {"server_names", "a.example,::1"},
+                                    {"device.proxies", "edge-1,edge-2"},
                                     {"pace.retry_min", "1500ms"},
                                     {"drain.delay", "0s"},
                                     {"device.address", "[::1]:0"}});

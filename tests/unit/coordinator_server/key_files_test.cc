@@ -7,6 +7,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "coordinator/server/proxy_certificate.h"
+#include "crypto/x509.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/status_matchers.h"
 
@@ -59,6 +61,49 @@ TEST_F(KeyFilesTest, FirstStart_EveryFileIsPrivate) {
   }
   // ca.pem, ca.key, server.pem, server.key, plan, assignment, wrapping, token
   EXPECT_EQ(count, 8);
+}
+
+TEST_F(KeyFilesTest, ProxyCertificate_IsOfThisAuthority_AndPrivate) {
+  const Result<CoordinatorKeys> keys = Open();
+  ASSERT_THAT(keys, IsOk());
+  const ProxyCertificateOptions wanted{.keys_dir = options.data_dir,
+                                       .name = "edge",
+                                       .hosts = {"fl.example.org"},
+                                       .lifetime = 10 * kDay,
+                                       .out = root / "proxy"};
+  ASSERT_THAT(WriteProxyCertificate(wanted, files, clock, random), IsOk());
+  const auto text = [&](const char* name) {
+    struct stat info {};
+    EXPECT_EQ(stat((wanted.out / name).c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, 0600U) << name;
+    return ToString(*ReadFile(files, wanted.out / name, 1 << 16));
+  };
+  EXPECT_EQ(text("ca.pem"), keys->authority.certificate_pem());
+  const std::string pem = text("proxy.pem");
+  const auto certificate = crypto::ParseCertificate(pem);
+  ASSERT_THAT(certificate, IsOk());
+  EXPECT_THAT(certificate->uris, ElementsAre("selvage://proxy/edge"));
+  EXPECT_THAT(certificate->names, ElementsAre("fl.example.org"));
+  EXPECT_LE(certificate->not_after, clock.Now() + 10 * kDay);
+  EXPECT_GT(certificate->not_after, clock.Now() + 9 * kDay);
+  EXPECT_THAT(keys->authority.VerifyDevice(pem, clock.Now()), IsOk());
+  const auto key = crypto::ParseP256Key(text("proxy.key.pem"));
+  ASSERT_THAT(key, IsOk());
+  EXPECT_EQ(*crypto::PublicKeyDigest(*key), certificate->public_key_digest);
+  // The one in use is not overwritten, with half of another pair or at all.
+  EXPECT_THAT(WriteProxyCertificate(wanted, files, clock, random),
+              StatusIs(StatusCode::kAlreadyExists, HasSubstr("proxy.key.pem")));
+  EXPECT_EQ(text("proxy.pem"), pem);
+}
+
+TEST_F(KeyFilesTest, ProxyCertificate_WithoutAnAuthority_IsDataLoss) {
+  EXPECT_THAT(WriteProxyCertificate({.keys_dir = options.data_dir,
+                                     .name = "edge",
+                                     .hosts = {"localhost"},
+                                     .out = root / "proxy"},
+                                    files, clock, random),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("ca.pem is missing")));
+  EXPECT_FALSE(fs::exists(root / "proxy"));
 }
 
 TEST_F(KeyFilesTest, Restart_LoadsTheSameKeys) {

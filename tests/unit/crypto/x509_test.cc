@@ -618,6 +618,71 @@ TEST_F(X509Test, VerifyDevice_AfterTheAuthorityExpired_IsRefused) {
               StatusIs(StatusCode::kPermissionDenied));
 }
 
+// ---- Proxies ---------------------------------------------------------------
+
+TEST_F(X509Test, IssueProxy_NamesItselfAndItsHosts_AndNoDevice) {
+  const Result<std::string> leaf = ca_.IssueProxy(
+      key_, "edge-1", {"fl.example.org", "127.0.0.1"}, kNow, kDay, random_);
+  ASSERT_THAT(leaf, IsOk());
+  const Certificate parsed = *ParseCertificate(*leaf);
+  EXPECT_THAT(parsed.uris, ElementsAre("selvage://proxy/edge-1"));
+  EXPECT_THAT(parsed.names, ElementsAre("fl.example.org", "127.0.0.1"));
+  EXPECT_EQ(parsed.common_name, "edge-1");
+  EXPECT_EQ(*ParseProxyUri(parsed.uris.front()), "edge-1");
+  EXPECT_THAT(ParseDeviceUri(parsed.uris.front()),
+              StatusIs(StatusCode::kInvalidArgument));
+  // It may be a client, too.
+  EXPECT_THAT(ca_.VerifyDevice(*leaf, kNow), IsOk());
+}
+
+TEST_F(X509Test, ProxyNames_ThatAreNoIdentifiers_AreRefused) {
+  for (const std::string& name :
+       {std::string(), std::string("a b"), std::string("a/b"),
+        std::string("device/x"), std::string(65, 'a')}) {
+    EXPECT_THAT(ca_.IssueProxy(key_, name, {"localhost"}, kNow, kDay, random_),
+                StatusIs(StatusCode::kInvalidArgument))
+        << name;
+    EXPECT_THAT(ParseProxyUri("selvage://proxy/" + name),
+                StatusIs(StatusCode::kInvalidArgument))
+        << name;
+  }
+  EXPECT_THAT(ParseProxyUri("selvage://demo/device/a"),
+              StatusIs(StatusCode::kInvalidArgument));
+}
+
+TEST_F(X509Test, ParseForwardedCertificate_BothForms_GiveThePem) {
+  const std::string pem = *Device();
+  std::string escaped;
+  for (const char c : pem) {
+    if (c == '\n' || c == '+' || c == '/' || c == '=' || c == ' ') {
+      escaped += "%" + ToHex(AsBytes(std::string_view(&c, 1)));
+    } else {
+      escaped += c;
+    }
+  }
+  for (const std::string& header :
+       {escaped, ":" + ToBase64(DerOf(pem)) + ":"}) {
+    const Result<std::string> parsed = ParseForwardedCertificate(header);
+    ASSERT_THAT(parsed, IsOk());
+    EXPECT_EQ(*parsed, pem);
+  }
+}
+
+TEST_F(X509Test, ParseForwardedCertificate_AnythingElse_IsRefused) {
+  const std::string pem = *Device();
+  const std::string base64 = ToBase64(DerOf(pem));
+  for (const std::string& header :
+       {std::string(), std::string(":"), std::string("::"), std::string("%"),
+        std::string("%2"), std::string("%zz"),
+        std::string("selvage://demo/device/a"), ":" + base64, base64 + ":",
+        ":" + base64 + "AAAA:", pem + pem, pem + "%00", request_,
+        std::string(49'153, 'a')}) {
+    EXPECT_THAT(ParseForwardedCertificate(header),
+                StatusIs(StatusCode::kInvalidArgument))
+        << header.substr(0, 80);
+  }
+}
+
 // ---- Servers ---------------------------------------------------------------
 
 TEST_F(X509Test, IssueServer_NamesAndAddresses_AreAlternativeNames) {
