@@ -48,6 +48,10 @@ class Metered final : public Transport {
     return answer;
   }
 
+  RetryWindow asked_to_wait() const override {
+    return transport_->asked_to_wait();
+  }
+
   Status Fetch(const crypto::Digest& digest, uint64_t offset, const Sink& sink,
                const KeepGoing& keep_going) override {
     policy_.CountBytes(kMessageSize, 0);

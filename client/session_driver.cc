@@ -335,7 +335,12 @@ SessionEvent SessionDriver::CheckIn() {
         {.task = std::move(model.task), .version = model.version});
   }
   Result<CheckInAnswer> answer = (*transport)->CheckIn(request);
-  if (!answer.ok()) return FailedOrInterrupted(answer.status());
+  if (!answer.ok()) {
+    if (answer.status().code() == StatusCode::kCancelled && Stopped()) {
+      return Interrupted();
+    }
+    return ActionFailed{answer.status(), (*transport)->asked_to_wait()};
+  }
   answered_ = true;
   outcomes_ = answer->outcomes;
   loaded_.reset();

@@ -18,10 +18,14 @@ RetryWindow Around(Duration middle) {
   return {.min = middle * 8 / 10, .max = middle * 12 / 10};
 }
 
-RetryWindow WindowFor(StatusCode code, Duration told_max) {
+RetryWindow WindowFor(StatusCode code, Duration told_max,
+                      const RetryWindow& asked) {
   if (!IsTransient(code)) return Around(kPermanentRetry);
-  const RetryWindow window = Around(kTransientRetry);
-  if (told_max > window.max) return {Duration::zero(), told_max};
+  const bool was_asked = asked.max > Duration::zero();
+  const RetryWindow window = was_asked ? asked : Around(kTransientRetry);
+  if (told_max > window.max) {
+    return {was_asked ? asked.min : Duration::zero(), told_max};
+  }
   return window;
 }
 
@@ -518,8 +522,9 @@ SessionAction Session::On(const ActionFailed& event, Time now,
   switch (state_) {
     case SessionState::kEnrolling:
     case SessionState::kCheckingIn:
-      return DropWorkAndFinish(RunResult::kFailed, reason, "check_in_failed",
-                               Later(WindowFor(code, told_max_), now, random));
+      return DropWorkAndFinish(
+          RunResult::kFailed, reason, "check_in_failed",
+          Later(WindowFor(code, told_max_, event.retry), now, random));
     case SessionState::kAbandoning:
       if (withdrawn_ && IsTransient(code)) break;
       return DropWorkAndFinish(RunResult::kDeclined, refusal_, "declined",

@@ -115,6 +115,8 @@ struct WorkRefused {
 // NOT_FOUND, INVALID_ARGUMENT, ... will not.
 struct ActionFailed {
   Status status;
+  // Transport::asked_to_wait(), of an enrolment or a check-in.
+  RetryWindow retry{};
 };
 // Budget, conditions or cancel stopped the action in flight.
 struct SessionInterrupted {

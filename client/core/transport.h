@@ -144,6 +144,9 @@ class Transport {
 
   virtual Result<EnrollAnswer> Enroll(const EnrollRequest& request) = 0;
   virtual Result<CheckInAnswer> CheckIn(const CheckInRequest& request) = 0;
+  // When the last call that is no transfer failed: the window in which the
+  // coordinator wants to be asked again; zero if it did not say.
+  virtual RetryWindow asked_to_wait() const { return {}; }
   // Calls `sink` with consecutive bytes from `offset` on. `total` is the
   // artefact's size, known from the first call on.
   using Sink = std::function<Status(ByteSpan bytes, uint64_t total)>;

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <charconv>
 #include <chrono>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -52,20 +53,39 @@ Status FromGrpc(const grpc::Status& status,
   return {static_cast<StatusCode>(status.error_code()), std::move(message)};
 }
 
+// A number of milliseconds in the trailing metadata, at most a week.
+std::optional<Duration> Milliseconds(const grpc::ClientContext& context,
+                                     const char* key) {
+  const auto& trailing = context.GetServerTrailingMetadata();
+  const auto it = trailing.find(key);
+  if (it == trailing.end()) return std::nullopt;
+  const char* const end = it->second.data() + it->second.size();
+  int64_t ms = 0;
+  const auto [rest, error] = std::from_chars(it->second.data(), end, ms);
+  if (error != std::errc() || rest != end || ms < 0) return std::nullopt;
+  return std::chrono::milliseconds(std::min(ms, int64_t{7} * 24 * 3600 * 1000));
+}
+
 // How long a coordinator with too many bytes in flight wants to be left alone
 // (gRPC's proposal A6); zero where it does not say, or says nonsense.
 Duration PushbackOf(const Status& status, const grpc::ClientContext& context) {
   if (status.code() != StatusCode::kResourceExhausted) return {};
-  const auto& trailing = context.GetServerTrailingMetadata();
-  const auto it = trailing.find("grpc-retry-pushback-ms");
-  if (it == trailing.end()) return {};
-  const char* const end = it->second.data() + it->second.size();
-  int64_t ms = 0;
-  const auto [rest, error] = std::from_chars(it->second.data(), end, ms);
-  if (error != std::errc() || rest != end || ms < 0) return {};
-  return std::min<Duration>(
-      std::chrono::milliseconds(std::min<int64_t>(ms, 1'000'000)),
+  return std::min(
+      Milliseconds(context, "grpc-retry-pushback-ms").value_or(Duration{}),
       kPushbackMax);
+}
+
+// The window in which a coordinator that refused wants to be asked again; zero
+// where it does not say, or says nonsense.
+RetryWindow WindowOf(const Status& status, const grpc::ClientContext& context) {
+  if (status.code() != StatusCode::kResourceExhausted &&
+      status.code() != StatusCode::kUnavailable) {
+    return {};
+  }
+  const auto min = Milliseconds(context, "selvage-retry-min-ms");
+  const auto max = Milliseconds(context, "selvage-retry-max-ms");
+  if (!min.has_value() || !max.has_value() || *max < *min) return {};
+  return {*min, *max};
 }
 
 // RESOURCE_EXHAUSTED: the coordinator has too many bytes in flight.
@@ -286,6 +306,8 @@ class GrpcTransport final : public Transport {
     return FromProto(response);
   }
 
+  RetryWindow asked_to_wait() const override { return asked_to_wait_; }
+
   Status Fetch(const crypto::Digest& digest, uint64_t offset, const Sink& sink,
                const KeepGoing& keep_going) override {
     v1::FetchRequest request;
@@ -313,15 +335,13 @@ class GrpcTransport final : public Transport {
     }
     Receipt receipt;
     uint64_t reached = 0;
-    SELVAGE_RETURN_IF_ERROR(
-        WithRetries(keep_going, [&](bool& progress) {
-          uint64_t offset = 0;
-          Attempt attempt =
-              UploadOnce(header, update, keep_going, offset, receipt);
-          progress = offset > reached;
-          reached = std::max(reached, offset);
-          return attempt;
-        }));
+    SELVAGE_RETURN_IF_ERROR(WithRetries(keep_going, [&](bool& progress) {
+      uint64_t offset = 0;
+      Attempt attempt = UploadOnce(header, update, keep_going, offset, receipt);
+      progress = offset > reached;
+      reached = std::max(reached, offset);
+      return attempt;
+    }));
     return receipt;
   }
 
@@ -364,7 +384,8 @@ class GrpcTransport final : public Transport {
   }
 
   // One answer to one question. All of them may be asked twice, so a
-  // coordinator that is just starting is asked again until the deadline.
+  // coordinator that is just starting is asked again until the deadline, but no
+  // sooner than it asks for itself.
   template <typename Request, typename Response>
   Status Unary(grpc::Status (v1::DeviceService::Stub::*method)(
                    grpc::ClientContext*, const Request&, Response*),
@@ -382,7 +403,8 @@ class GrpcTransport final : public Transport {
       const grpc::Status answer =
           (stub_.get()->*method)(&context, request, &response);
       const Status status = FromGrpc(answer, context);
-      const Duration wait = Jitter(backoff);
+      asked_to_wait_ = WindowOf(status, context);
+      const Duration wait = std::max(Jitter(backoff), asked_to_wait_.min);
       if (status.code() != StatusCode::kUnavailable ||
           steady_clock::now() + wait >= deadline) {
         return status;
@@ -431,13 +453,12 @@ class GrpcTransport final : public Transport {
   Status FetchAll(v1::FetchRequest& request, const Sink& sink,
                   const KeepGoing& keep_going) {
     Status refused;  // by the sink: nothing to try again
-    SELVAGE_RETURN_IF_ERROR(
-        WithRetries(keep_going, [&](bool& progress) {
-          const uint64_t before = request.offset();
-          Attempt attempt = FetchOnce(request, sink, keep_going, refused);
-          progress = request.offset() > before;
-          return refused.ok() ? attempt : Attempt{};
-        }));
+    SELVAGE_RETURN_IF_ERROR(WithRetries(keep_going, [&](bool& progress) {
+      const uint64_t before = request.offset();
+      Attempt attempt = FetchOnce(request, sink, keep_going, refused);
+      progress = request.offset() > before;
+      return refused.ok() ? attempt : Attempt{};
+    }));
     return refused;
   }
 
@@ -546,6 +567,7 @@ class GrpcTransport final : public Transport {
   const std::string insecure_device_uri_;
   RandomSource& random_;
   const GrpcTransportOptions options_;
+  RetryWindow asked_to_wait_;
 };
 
 bool IsLoopback(const std::string& address) {

@@ -43,6 +43,7 @@ class FakeDeviceService final : public v1::DeviceService::Service {
  public:
   std::function<grpc::Status(const v1::CheckInRequest&, v1::CheckInResponse*)>
       on_check_in;
+  std::vector<std::pair<std::string, std::string>> check_in_trailers;
   std::function<grpc::Status(const v1::FetchRequest&,
                              grpc::ServerWriter<v1::FetchChunk>*,
                              grpc::ServerContext*)>
@@ -73,6 +74,9 @@ class FakeDeviceService final : public v1::DeviceService::Service {
     {
       const std::lock_guard lock(mu);
       ++check_ins;
+    }
+    for (const auto& [key, value] : check_in_trailers) {
+      context->AddTrailingMetadata(key, value);
     }
     return on_check_in ? on_check_in(*request, response) : grpc::Status::OK;
   }
@@ -530,6 +534,40 @@ TEST_F(GrpcTransportTest, Upload_TooManyBytesInFlight_ComesBack) {
   EXPECT_THAT(Connect(Device())->Upload(HeaderOf(update), update, Always()),
               IsOk());
   EXPECT_EQ(streams, 2);
+}
+
+// A coordinator that refuses says when it wants to be asked again: not at once.
+TEST_F(GrpcTransportTest, CheckIn_Refused_IsLeftAloneAsLongAsItAsks) {
+  Serve();
+  service_.on_check_in = [](const v1::CheckInRequest&, v1::CheckInResponse*) {
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the database is away");
+  };
+  service_.check_in_trailers = {{"selvage-retry-min-ms", "60000"},
+                                {"selvage-retry-max-ms", "120000"}};
+  const auto transport = Connect(Device());
+  EXPECT_THAT(transport->CheckIn({}), StatusIs(StatusCode::kUnavailable));
+  EXPECT_EQ(service_.check_ins, 1);
+  EXPECT_EQ(slept_, Duration::zero());
+  EXPECT_EQ(transport->asked_to_wait().min, seconds(60));
+  EXPECT_EQ(transport->asked_to_wait().max, seconds(120));
+
+  // What makes no sense is not asked for.
+  for (const auto& [min, max] :
+       {std::pair("-1", "5"), {"6", "5"}, {"x", "5"}, {"5", ""}}) {
+    service_.check_in_trailers = {{"selvage-retry-min-ms", min},
+                                  {"selvage-retry-max-ms", max}};
+    service_.on_check_in = [](const v1::CheckInRequest&, v1::CheckInResponse*) {
+      return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "later");
+    };
+    EXPECT_THAT(transport->CheckIn({}),
+                StatusIs(StatusCode::kResourceExhausted));
+    EXPECT_EQ(transport->asked_to_wait().max, Duration::zero()) << min;
+  }
+
+  // An answer ends it.
+  service_.on_check_in = nullptr;
+  EXPECT_THAT(transport->CheckIn({}), IsOk());
+  EXPECT_EQ(transport->asked_to_wait().max, Duration::zero());
 }
 
 // A wait the coordinator asks for is kept; one that makes no sense, or would

@@ -236,6 +236,48 @@ TEST_F(SessionTest, Step_CheckInUnanswered_WaitsAsTheProtocolSays) {
   }
 }
 
+TEST_F(SessionTest, Step_CheckInRefusedWithAWindow_DrawsFromIt) {
+  std::set<Time> drawn;
+  for (int i = 0; i < 20; ++i) {
+    session_ = Session();
+    Start();
+    Step(ActionFailed{Status(StatusCode::kUnavailable, "x"),
+                      {minutes(1), minutes(2)}});
+    EXPECT_GE(session_.next_run() - now_, minutes(1));
+    EXPECT_LE(session_.next_run() - now_, minutes(2));
+    drawn.insert(session_.next_run());
+  }
+  EXPECT_GT(drawn.size(), 10U);
+  // An error that stays is not asked again soon, whatever came with it.
+  session_ = Session();
+  Start();
+  Step(ActionFailed{Status(StatusCode::kNotFound, "x"),
+                    {minutes(1), minutes(2)}});
+  EXPECT_GE(session_.next_run() - now_, hours(3));
+}
+
+// A large fleet was told hours, and does not return within the minutes that a
+// coordinator without its database asks every one of them for.
+TEST_F(SessionTest, Step_CheckInRefusedWithAWindow_ToldLonger_DrawsFromAll) {
+  Duration least = hours(24);
+  Duration most{};
+  for (int i = 0; i < 200; ++i) {
+    session_ = Session();
+    Start();
+    CheckInAnswer answer = Answer();
+    answer.retry = {hours(4), hours(12)};
+    Step(CheckedIn{answer});
+    now_ = session_.next_run();
+    Start();
+    Step(ActionFailed{Status(StatusCode::kUnavailable, "x"),
+                      {minutes(10), minutes(12)}});
+    least = std::min(least, session_.next_run() - now_);
+    most = std::max(most, session_.next_run() - now_);
+  }
+  EXPECT_GE(least, minutes(10));
+  EXPECT_GT(most, hours(11));
+}
+
 // Full jitter over what it was told, if that is longer: a fleet that was told
 // hours would otherwise return within minutes of an outage.
 TEST_F(SessionTest, Step_CheckInUnanswered_ToldLonger_DrawsFromAllOfIt) {
