@@ -88,8 +88,9 @@ enum class AuthFailure {
   kAdminToken,
 };
 enum class RateLimit {
-  kCheckIns,  // more than the pace allows ask for more than memory
-  kUploads,   // no room for another one
+  kCheckIns,    // more than the pace allows ask for more than memory
+  kUploads,     // no room for another one
+  kSlowUpload,  // ended in the middle: too few bytes a second, or too long
   kEnrolment,
   kConnections,
 };

@@ -34,7 +34,7 @@ class UploadReactor final
   UploadReactor(grpc::CallbackServerContext* context, DeviceApi& api,
                 DeviceCall call, Result<DeviceIdentity> device,
                 const DeviceServiceOptions& options)
-      : api_(api), call_(std::move(call)) {
+      : api_(api), call_(std::move(call)), telemetry_(options.telemetry) {
     if (!device.ok()) {
       End(device.status());
       return;
@@ -46,11 +46,22 @@ class UploadReactor final
     watchdog_.emplace(
         context, options.chunk_timeout, options.chunk_timeouts_max,
         static_cast<uint64_t>(static_cast<double>(options.upload_rate_min) *
-                              seconds));
-    StartRead(&request_);
+                              seconds),
+        [this](const Status& reason) { OnExpired(reason); });
+    ReadNext();
   }
 
   void OnReadDone(bool ok) override {
+    bool ended = false;
+    {
+      const MutexLock lock(mu_);
+      reading_ = false;
+      ended = expired_ended_;
+    }
+    if (ended) {
+      if (ticket_.has_value()) api_.DropUpload(ticket_->upload_id);
+      return;
+    }
     if (!ok) {
       OnStreamEnded();
       return;
@@ -147,9 +158,40 @@ class UploadReactor final
     return OkStatus();
   }
 
+  // The device was too slow. A read in flight is ended by the end of the call;
+  // between two of them the next one is not begun.
+  void OnExpired(const Status& reason) {
+    {
+      const MutexLock lock(mu_);
+      expired_ = reason;
+      if (!reading_) return;
+      expired_ended_ = true;
+    }
+    EndExpired(reason);
+  }
+  void EndExpired(const Status& reason) {
+    if (telemetry_ != nullptr) telemetry_->RateLimited(RateLimit::kSlowUpload);
+    End(reason);
+  }
+
+  void ReadNext() {
+    std::optional<Status> expired;
+    {
+      const MutexLock lock(mu_);
+      expired = expired_;
+      reading_ = !expired.has_value();
+    }
+    if (expired.has_value()) {
+      if (ticket_.has_value()) api_.DropUpload(ticket_->upload_id);
+      EndExpired(*expired);
+      return;
+    }
+    StartRead(&request_);
+  }
+
   void ReadOrFinish() {
     if (received_ < size_) {
-      StartRead(&request_);
+      ReadNext();
       return;
     }
     // From here on the coordinator owns the upload; a broken stream changes
@@ -206,6 +248,7 @@ class UploadReactor final
 
   DeviceApi& api_;
   DeviceCall call_;
+  Telemetry* const telemetry_;  // null: nobody watches
   std::optional<DeviceIdentity> device_;
   std::optional<Watchdog> watchdog_;
 
@@ -218,6 +261,9 @@ class UploadReactor final
   grpc::ByteBuffer receipt_;
   Mutex mu_;
   bool writing_ SELVAGE_GUARDED_BY(mu_) = false;
+  bool reading_ SELVAGE_GUARDED_BY(mu_) = false;
+  std::optional<Status> expired_ SELVAGE_GUARDED_BY(mu_);
+  bool expired_ended_ SELVAGE_GUARDED_BY(mu_) = false;  // and so did the call
   std::optional<Ending> ending_ SELVAGE_GUARDED_BY(mu_);
 };
 

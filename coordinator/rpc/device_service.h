@@ -17,7 +17,8 @@
 namespace selvage::coordinator {
 
 struct DeviceServiceOptions {
-  // A stream on which nothing moves for this long is cancelled, ...
+  // A stream on which nothing moves for this long is ended (an upload with
+  // DEADLINE_EXCEEDED, a fetch by cancelling it), ...
   Duration chunk_timeout = std::chrono::seconds(30);
   // ... and any stream after this many of them, ...
   int chunk_timeouts_max = 20;
@@ -27,6 +28,7 @@ struct DeviceServiceOptions {
   // What a check-in may wait for the coordinator's decision, whatever deadline
   // the device has, or has not, set. Then DEADLINE_EXCEEDED.
   Duration call_timeout = std::chrono::seconds(30);
+  Telemetry* telemetry = nullptr;               // null: nobody watches
   size_t fetch_chunk_size = size_t{256} << 10;  // at most kChunkSizeMax
   // Goes with RESOURCE_EXHAUSTED and UNAVAILABLE (device_call.h).
   RetryWindow busy_retry = {std::chrono::seconds(2), std::chrono::seconds(10)};

@@ -173,8 +173,10 @@ RpcServer::~RpcServer() { Shutdown(Duration::zero()); }
 Status RpcServer::Serve(DeviceApi& devices, AdminApi& people,
                         const std::string& device_endpoint) {
   SELVAGE_CHECK(device_server_ == nullptr);
+  DeviceServiceOptions device_options = options_.device;
+  device_options.telemetry = options_.telemetry;
   device_service_ = std::make_unique<DeviceService>(devices, identities_, log_,
-                                                    clock_, options_.device);
+                                                    clock_, device_options);
   admin_service_ = std::make_unique<AdminService>(
       people,
       [this, device_endpoint] {

@@ -1,15 +1,24 @@
 #include "coordinator/rpc/watchdog.h"
 
+#include <algorithm>
 #include <chrono>
+#include <string>
 #include <utility>
 
 namespace selvage::coordinator {
 
 struct Watchdog::State {
-  State(grpc::CallbackServerContext* call, Duration p, int n, uint64_t least)
-      : period(p), progress_min(least), context(call), periods_left(n) {}
+  State(grpc::CallbackServerContext* call, Duration p, int n, uint64_t least,
+        std::function<void(const Status&)> told)
+      : period(p),
+        periods_max(n),
+        progress_min(least),
+        context(call),
+        periods_left(n),
+        expired(std::move(told)) {}
 
   const Duration period;
+  const int periods_max;
   const uint64_t progress_min;
   std::atomic<bool> moved{false};
   std::atomic<uint64_t> progress{0};
@@ -17,15 +26,18 @@ struct Watchdog::State {
   // Null once the call is over.
   grpc::CallbackServerContext* context SELVAGE_GUARDED_BY(mu);
   int periods_left SELVAGE_GUARDED_BY(mu);
+  // Null once it was called.
+  std::function<void(const Status&)> expired SELVAGE_GUARDED_BY(mu);
   // A new one for every period: setting an alarm again from its own callback
   // would destroy the callback that runs.
   std::unique_ptr<grpc::Alarm> alarm SELVAGE_GUARDED_BY(mu);
 };
 
 Watchdog::Watchdog(grpc::CallbackServerContext* context, Duration period,
-                   int periods_max, uint64_t progress_min)
-    : state_(
-          std::make_shared<State>(context, period, periods_max, progress_min)) {
+                   int periods_max, uint64_t progress_min,
+                   std::function<void(const Status&)> expired)
+    : state_(std::make_shared<State>(context, period, periods_max, progress_min,
+                                     std::move(expired))) {
   const MutexLock lock(state_->mu);
   Arm(state_);
 }
@@ -63,11 +75,25 @@ void Watchdog::OnAlarm(const std::shared_ptr<State>& state) {
   if (state->context == nullptr) return;
   const bool moved = state->moved.exchange(false, std::memory_order_relaxed);
   const uint64_t bytes = state->progress.exchange(0, std::memory_order_relaxed);
-  if (!moved || bytes < state->progress_min || --state->periods_left <= 0) {
+  const bool slow = !moved || bytes < state->progress_min;
+  if (!slow && --state->periods_left > 0) {
+    Arm(state);
+    return;
+  }
+  if (state->periods_left < 0 || state->expired == nullptr) {
     state->context->TryCancel();
     return;
   }
+  state->periods_left = -1;
   Arm(state);
+  // With the lock: whoever destroys the watchdog waits for it.
+  const double seconds = std::chrono::duration<double>(state->period).count();
+  std::exchange(state->expired, nullptr)(DeadlineExceeded(
+      slow ? std::to_string(bytes) + " bytes came in " +
+                 std::to_string(seconds) + " s, expected are at least " +
+                 std::to_string(std::max<uint64_t>(state->progress_min, 1))
+           : "the stream is still open after " +
+                 std::to_string(seconds * state->periods_max) + " s"));
 }
 
 }  // namespace selvage::coordinator

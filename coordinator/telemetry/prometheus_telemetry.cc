@@ -87,6 +87,8 @@ std::string_view Word(RateLimit scope) {
       return "check_ins";
     case RateLimit::kUploads:
       return "uploads";
+    case RateLimit::kSlowUpload:
+      return "slow_upload";
     case RateLimit::kEnrolment:
       return "enrolment";
     case RateLimit::kConnections:
@@ -345,8 +347,8 @@ PrometheusTelemetry::PrometheusTelemetry(std::string_view version,
     metrics_->auth_failures.Of({Word(reason)});
   }
   for (const RateLimit scope :
-       {RateLimit::kCheckIns, RateLimit::kUploads, RateLimit::kEnrolment,
-        RateLimit::kConnections}) {
+       {RateLimit::kCheckIns, RateLimit::kUploads, RateLimit::kSlowUpload,
+        RateLimit::kEnrolment, RateLimit::kConnections}) {
     metrics_->ratelimited.Of({Word(scope)});
   }
 }

@@ -490,8 +490,18 @@ TEST_F(DeviceServiceTest, Upload_ServiceRefuses_CodeArrives) {
   EXPECT_EQ(stream->rpc->Finish().error_code(), StatusCode::UNAVAILABLE);
 }
 
-TEST(DeviceServiceTimeoutTest, SilentUpload_IsCancelledAndDropped) {
+class SlowUploads final : public Telemetry {
+ public:
+  void RateLimited(RateLimit scope) override {
+    if (scope == RateLimit::kSlowUpload) ++count;
+  }
+  std::atomic<int> count{0};
+};
+
+TEST(DeviceServiceTimeoutTest, SilentUpload_IsEndedInWordsAndDropped) {
   Harness harness;
+  SlowUploads slow;
+  harness.options.telemetry = &slow;
   harness.options.device.chunk_timeout = std::chrono::milliseconds(50);
   harness.Start();
   auto stub = harness.DeviceStub(harness.Device("phone-1"));
@@ -503,13 +513,34 @@ TEST(DeviceServiceTimeoutTest, SilentUpload_IsCancelledAndDropped) {
   ASSERT_TRUE(stream->Read(&response));
   // Says nothing more; the server ends it.
   EXPECT_FALSE(stream->Read(&response));
-  EXPECT_EQ(stream->Finish().error_code(), StatusCode::CANCELLED);
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_THAT(status.error_message(), HasSubstr("0 bytes came in 0.05"));
   harness.server->Shutdown(std::chrono::seconds(10));
   EXPECT_THAT(harness.devices.Dropped(), ElementsAre(1));
+  EXPECT_EQ(slow.count, 1);
 }
 
-TEST(DeviceServiceTimeoutTest, UploadThatTrickles_IsCancelledAndDropped) {
+// Before there is anything to drop.
+TEST(DeviceServiceTimeoutTest, StreamWithoutAHeader_IsEnded) {
   Harness harness;
+  harness.options.device.chunk_timeout = std::chrono::milliseconds(50);
+  harness.Start();
+  auto stub = harness.DeviceStub(harness.Device("phone-1"));
+  grpc::ClientContext context;
+  SetDeadline(context);
+  auto stream = stub->Upload(&context);
+  v1::UploadResponse response;
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(stream->Finish().error_code(), StatusCode::DEADLINE_EXCEEDED);
+  harness.server->Shutdown(std::chrono::seconds(10));
+  EXPECT_THAT(harness.devices.Dropped(), ::testing::IsEmpty());
+}
+
+TEST(DeviceServiceTimeoutTest, UploadThatTrickles_IsEndedInWordsAndDropped) {
+  Harness harness;
+  SlowUploads slow;
+  harness.options.telemetry = &slow;
   harness.options.device.chunk_timeout = std::chrono::milliseconds(200);
   harness.options.device.upload_rate_min = 1 << 20;
   harness.Start();
@@ -524,7 +555,34 @@ TEST(DeviceServiceTimeoutTest, UploadThatTrickles_IsCancelledAndDropped) {
   while (stream->Write(Chunk("x"))) {
   }
   EXPECT_FALSE(stream->Read(&response));
-  EXPECT_EQ(stream->Finish().error_code(), StatusCode::CANCELLED);
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_THAT(status.error_message(),
+              HasSubstr("expected are at least 209715"));
+  harness.server->Shutdown(std::chrono::seconds(10));
+  EXPECT_THAT(harness.devices.Dropped(), ElementsAre(1));
+  EXPECT_EQ(slow.count, 1);
+}
+
+// Whatever it brings, it does not stay for ever.
+TEST(DeviceServiceTimeoutTest, UploadThatNeverEnds_IsEndedAfterItsPeriods) {
+  Harness harness;
+  harness.options.device.chunk_timeout = std::chrono::milliseconds(100);
+  harness.options.device.chunk_timeouts_max = 2;
+  harness.options.device.upload_rate_min = 1;
+  harness.Start();
+  auto stub = harness.DeviceStub(harness.Device("phone-1"));
+  grpc::ClientContext context;
+  SetDeadline(context);
+  auto stream = stub->Upload(&context);
+  stream->Write(Header(uint64_t{1} << 30));
+  v1::UploadResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  while (stream->Write(Chunk("x"))) {
+  }
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_THAT(status.error_message(), HasSubstr("still open after 0.2"));
   harness.server->Shutdown(std::chrono::seconds(10));
   EXPECT_THAT(harness.devices.Dropped(), ElementsAre(1));
 }

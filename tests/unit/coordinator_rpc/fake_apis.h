@@ -58,6 +58,14 @@ class FakeDeviceApi final : public DeviceApi {
     }
     done(std::move(answer));
   }
+  size_t Held() {
+    const MutexLock lock(mu_);
+    return held.size();
+  }
+  int CheckIns() {
+    const MutexLock lock(mu_);
+    return check_ins;
+  }
   void AnswerHeld() {
     std::vector<std::function<void(Result<CheckInAnswer>)>> waiting;
     {

@@ -2,7 +2,9 @@
 // and counters.
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -135,6 +137,74 @@ TEST_F(TransportTest, ConnectionsBeyondTheBound_AreRefused) {
   EXPECT_TRUE(CheckIn(first).ok());
   EXPECT_GE(harness.server->socket_stats().connections_refused, 1U);
   EXPECT_EQ(harness.server->socket_stats().connections_accepted, 1U);
+}
+
+TEST_F(TransportTest, IdleConnection_IsEnded_AndTheNextCallConnectsAnew) {
+  harness.options.connection_idle = std::chrono::milliseconds(100);
+  harness.Start();
+  const auto channel = Device(harness.Device("phone-1"));
+  ASSERT_TRUE(CheckIn(channel).ok());
+  // The channel is still there: it is the server that ends the connection.
+  while (harness.server->socket_stats().connections_open != 0) {
+  }
+  EXPECT_TRUE(CheckIn(channel).ok());
+  EXPECT_EQ(harness.server->socket_stats().connections_accepted, 2U);
+}
+
+TEST_F(TransportTest, OldConnection_IsReplaced_AndNoCallFails) {
+  harness.options.connection_age = std::chrono::milliseconds(100);
+  harness.Start();
+  const auto channel = Device(harness.Device("phone-1"));
+  while (harness.server->socket_stats().connections_accepted < 4) {
+    const grpc::Status status = CheckIn(channel);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+  }
+}
+
+TEST_F(TransportTest, CallOfAnOldConnection_HasTheGraceAndNoMore) {
+  harness.options.connection_age = std::chrono::milliseconds(50);
+  harness.options.connection_age_grace = std::chrono::milliseconds(100);
+  harness.devices.hold_check_ins = true;
+  harness.Start();
+  // Nobody answers it, and its own deadline is far.
+  EXPECT_EQ(CheckIn(Device(harness.Device("phone-1"))).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
+  harness.devices.AnswerHeld();
+}
+
+TEST_F(TransportTest, CallsBeyondTheStreamsOfAConnection_WaitTheirTurn) {
+  constexpr int kStreams = 3;
+  constexpr int kCalls = 20;
+  harness.options.streams_max = kStreams;
+  harness.devices.hold_check_ins = true;
+  harness.Start();
+  const auto stub =
+      v1::DeviceService::NewStub(Device(harness.Device("phone-1")));
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<v1::CheckInResponse> responses(kCalls);
+  std::atomic<int> ended = 0;
+  v1::CheckInRequest request;
+  request.set_population("demo");
+  for (int i = 0; i < kCalls; ++i) {
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    contexts.back()->set_deadline(std::chrono::system_clock::now() +
+                                  std::chrono::seconds(60));
+    stub->async()->CheckIn(contexts.back().get(), &request,
+                           &responses[static_cast<size_t>(i)],
+                           [&ended](const grpc::Status& status) {
+                             EXPECT_TRUE(status.ok());
+                             ++ended;
+                           });
+  }
+  size_t most = 0;
+  while (ended < kCalls) {
+    const size_t held = harness.devices.Held();
+    most = std::max(most, held);
+    if (held >= kStreams || harness.devices.CheckIns() == kCalls) {
+      harness.devices.AnswerHeld();
+    }
+  }
+  EXPECT_EQ(most, size_t{kStreams});
 }
 
 TEST_F(TransportTest, SocketBytes_SurviveTheConnection) {
