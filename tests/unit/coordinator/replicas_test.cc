@@ -1,6 +1,10 @@
 // Several coordinators over one store and one blob store, on virtual time.
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <map>
+
+#include <gmock/gmock.h>
 
 #include "tests/unit/coordinator/world.h"
 
@@ -10,22 +14,85 @@ namespace {
 using test::IsOk;
 using test::World;
 using test::WorldOptions;
+using ::testing::HasSubstr;
 
 constexpr int kDevices = 6;
 constexpr int kRounds = 3;
 
-WorldOptions Options(bool shared, uint64_t seed) {
+// What a task does besides averaging.
+struct Scenario {
+  std::string strategy_name = "fedavg";
+  std::string strategy = "min_updates: 6";
+  std::string evaluate = "";
+  std::vector<plan::ContributionName> contributions = {};
+  std::string update_extra = ", weight_cap: 100";
+  std::optional<int> sends_nan = std::nullopt;  // this device, always
+  bool one_hot = false;                         // else values whose sums round
+  std::string deadline = "2h";                  // of a round
+};
+
+// Everybody takes part in every round, whatever happens: so the result is a
+// function of the scenario alone.
+WorldOptions Options(const Scenario& scenario, bool shared, uint64_t seed) {
   WorldOptions options;
   options.devices = kDevices;
   options.rounds = kRounds;
   options.random_seed = seed;
-  // Everybody takes part in every round, whatever happens: so the result is a
-  // function of the seed alone.
+  options.strategy_name = scenario.strategy_name;
   options.strategy =
-      "cohort: 6, over_selection: 1.0, min_updates: 6, "
-      "round_deadline: 2h";
+      "cohort: 6, over_selection: 1.0, round_deadline: " + scenario.deadline +
+      ", " + scenario.strategy;
+  options.evaluate = scenario.evaluate;
+  options.evaluates = !scenario.evaluate.empty();
+  options.contributions = scenario.contributions;
+  options.update_extra = scenario.update_extra;
   options.options.replicas.shared = shared;
   return options;
+}
+WorldOptions Options(bool shared, uint64_t seed) {
+  return Options(Scenario{}, shared, seed);
+}
+
+// The same bytes for the same work, whoever is asked.
+World::Answer Contribute(World& world, const Scenario& scenario, int device,
+                         const Assignment& work) {
+  if (work.mode == RoundMode::kEvaluate) {
+    UploadHeader header;
+    header.assignment_id = work.id;
+    header.token.assign(work.token.bytes.begin(), work.token.bytes.end());
+    header.weight = 1;
+    const double accuracy =
+        0.3 * static_cast<double>(work.base_version) + 0.001 * device;
+    header.metrics = {*aggregation::MakeMetric(accuracy * 8, 8),
+                      *aggregation::MakeMetric(4, 8)};
+    header.digest = aggregation::DigestOf(header.metrics);
+    return world.Send(device, header, {});
+  }
+  // Rounds that measure have numbers, too.
+  const uint64_t round = work.base_version + 1;
+  if (scenario.one_hot) {
+    const Bytes bytes = world.OneHot(round, device);
+    return world.Send(device, world.Header(work, bytes), bytes);
+  }
+  const bool scaffold = scenario.strategy_name == "scaffold";
+  std::vector<size_t> counts(scaffold ? 2 : 1, kRounds * kDevices);
+  std::vector<float> values(counts.size() * counts.front());
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = 0.1F * static_cast<float>(device + 1) /
+                static_cast<float>(i + 2 + round);
+  }
+  if (scenario.sends_nan == device) {
+    values[3] = std::numeric_limits<float>::quiet_NaN();
+  }
+  Bytes bytes;
+  for (const float value : values) AppendLe(bytes, value);
+  UploadHeader header = world.Header(work, bytes);
+  if (scenario.strategy_name == "fednova") header.scalars = {1024};
+  return world.Send(device, header, bytes);
+}
+
+void PrintTo(const std::pair<const char*, Scenario>& named, std::ostream* out) {
+  *out << named.first;
 }
 
 // What each device knows, and does on its own: it checks in, uploads and sends
@@ -37,14 +104,31 @@ struct Phone {
   World::Answer other;  // of the same update, sent to another replica, too
 };
 
+// All that a task leaves behind but times.
 struct Outcome {
-  std::vector<float> model;
+  std::vector<uint32_t> model;  // bits
+  std::string end_reason;
+  uint64_t committed = 0;
+  uint64_t evaluated = 0;
+  uint64_t rejected = 0;  // assignments of committed rounds
+  std::vector<std::pair<uint64_t, double>> scores;  // version, accuracy
+  std::optional<uint64_t> best;
+  bool operator==(const Outcome&) const = default;
 };
+
+std::vector<uint32_t> Bits(const std::vector<float>& model) {
+  std::vector<uint32_t> bits(model.size());
+  for (size_t i = 0; i < model.size(); ++i) {
+    std::memcpy(&bits[i], &model[i], sizeof(bits[i]));
+  }
+  return bits;
+}
 
 // Runs the task to its end with `count` coordinators. With faults, any of them
 // may be killed and started again, or paused, also beyond its claim.
-Outcome RunTask(int count, uint64_t seed, bool faults) {
-  World world(Options(count > 1, seed));
+Outcome RunTask(const Scenario& scenario, int count, uint64_t seed,
+                bool faults) {
+  World world(Options(scenario, count > 1, seed));
   for (int i = 1; i < count; ++i) EXPECT_THAT(world.AddReplica(), IsOk());
   world.SetUpTask();
   SeededRandom random(seed * 7919 + 1);
@@ -60,7 +144,9 @@ Outcome RunTask(int count, uint64_t seed, bool faults) {
       const Result<Receipt> result = ***answer;
       answer->reset();
       if (!result.ok() || !phone.work.has_value()) continue;
-      EXPECT_NE(result->status, ReceiptStatus::kRejected) << result->message;
+      EXPECT_EQ(result->status == ReceiptStatus::kRejected,
+                scenario.sends_nan == &phone - phones.data())
+          << result->message;
       if (phone.answer == nullptr && phone.other == nullptr) {
         phone.work.reset();
       }
@@ -102,10 +188,10 @@ Outcome RunTask(int count, uint64_t seed, bool faults) {
       if (phone.work.has_value()) {
         // Also when no answer came: that replica may never give one.
         if (phone.answer != nullptr && draw(8) != 0) continue;
-        phone.answer = world.SendOneHot(device, *phone.work);
+        phone.answer = Contribute(world, scenario, device, *phone.work);
         if (draw(3) == 0) {
           world.Use(up[draw(up.size())]);
-          phone.other = world.SendOneHot(device, *phone.work);
+          phone.other = Contribute(world, scenario, device, *phone.work);
         }
       } else {
         if (phone.check_in != nullptr && draw(8) != 0) continue;
@@ -127,42 +213,112 @@ Outcome RunTask(int count, uint64_t seed, bool faults) {
   EXPECT_THAT(task, IsOk());
   if (!task.ok()) return outcome;
   EXPECT_EQ(task->state, TaskState::kFinished);
-  outcome.model = world.Model();
+  outcome.model = Bits(world.Model());
+  outcome.end_reason = task->end_reason;
+  outcome.committed = task->committed_rounds;
+  outcome.evaluated = task->evaluated_rounds;
+  for (uint64_t version = 1; version <= task->committed_rounds; ++version) {
+    const auto info = world.coordinator().GetModelVersion("task", version);
+    EXPECT_THAT(info, IsOk());
+    if (info->metrics.empty()) continue;
+    outcome.scores.emplace_back(version, info->metrics.front().mean);
+  }
+  if (const auto best = world.coordinator().GetBestModelVersion("task");
+      best.ok()) {
+    outcome.best = best->version;
+  }
   // Funnel: every assignment of a committed round is in exactly one state.
   for (uint64_t number = 1; number <= task->committed_rounds; ++number) {
     const auto counts = world.store().CountAssignments({task->id, number});
     EXPECT_THAT(counts, IsOk());
     uint64_t sum = 0;
-    for (const FunnelCount& count_of : *counts) sum += count_of.count;
+    for (const FunnelCount& count_of : *counts) {
+      sum += count_of.count;
+      if (count_of.state == AssignmentState::kRejected) {
+        outcome.rejected += count_of.count;
+      }
+    }
     EXPECT_EQ(sum, world.store().ListAssignments({task->id, number})->size());
   }
   return outcome;
 }
 
-std::vector<uint32_t> Bits(const std::vector<float>& model) {
-  std::vector<uint32_t> bits(model.size());
-  for (size_t i = 0; i < model.size(); ++i) {
-    std::memcpy(&bits[i], &model[i], sizeof(bits[i]));
-  }
-  return bits;
-}
-
 TEST(ReplicasTest, AnyDeviceToAnyReplica_ResultIsThatOfOneProcess) {
-  const Outcome single = RunTask(1, 1, false);
+  const Scenario scenario{.one_hot = true};
+  const Outcome single = RunTask(scenario, 1, 1, false);
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     SCOPED_TRACE(seed);
-    EXPECT_EQ(Bits(RunTask(3, seed, false).model), Bits(single.model));
+    EXPECT_EQ(RunTask(scenario, 3, seed, false), single);
   }
 }
 
 TEST(ReplicasTest, KilledAndPausedAtAnyMoment_NothingLostNothingTwice) {
-  const Outcome single = RunTask(1, 1, false);
+  const Scenario scenario{.one_hot = true};
+  const Outcome single = RunTask(scenario, 1, 1, false);
   // Every device, in every round, exactly once.
-  for (const float value : single.model) EXPECT_EQ(value, 1.0f / kDevices);
+  EXPECT_EQ(single.model,
+            Bits(std::vector<float>(kRounds * kDevices, 1.0f / kDevices)));
   for (uint64_t seed = 1; seed <= 100; ++seed) {
     SCOPED_TRACE(seed);
-    const Outcome shared = RunTask(3, seed, true);
-    ASSERT_EQ(Bits(shared.model), Bits(single.model));
+    ASSERT_EQ(RunTask(scenario, 3, seed, true), single);
+  }
+}
+
+// What a task keeps besides its model: an optimizer's moments, control
+// variates, the updates of rules that compare them, scores and the best
+// version, what was refused. A replica that takes over goes on with all of it.
+class ReplicasScenarioTest
+    : public ::testing::TestWithParam<std::pair<const char*, Scenario>> {};
+INSTANTIATE_TEST_SUITE_P(
+    Scenarios, ReplicasScenarioTest,
+    ::testing::Values(
+        std::pair{"Momentum",
+                  Scenario{.strategy_name = "fedavgm",
+                           .strategy = "min_updates: 6, nesterov: true"}},
+        std::pair{
+            "Adam",
+            Scenario{.strategy_name = "fedadam",
+                     .strategy = "min_updates: 6, server_learning_rate: 0.1"}},
+        std::pair{"Median", Scenario{.strategy_name = "fedmedian"}},
+        std::pair{"Krum", Scenario{.strategy_name = "multikrum",
+                                   .strategy = "min_updates: 6, "
+                                               "num_malicious_nodes: 1"}},
+        std::pair{"GeometricMedian", Scenario{.strategy_name = "rfa"}},
+        std::pair{
+            "FedNova",
+            Scenario{.strategy_name = "fednova",
+                     .contributions = {plan::ContributionName::kFedNova}}},
+        std::pair{"Scaffold",
+                  Scenario{.strategy_name = "scaffold",
+                           .strategy = "min_updates: 6, population_size: 8",
+                           .contributions = {plan::ContributionName::kScaffold},
+                           .update_extra = ""}},
+        std::pair{"Evaluation", Scenario{.evaluate = "{every: 1}"}},
+        std::pair{"StopsAtItsTarget",
+                  Scenario{.evaluate = "{every: 1, stop_condition: "
+                                       "accuracy >= 0.6}"}},
+        std::pair{"OneIsAlwaysRejected", Scenario{.strategy = "min_updates: 5",
+                                                  .sends_nan = 2,
+                                                  .deadline = "5m"}}),
+    [](const auto& param) { return param.param.first; });
+
+TEST_P(ReplicasScenarioTest, KilledAndPaused_ResultIsThatOfOneProcess) {
+  const Scenario& scenario = GetParam().second;
+  const Outcome single = RunTask(scenario, 1, 1, false);
+  EXPECT_THAT(single.end_reason,
+              HasSubstr(scenario.evaluate.find("stop") == std::string::npos
+                            ? "all 3 rounds are done"
+                            : "target reached"));
+  if (!scenario.evaluate.empty()) {
+    EXPECT_EQ(single.evaluated, single.committed);
+    EXPECT_EQ(single.scores.size(), single.committed);
+    EXPECT_EQ(single.best, single.committed);
+  }
+  EXPECT_EQ(single.rejected,
+            scenario.sends_nan.has_value() ? single.committed : 0);
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    SCOPED_TRACE(seed);
+    ASSERT_EQ(RunTask(scenario, 3, seed, true), single);
   }
 }
 
