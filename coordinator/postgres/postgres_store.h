@@ -161,6 +161,11 @@ class PostgresStore final : public Store {
   // Connections that calls hold now.
   size_t connections_in_use() { return pool_.in_use(); }
 
+  // For an older state that the database's own tools put back, before anybody
+  // works on it: as SqliteStore::BeginEpoch. Callers see to it with
+  // KeepReplica() that nobody does.
+  Result<std::string> BeginEpoch(const std::string& epoch, Time at);
+
  private:
   using Body = std::function<Status(Connection& db)>;
   enum class Mode { kRead, kWrite };

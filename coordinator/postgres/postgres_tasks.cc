@@ -340,4 +340,66 @@ Result<std::vector<VersionRow>> PostgresStore::ListVersions(uint64_t task_id,
   return rows;
 }
 
+Result<std::string> PostgresStore::BeginEpoch(const std::string& epoch,
+                                              Time at) {
+  const std::string reason = kRestoredReason;
+  const uint64_t floor = FirstNumberAfterRestore(at);
+  const std::string id = InstanceIdOfEpoch(instance_id_, epoch);
+  const Status done = Write("a new epoch", [&](Connection& db) -> Status {
+    std::vector<TaskRow> running;
+    {
+      PostgresSql sql(db, kTask + "WHERE state = $1 ORDER BY id" + kLocked,
+                      TaskState::kRunning);
+      while (sql.Next()) ReadRow(sql, running.emplace_back());
+    }
+    for (const TaskRow& task : running) {
+      SELVAGE_ASSIGN_OR_RETURN(const uint64_t abandoned,
+                               EndOpenRounds(db, task.id, at, reason));
+      uint64_t number = 0;
+      {
+        PostgresSql sql(db,
+                        "SELECT COALESCE(MAX(number), 0) FROM selvage.round "
+                        "WHERE task_id = $1",
+                        task.id);
+        if (sql.Next()) sql.Columns(number);
+      }
+      number = std::max(number + 1, floor);
+      const uint64_t version = std::max(task.latest_version + 1, floor);
+      // A round that nobody took part in, for the numbers of those to come.
+      PostgresSql(
+          db,
+          "INSERT INTO selvage.round (task_id, number, state, epoch, "
+          "base_version, result_version, opened, ended, reason, wrapped_key, "
+          "checked_in, metrics, mode, class_metrics, figures) VALUES ($1, $2, "
+          "$3, 1, $4, 0, $5, $6, $7, '', 0, '', $8, '', '')",
+          task.id, number, RoundState::kAbandoned, task.latest_version, at, at,
+          reason, RoundMode::kTrain);
+      PostgresSql(db,
+                  "INSERT INTO selvage.history (task_id, number, from_state, "
+                  "to_state, epoch, at, reason) VALUES ($1, $2, 0, $3, 1, $4, "
+                  "$5)",
+                  task.id, number, RoundState::kAbandoned, at, reason);
+      PostgresSql(
+          db,
+          "INSERT INTO selvage.version (task_id, version, round, "
+          "checkpoint_digest, checkpoint_codec, master_digest, created, "
+          "server_state_digest) SELECT task_id, $1, round, checkpoint_digest, "
+          "checkpoint_codec, master_digest, $2, server_state_digest FROM "
+          "selvage.version WHERE task_id = $3 AND version = $4",
+          version, at, task.id, task.latest_version);
+      PostgresSql(db,
+                  "UPDATE selvage.task SET latest_version = $1, revision = "
+                  "revision + 1, abandoned_rounds = abandoned_rounds + $2 "
+                  "WHERE id = $3",
+                  version, abandoned, task.id);
+    }
+    PostgresSql(db, "UPDATE selvage.token SET revoked = 1");
+    PostgresSql(db, "UPDATE selvage.claim SET token = token + 1, holder = ''");
+    PostgresSql(db, "UPDATE selvage.meta SET instance_id = $1", id);
+    return OkStatus();
+  });
+  SELVAGE_RETURN_IF_ERROR(done);
+  return id;
+}
+
 }  // namespace selvage::coordinator

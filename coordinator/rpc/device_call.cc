@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/random.h"
@@ -37,7 +38,8 @@ bool IsOurFault(StatusCode code) {
 
 DeviceCall::DeviceCall(grpc::CallbackServerContext* context,
                        std::string_view method, EventSink& log, Clock& clock,
-                       const RetryWindow& busy_retry)
+                       const RetryWindow& busy_retry,
+                       std::shared_ptr<const void> running)
     : context_(context),
       method_(method),
       log_(log),
@@ -45,7 +47,8 @@ DeviceCall::DeviceCall(grpc::CallbackServerContext* context,
       busy_retry_(busy_retry),
       begun_(clock.Now()),
       number_(calls.fetch_add(1, std::memory_order_relaxed) + 1),
-      trace_id_(TraceId(number_)) {}
+      trace_id_(TraceId(number_)),
+      running_(std::move(running)) {}
 
 grpc::Status DeviceCall::End(const Status& status) {
   context_->AddTrailingMetadata(kTraceIdKey, trace_id_);

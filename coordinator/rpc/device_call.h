@@ -2,6 +2,7 @@
 // the logs of both sides, and what a refusal says besides its reason.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -28,9 +29,11 @@ inline constexpr char kTraceIdKey[] = "selvage-trace-id";
 // Thread-compatible: whoever ends the call is alone.
 class DeviceCall {
  public:
-  // All outlive this; `context` until End(). `method`: "CheckIn".
+  // All outlive this; `context` until End(). `method`: "CheckIn". `running` is
+  // kept as long as the call is there: who else has it can tell.
   DeviceCall(grpc::CallbackServerContext* context, std::string_view method,
-             EventSink& log, Clock& clock, const RetryWindow& busy_retry);
+             EventSink& log, Clock& clock, const RetryWindow& busy_retry,
+             std::shared_ptr<const void> running);
 
   const std::string& trace_id() const { return trace_id_; }
   // For the log.
@@ -50,6 +53,7 @@ class DeviceCall {
   const Time begun_;
   const uint64_t number_;
   const std::string trace_id_;
+  const std::shared_ptr<const void> running_;
   DeviceIdentity device_;
 };
 

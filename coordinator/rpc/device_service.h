@@ -4,6 +4,7 @@
 
 #include <selvage/v1/device.grpc.pb.h>
 
+#include <memory>
 #include <string>
 
 #include <grpcpp/support/byte_buffer.h>
@@ -58,6 +59,10 @@ class DeviceService final
         clock_(clock),
         options_(options) {}
 
+  // Whether a call is there that has not ended: soon after the last one did,
+  // and no other begins, it is false.
+  bool CallsRunning() const { return calls_.use_count() > 1; }
+
   grpc::ServerUnaryReactor* Enroll(grpc::CallbackServerContext* context,
                                    const v1::EnrollRequest* request,
                                    v1::EnrollResponse* response) override;
@@ -79,7 +84,8 @@ class DeviceService final
  private:
   DeviceCall Call(grpc::CallbackServerContext* context,
                   std::string_view method) const {
-    return DeviceCall(context, method, log_, clock_, options_.busy_retry);
+    return DeviceCall(context, method, log_, clock_, options_.busy_retry,
+                      calls_);
   }
 
   DeviceApi& api_;
@@ -87,6 +93,8 @@ class DeviceService final
   EventSink& log_;
   Clock& clock_;
   const DeviceServiceOptions options_;
+  // Every call that runs has it, too.
+  const std::shared_ptr<const void> calls_ = std::make_shared<int>();
 };
 
 }  // namespace selvage::coordinator

@@ -209,6 +209,11 @@ void Listener::StopAccepting() {
   shutdown(listen_fd_, SHUT_RDWR);
 }
 
+void Listener::Disconnect() {
+  const MutexLock lock(mu_);
+  for (const int fd : open_) shutdown(fd, SHUT_RDWR);
+}
+
 SocketStats Listener::stats() const {
   const MutexLock lock(mu_);
   SocketStats stats = ended_;

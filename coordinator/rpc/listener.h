@@ -48,6 +48,8 @@ class Listener {
   void Start(Handler handler);
   // New connections are refused from here on; open ones are still counted.
   void StopAccepting();
+  // Ends the connections that are open, as if their peers had.
+  void Disconnect() SELVAGE_EXCLUDES(mu_);
 
   SocketStats stats() const SELVAGE_EXCLUDES(mu_);
 

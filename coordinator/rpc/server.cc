@@ -1,7 +1,10 @@
 #include "coordinator/rpc/server.h"
 
 #include <chrono>
+#include <condition_variable>
 #include <functional>
+#include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -30,6 +33,8 @@ constexpr int kLookaheadBytes = 256 << 10;
 constexpr int kHandshakeTimeoutMs = 10'000;
 // Reflection is the one service here that has threads wait for its callers.
 constexpr int kReflectionThreadsMax = 16;
+constexpr Duration kQuietPoll = std::chrono::milliseconds(50);
+constexpr Duration kQuietMax = std::chrono::milliseconds(500);
 // A person who watches a task when the server stops loses nothing.
 constexpr Duration kAdminGraceMax = std::chrono::seconds(1);
 
@@ -258,12 +263,36 @@ void RpcServer::SetHealthy(bool healthy) {
 
 void RpcServer::Shutdown(Duration grace) {
   listener_->StopAccepting();
-  const auto now = std::chrono::system_clock::now();
-  if (device_server_ != nullptr) device_server_->Shutdown(now + grace);
+  if (device_server_ != nullptr) ShutdownDevices(grace);
   if (admin_server_ != nullptr) {
     admin_server_->Shutdown(std::chrono::system_clock::now() +
                             std::min(grace, kAdminGraceMax));
   }
+}
+
+// A device that sleeps does not answer gRPC's GOAWAY, which waits for it for
+// 20 s: once no call is left, its connection is ended without it.
+void RpcServer::ShutdownDevices(Duration grace) {
+  std::mutex mu;
+  std::condition_variable ended_changed;
+  bool ended = false;
+  std::thread disconnect([&] {
+    Duration quiet{};
+    std::unique_lock<std::mutex> lock(mu);
+    while (!ended_changed.wait_for(lock, kQuietPoll, [&] { return ended; })) {
+      quiet = device_service_->CallsRunning() ? Duration::zero()
+                                              : quiet + kQuietPoll;
+      // Time for the last answers to arrive.
+      if (quiet >= kQuietMax) listener_->Disconnect();
+    }
+  });
+  device_server_->Shutdown(std::chrono::system_clock::now() + grace);
+  {
+    const std::lock_guard<std::mutex> lock(mu);
+    ended = true;
+  }
+  ended_changed.notify_all();
+  disconnect.join();
 }
 
 }  // namespace selvage::coordinator

@@ -73,7 +73,8 @@ class RpcServer {
   void SetHealthy(bool healthy);
 
   // Refuses new connections and calls, waits up to `grace` for running ones,
-  // then cancels them. Returns when none is left. Idempotent.
+  // then cancels them. Returns when none is left, which does not take a peer
+  // that sleeps on a connection without a call. Idempotent.
   void Shutdown(Duration grace);
 
   SocketStats socket_stats() const { return listener_->stats(); }
@@ -83,6 +84,8 @@ class RpcServer {
  private:
   RpcServer(RpcServerOptions options, std::unique_ptr<Listener> listener,
             Clock& clock, EventSink& log);
+
+  void ShutdownDevices(Duration grace);
 
   const RpcServerOptions options_;
   Clock& clock_;

@@ -18,12 +18,14 @@
 #include <string_view>
 #include <thread>
 
+#include "base/bytes.h"
 #include "base/file_system.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "base/random.h"
 #include "base/time.h"
 #include "base/version.h"
+#include "coordinator/postgres/postgres_store.h"
 #include "coordinator/server/config.h"
 #include "coordinator/server/heartbeat.h"
 #include "coordinator/server/proxy_certificate.h"
@@ -41,6 +43,9 @@ constexpr int kExitUnavailable = 8;
 
 // Signs of life for one WatchdogSec; sd_watchdog_enabled(3) asks for two.
 constexpr int kBeatsPerWatchdog = 4;
+
+// Longer than `begin-epoch` may take.
+constexpr Duration kEpochLease = std::chrono::minutes(5);
 
 constexpr char kExamples[] = R"(
 Settings come from flags, then SELVAGE_* variables, then the file, then defaults.
@@ -194,6 +199,46 @@ int Migrate(const Config& config) {
   return 0;
 }
 
+// `selvage-coordinator begin-epoch`.
+int BeginEpoch(const Config& config) {
+  if (config.store_postgres.empty()) {
+    std::cerr << "selvage-coordinator: store.postgres is not set; with SQLite, "
+                 "restore begins an epoch\n";
+    return kExitUsage;
+  }
+  SteadyClock steady;
+  OsRandom random;
+  PosixFileSystem files;
+  const auto begin = [&]() -> Result<std::string> {
+    SELVAGE_ASSIGN_OR_RETURN(
+        const auto store,
+        OpenPostgresStore(config, files, steady, random, /*migrate=*/false));
+    Bytes raw(8);
+    random.Fill(raw);
+    // Nobody is at work there, and nobody begins meanwhile.
+    const ReplicaRow alone{.name = "begin-epoch",
+                           .session = ToHex(raw),
+                           .shared = false,
+                           .keys = ""};
+    SELVAGE_RETURN_IF_ERROR(
+        store->KeepReplica(alone, kEpochLease, /*enter=*/true).status());
+    random.Fill(raw);
+    Result<std::string> id = store->BeginEpoch(ToHex(raw), store->Now());
+    // If it cannot be said, it expires.
+    static_cast<void>(store->RemoveReplica(alone));
+    return id;
+  };
+  const Result<std::string> id = begin();
+  if (!id.ok()) {
+    std::cerr << "selvage-coordinator: " << id.status().message() << "\n";
+    return ExitCodeOf(id.status());
+  }
+  std::cout << "open rounds are abandoned, tokens revoked, old sessions ended; "
+               "the instance is "
+            << *id << "\n";
+  return 0;
+}
+
 // `selvage-coordinator restore`.
 int RestoreFrom(const Config& config, const Path& backup) {
   SystemClock clock;
@@ -269,6 +314,12 @@ int Main(int argc, char** argv) {
                      "bring the schema of store.postgres up to date, and stop")
       ->fallthrough()
       ->callback([&migrate] { migrate = true; });
+  bool begin_epoch = false;
+  app.add_subcommand("begin-epoch",
+                     "after store.postgres was put back to an older state: end "
+                     "old rounds and sessions, and stop")
+      ->fallthrough()
+      ->callback([&begin_epoch] { begin_epoch = true; });
   std::string backup;
   app.add_subcommand("restore",
                      "put a backup into an empty data directory, and stop")
@@ -355,6 +406,7 @@ int Main(int argc, char** argv) {
     return 0;
   }
   if (!backup.empty()) return RestoreFrom(loaded.config, backup);
+  if (begin_epoch) return BeginEpoch(loaded.config);
   if (issue_proxy.parsed()) {
     proxy.lifetime = std::chrono::hours(24 * proxy_days);
     proxy.out = proxy_out;

@@ -68,4 +68,16 @@ inline std::string NewInstanceId(RandomSource& random) {
   return ToHex(raw);
 }
 
+// Of an older state that was put back (docs/decisions/0013).
+inline constexpr char kRestoredReason[] = "an older state was restored";
+inline std::string InstanceIdOfEpoch(const std::string& instance_id,
+                                     const std::string& epoch) {
+  return instance_id.substr(0, instance_id.find('.')) + "." + epoch;
+}
+// Nobody ends a thousand rounds a second: numbers that were given out, since
+// the backup or after any earlier restore, are below this one.
+inline uint64_t FirstNumberAfterRestore(Time at) {
+  return static_cast<uint64_t>(ToMicros(at) / 1000);
+}
+
 }  // namespace selvage::coordinator

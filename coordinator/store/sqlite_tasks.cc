@@ -311,12 +311,9 @@ Result<std::vector<VersionRow>> SqliteStore::ListVersions(uint64_t task_id,
 }
 
 Result<std::string> SqliteStore::BeginEpoch(const std::string& epoch, Time at) {
-  const std::string reason = "an older state was restored";
-  // No coordinator ends a thousand rounds a second: numbers that were given
-  // out, since the backup or after any earlier restore, are below this one.
-  const auto floor = static_cast<uint64_t>(ToMicros(at) / 1000);
-  const std::string id =
-      instance_id_.substr(0, instance_id_.find('.')) + "." + epoch;
+  const std::string reason = kRestoredReason;
+  const uint64_t floor = FirstNumberAfterRestore(at);
+  const std::string id = InstanceIdOfEpoch(instance_id_, epoch);
   const Status done = Write([&](SQLite::Database& db) -> Status {
     std::vector<TaskRow> running;
     {

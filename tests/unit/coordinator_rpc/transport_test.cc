@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -228,6 +229,25 @@ TEST_F(TransportTest, Shutdown_RefusesNewCalls) {
   harness.server->Shutdown(std::chrono::seconds(10));
   EXPECT_EQ(CheckIn(channel).error_code(), grpc::StatusCode::UNAVAILABLE);
   harness.server->Shutdown(std::chrono::seconds(10));
+}
+
+TEST_F(TransportTest, Shutdown_CallThatRuns_HasTheGrace) {
+  harness.devices.hold_check_ins = true;
+  harness.Start();
+  grpc::Status status;
+  std::thread device(
+      [&] { status = CheckIn(Device(harness.Device("phone-1"))); });
+  while (harness.devices.Held() == 0) {
+  }
+  std::thread answer([&] {
+    // After more than the time in which a server without calls ends.
+    std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+    harness.devices.AnswerHeld();
+  });
+  harness.server->Shutdown(std::chrono::seconds(60));
+  answer.join();
+  device.join();
+  EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
 TEST_F(TransportTest, Insecure_BelievesTheNameOnLoopbackOnly) {
