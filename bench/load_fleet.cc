@@ -407,10 +407,9 @@ Figures LoadFleet::Ask(double rate,
 
 double LoadFleet::Run(const std::function<bool()>& done, size_t devices) {
   if (devices == 0) devices = devices_.size();
-  if (!hold_) {
-    for (const size_t device : parked_) due_.push({0, device});
-    parked_.clear();
-  }
+  // Who is still to wait is parked again.
+  for (const size_t device : parked_) due_.push({0, device});
+  parked_.clear();
   const double began = WallSeconds();
   std::vector<Due> aside;  // of those who do not take part
   bool going = true;
@@ -490,6 +489,10 @@ grpc::ByteBuffer LoadFleet::CheckInRequestOf(const Device& device) const {
 void LoadFleet::Begin(size_t index) {
   Device& device = devices_[index];
   if (!device.work.has_value()) {
+    if (hold_check_ins_) {
+      parked_.push_back(index);
+      return;
+    }
     ++flying_;
     new UnaryCall(index, device, options_.check_in_method,
                   CheckInRequestOf(device), queue_);

@@ -74,6 +74,8 @@ class LoadFleet {
   double Run(const std::function<bool()>& done, size_t devices = 0);
   // Devices with an assignment wait with it.
   void HoldUploads(bool hold) { hold_ = hold; }
+  // Devices without one wait, too.
+  void HoldCheckIns(bool hold) { hold_check_ins_ = hold; }
   // Whoever waits comes at once.
   void Hurry();
   // How many have an assignment that they have no receipt for.
@@ -124,8 +126,9 @@ class LoadFleet {
   // (when, who): who has nothing in flight.
   using Due = std::pair<double, size_t>;
   std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
-  std::vector<size_t> parked_;  // by HoldUploads()
+  std::vector<size_t> parked_;  // by HoldUploads() or HoldCheckIns()
   bool hold_ = false;
+  bool hold_check_ins_ = false;
   size_t holding_ = 0;
   size_t flying_ = 0;
   size_t next_ = 0;  // of Ask()

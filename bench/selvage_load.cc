@@ -261,16 +261,20 @@ bool Phases(const Options& options, LoadFleet& fleet, const std::string& prefix,
   LoadFleet::Totals all;
   const auto devices = static_cast<size_t>(options.devices);
   for (int round = 0; round <= options.rounds; ++round) {
-    // The round is there when it takes one device.
+    // The round is there when it takes one device; calls that were in flight
+    // when the last one ended may have brought more of them.
     fleet.HoldUploads(true);
     fleet.Hurry();
-    fleet.Run([&] { return fleet.holding() == 1; }, 1);
+    fleet.Run([&] { return fleet.holding() >= 1; }, 1);
     fleet.Take(1);
     fleet.Hurry();
     double seconds = fleet.Run([&] { return fleet.holding() == devices; });
     LoadFleet::Totals totals = fleet.Take(seconds);
     fleet.HoldUploads(false);
+    // The bare server always has work; the coordinator's next round needs them.
+    fleet.HoldCheckIns(!prefix.empty());
     seconds = fleet.Run([&] { return fleet.holding() == 0; });
+    fleet.HoldCheckIns(false);
     LoadFleet::Totals uploads = fleet.Take(seconds);
     if (round == 0) continue;  // for the caches
     Append(all.assigned, std::move(totals.assigned));

@@ -359,6 +359,72 @@ TEST(ReplicasTest, PausedHolder_WakesAfterItsClaim_ChangesNothing) {
             claim_before->holder);
 }
 
+// Runs something in the middle of the turn in which a round is closed.
+class InTheClose final : public EventSink {
+ public:
+  void Write(LogLevel, std::string_view event,
+             std::initializer_list<LogField> fields) override {
+    if (event != "round_state") return;
+    for (const LogField& field : fields) {
+      if (field.key == "state" && field.value == "APPLYING" && run) {
+        std::exchange(run, nullptr)();
+      }
+    }
+  }
+  std::function<void()> run;
+};
+
+// A large model takes longer to close than a claim lasts. The claim is renewed
+// meanwhile; if it is not, as when all of the process hangs, another
+// coordinator closes the round, and the one that comes back changes nothing.
+TEST(ReplicasTest, CloseLongerThanTheClaim_IsKept_IfTheProcessLives) {
+  for (const bool lives : {true, false}) {
+    SCOPED_TRACE(lives);
+    InTheClose in_the_close;
+    WorldOptions options = Options(Scenario{.one_hot = true}, true, 1);
+    options.events = &in_the_close;
+    World world(std::move(options));
+    ASSERT_THAT(world.AddReplica(), IsOk());
+    world.SetUpTask();
+    world.Turn();
+    const uint64_t task = world.store().GetTask("task")->id;
+    const RoundKey key{task, 1};
+    const auto work = world.DrawRound();
+    ASSERT_EQ(work.size(), size_t{kDevices});
+    uint64_t epoch = 0;
+    bool closed_by_the_other = false;
+    in_the_close.run = [&] {
+      epoch = world.store().GetRound(key)->epoch;
+      for (int second = 0; second < 60; ++second) {
+        world.Use(0);
+        if (lives) world.coordinator().RenewClaims();
+        world.Use(1);
+        world.Turn(std::chrono::seconds(1));
+      }
+      world.Use(0);
+      closed_by_the_other =
+          world.store().GetRound(key)->state == RoundState::kCommitted;
+    };
+    for (const auto& [device, assignment] : work) {
+      world.SendOneHot(device, assignment);
+    }
+    for (int turn = 0; turn < 20; ++turn) world.Turn();
+    ASSERT_NE(epoch, 0U);
+    EXPECT_EQ(closed_by_the_other, !lives);
+    const auto round = world.store().GetRound(key);
+    ASSERT_THAT(round, IsOk());
+    EXPECT_EQ(round->state, RoundState::kCommitted);
+    EXPECT_EQ(round->epoch == epoch, lives);
+    EXPECT_EQ(world.store().GetTask("task")->committed_rounds, 1U);
+    EXPECT_THAT(world.store().GetVersion(task, 2),
+                test::StatusIs(StatusCode::kNotFound));
+    const std::vector<float> model = world.Model();
+    for (int device = 0; device < kDevices; ++device) {
+      EXPECT_EQ(model[world.Coordinate(1, device)], 1.0f / kDevices);
+    }
+  }
+}
+
 TEST(ReplicasTest, Drain_HandsTheTaskOverAtOnce) {
   World world(Options(true, 1));
   ASSERT_THAT(world.AddReplica(), IsOk());

@@ -58,6 +58,7 @@ struct WorldOptions {
   uint64_t random_seed = 1;
   CoordinatorOptions options;
   Telemetry* telemetry = nullptr;
+  EventSink* events = nullptr;  // null: World::log
   // What coordinators get for the store; null: the store.
   std::function<Store&(Store&)> store_around = {};
 };
@@ -382,7 +383,7 @@ class World {
          .blobs = *blobs_,
          .clock = clock,
          .random = random_,
-         .events = log,
+         .events = options_.events != nullptr ? *options_.events : log,
          .authority = authority_,
          .plan_key = plan_key_,
          .wrapping_key = wrapping_key_,
