@@ -1,6 +1,7 @@
 #include "coordinator/next_model.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <optional>
 #include <utility>
@@ -15,6 +16,19 @@ namespace {
 // The state is not stepped with the tensors, but by values of its own.
 bool IsControlled(const TaskDefinition& definition) {
   return definition.contribution.name == plan::ContributionName::kScaffold;
+}
+
+// Four at a time: one addition would wait for the one before it.
+double Squares(std::span<const double> values) {
+  std::array<double, 4> sums{};
+  size_t i = 0;
+  for (; i + sums.size() <= values.size(); i += sums.size()) {
+    for (size_t k = 0; k < sums.size(); ++k) {
+      sums[k] += values[i + k] * values[i + k];
+    }
+  }
+  for (; i < values.size(); ++i) sums[0] += values[i] * values[i];
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 }  // namespace
@@ -166,6 +180,7 @@ Status NextModel::Step(const plan::TensorTable::AggregatedSlice& slice,
   if (slice.role == plan::Role::kBufferFloat) {
     return aggregation::ApplyMean(delta, values);
   }
+  squares_ += Squares(delta);
   if (state_ == nullptr || IsControlled(definition_)) {
     return aggregation::ApplyServerStep(definition_.spec.strategy, delta, {},
                                         {}, values);

@@ -2,6 +2,7 @@
 // as the strategy says. Values are made when they are asked for, and only once.
 #pragma once
 
+#include <cmath>
 #include <functional>
 #include <future>
 #include <memory>
@@ -38,6 +39,9 @@ class NextModel final : public ModelSource {
   // adds it to the version. Of scaffold that is the control variate, moved by
   // what is left of the mean; devices may fetch it.
   Status StoreState(VersionArtefacts& artefacts);
+  // After that: the L2 norm of the mean of the `shared` parameters' updates, as
+  // it came, before the server's step.
+  double update_norm() const { return std::sqrt(squares_); }
 
  private:
   class State;
@@ -59,6 +63,7 @@ class NextModel final : public ModelSource {
   std::vector<double> deltas_;  // of the mean, taken and not used yet
   size_t used_ = 0;             // of them
   size_t taken_ = 0;            // in all
+  double squares_ = 0;          // of shared parameters' deltas that were used
   // Those after them; waits when it goes away.
   std::future<Result<std::vector<double>>> next_;
 };

@@ -72,6 +72,9 @@ class RoundContent {
   double factor_ = 1;  // MeanFactor of the last one
 };
 
+// The figure that every committed training round has: NextModel::update_norm().
+inline constexpr char kUpdateNormFigure[] = "update_norm";
+
 // "clip_fraction=0.25\n": how a store keeps figures, and back. Names are
 // [a-z_]+; DATA_LOSS for anything that FiguresText() does not write.
 std::string FiguresText(const std::map<std::string, double>& figures);

@@ -1,4 +1,6 @@
 // How a driver opens, restores, finishes and ends its rounds.
+#include <cmath>
+#include <map>
 #include <utility>
 
 #include "base/check.h"
@@ -339,7 +341,12 @@ Status TaskDriver::Commit(Time now) {
       StoreVersion(*definition_, version, lease_.key.number, *next, deps.blobs,
                    context_.options.rule_threads));
   SELVAGE_RETURN_IF_ERROR(next->StoreState(artefacts));
-  result.figures = FiguresText(content_->Figures());
+  std::map<std::string, double> figures = content_->Figures();
+  // A sum that overflows is no figure.
+  if (std::isfinite(next->update_norm())) {
+    figures[kUpdateNormFigure] = next->update_norm();
+  }
+  result.figures = FiguresText(figures);
   content_.reset();
   result.version.task_id = task_id_;
   result.version.version = version;

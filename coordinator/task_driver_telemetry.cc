@@ -2,6 +2,7 @@
 // so a store that failed in between changes no count.
 #include <utility>
 
+#include "coordinator/round_result.h"
 #include "coordinator/task_driver.h"
 
 namespace selvage::coordinator {
@@ -81,6 +82,10 @@ void TaskDriver::TellEnd() {
   end.mode = row->mode;
   end.ended = row->ended;
   end.duration = row->ended - row->opened;
+  if (const auto figures = ParseFigures(row->figures); figures.ok()) {
+    const auto norm = figures->find(kUpdateNormFigure);
+    if (norm != figures->end()) end.update_norm = norm->second;
+  }
   uint64_t assigned = 0;
   for (const FunnelCount& count : *counts) {
     end.assignments[static_cast<size_t>(EndOf(count.state))] += count.count;

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -71,6 +72,8 @@ struct RoundEnd {
   Time ended{};  // by Store::Now()
   Duration duration{};
   std::array<uint64_t, kAssignmentEndCount> assignments{};  // by AssignmentEnd
+  // L2 norm of the mean of its updates; of a committed training round.
+  std::optional<double> update_norm = std::nullopt;
 };
 
 // How a population's devices are told to come back (coordinator/pace.h).

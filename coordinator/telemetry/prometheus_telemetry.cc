@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <set>
 #include <span>
 #include <unordered_map>
@@ -263,6 +264,13 @@ struct PrometheusTelemetry::Metrics {
       "State of the open round: 1 SELECTING, 2 COLLECTING, 3 CLOSING, 4 "
       "UNMASKING, 5 APPLYING; 0: none is driven here.",
       {"population", "task"}};
+  Family<Histogram> update_norm{
+      registry,
+      "selvage_update_norm",
+      "L2 norm of the mean of a committed round's updates, of shared "
+      "parameters, before the server's step.",
+      {"population", "task"},
+      Powers(1e-4, std::sqrt(10.0), 18)};
   Family<Histogram> aggregate{registry, "selvage_aggregate_seconds",
                               "From the close of a round to its commit.",
                               std::vector<std::string>{}, Powers(0.005, 2, 18)};
@@ -422,6 +430,9 @@ void PrometheusTelemetry::RoundEnded(const TaskLabel& label,
           end.assignments[static_cast<size_t>(AssignmentEnd::kAccepted)]));
   metrics_->round_duration.Of({population, task, state})
       .Observe(Seconds(end.duration));
+  if (end.update_norm.has_value()) {
+    metrics_->update_norm.Of({population, task}).Observe(*end.update_norm);
+  }
   if (end.state == RoundState::kCommitted && end.mode == RoundMode::kTrain) {
     metrics_->last_commit.Of({}).Set(Seconds(end.ended.time_since_epoch()));
   }

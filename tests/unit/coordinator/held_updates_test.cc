@@ -2,6 +2,8 @@
 // sealed blobs alone, and whole rounds.
 #include "coordinator/held_updates.h"
 
+#include <cmath>
+
 #include <gmock/gmock.h>
 
 #include "coordinator/round_result.h"
@@ -312,7 +314,9 @@ TEST_P(HeldRoundTest, Metrics_AreThoseOfAllUpdates) {
   ASSERT_THAT(round->metrics, SizeIs(2));
   EXPECT_EQ(round->metrics[0].device_count, 5u);
   EXPECT_DOUBLE_EQ(round->metrics[0].mean, 0.5);
-  EXPECT_THAT(round->figures, IsEmpty());
+  // The rule's own mean: ten coordinates of 1.
+  ASSERT_THAT(round->figures, SizeIs(1));
+  EXPECT_NEAR(round->figures.at("update_norm"), std::sqrt(10.0), 1e-6);
 }
 
 TEST_P(HeldRoundTest, TaskThatCouldNeedTooMuchDisk_IsRefused) {
@@ -355,7 +359,9 @@ TEST_P(HeldRoundTest, NormBound_ScalesAndSaysHowMany) {
   }
   const auto round = world.coordinator().GetRound("task", 1);
   ASSERT_EQ(round->state, RoundState::kCommitted);
-  EXPECT_THAT(round->figures, ElementsAre(std::pair("clip_fraction", 0.4)));
+  EXPECT_EQ(round->figures.at("clip_fraction"), 0.4);
+  // Means of 1/5 from two devices and 1/10 from three.
+  EXPECT_NEAR(round->figures.at("update_norm"), std::sqrt(0.11), 1e-6);
   for (int i = 0; i < 5; ++i) {
     EXPECT_EQ(world.Model()[world.Coordinate(1, i)], i < 2 ? 0.2f : 0.1f);
   }

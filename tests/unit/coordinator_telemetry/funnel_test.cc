@@ -1,5 +1,6 @@
 // The sums of docs/operations.md, "Metrics", over rounds with devices of every
 // kind, read from the text that Prometheus gets.
+#include <cmath>
 #include <map>
 #include <sstream>
 
@@ -214,6 +215,9 @@ TEST_P(FunnelTest, EveryKindOfDevice_AddsUpInEveryMoment) {
   EXPECT_EQ(Sum("selvage_round_updates_total", {"state=\"committed\""}), 2);
   EXPECT_EQ(Sum("selvage_round_duration_seconds_count"), 1);
   EXPECT_EQ(Sum("selvage_aggregate_seconds_count"), 1);
+  EXPECT_EQ(Sum("selvage_update_norm_count"), 1);
+  // Two one-hot updates: halves.
+  EXPECT_NEAR(Sum("selvage_update_norm_sum"), std::sqrt(0.5), 1e-6);
   EXPECT_GT(Sum("selvage_last_commit_timestamp_seconds"), 0);
   // Whoever comes now is late.
   const int late = devices[5];

@@ -80,6 +80,7 @@ TEST(PrometheusTelemetryTest, Events_BecomeMetrics) {
   end.ended = Time(std::chrono::seconds(1'700'000'000));
   end.duration = std::chrono::seconds(10);
   end.assignments = {1, 1, 0, 0, 0, 1};
+  end.update_norm = 0.75;
   telemetry.RoundEnded(task, end);
   const std::string ended = telemetry.Text();
   EXPECT_THAT(ended,
@@ -92,6 +93,8 @@ TEST(PrometheusTelemetryTest, Events_BecomeMetrics) {
   EXPECT_THAT(ended, HasSubstr("selvage_round_duration_seconds_sum{outcome="
                                "\"committed\",population=\"demo\",task="
                                "\"digits\"} 10\n"));
+  EXPECT_THAT(ended, HasSubstr("selvage_update_norm_sum{population=\"demo\","
+                               "task=\"digits\"} 0.75\n"));
 }
 
 // docs/operations.md, "Metrics", lists all of them and no other.
@@ -103,7 +106,9 @@ TEST(PrometheusTelemetryTest, Names_AreThoseOfTheDocs) {
   telemetry.UploadEnded(task, {});
   telemetry.AssignmentsIssued(task, 1);
   telemetry.RoundIs(task, {});
-  telemetry.RoundEnded(task, {});
+  RoundEnd round;
+  round.update_norm = 1;
+  telemetry.RoundEnded(task, round);
   telemetry.DatabaseCalled("get_task", Duration(1));
   telemetry.BlobsCalled("put", Duration(1));
   telemetry.PaceIs("demo", {});
