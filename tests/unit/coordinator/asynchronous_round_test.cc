@@ -559,7 +559,7 @@ void RunFleet(int count, uint64_t seed, bool faults) {
 }
 
 TEST(AsynchronousReplicasTest, OneCoordinator_KilledAtAnyMoment) {
-  for (uint64_t seed = 1; seed <= 50; ++seed) {
+  for (uint64_t seed = 1; seed <= 50 * kSeedFactor; ++seed) {
     SCOPED_TRACE(seed);
     RunFleet(1, seed, true);
     if (::testing::Test::HasFailure()) return;
@@ -567,7 +567,7 @@ TEST(AsynchronousReplicasTest, OneCoordinator_KilledAtAnyMoment) {
 }
 
 TEST(AsynchronousReplicasTest, AnyDeviceToAnyReplica_KilledAndPaused) {
-  for (uint64_t seed = 1; seed <= 50; ++seed) {
+  for (uint64_t seed = 1; seed <= 50 * kSeedFactor; ++seed) {
     SCOPED_TRACE(seed);
     RunFleet(3, seed, true);
     if (::testing::Test::HasFailure()) return;

@@ -258,7 +258,7 @@ TEST(ReplicasTest, KilledAndPausedAtAnyMoment_NothingLostNothingTwice) {
   // Every device, in every round, exactly once.
   EXPECT_EQ(single.model,
             Bits(std::vector<float>(kRounds * kDevices, 1.0f / kDevices)));
-  for (uint64_t seed = 1; seed <= 100; ++seed) {
+  for (uint64_t seed = 1; seed <= 100 * test::kSeedFactor; ++seed) {
     SCOPED_TRACE(seed);
     ASSERT_EQ(RunTask(scenario, 3, seed, true), single);
   }
@@ -316,7 +316,7 @@ TEST_P(ReplicasScenarioTest, KilledAndPaused_ResultIsThatOfOneProcess) {
   }
   EXPECT_EQ(single.rejected,
             scenario.sends_nan.has_value() ? single.committed : 0);
-  for (uint64_t seed = 1; seed <= 12; ++seed) {
+  for (uint64_t seed = 1; seed <= 12 * test::kSeedFactor; ++seed) {
     SCOPED_TRACE(seed);
     ASSERT_EQ(RunTask(scenario, 3, seed, true), single);
   }

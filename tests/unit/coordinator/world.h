@@ -41,6 +41,14 @@ using ::selvage::test::LockedRandom;
 using ::selvage::test::MemorySink;
 using ::selvage::test::StatusIs;
 
+// Whole runs by seeds: so many times more of them where no sanitizer makes each
+// ten times as slow.
+#ifdef NDEBUG
+inline constexpr uint64_t kSeedFactor = 5;
+#else
+inline constexpr uint64_t kSeedFactor = 1;
+#endif
+
 struct WorldOptions {
   bool sqlite = false;  // over a FaultVfs; else a MemoryStore
   Path folder = {};     // a real one, for SQLite and blobs; empty: simulated
