@@ -375,10 +375,10 @@ class Store {
   virtual Status OpenRound(const RoundRow& row) = 0;
   // Claims the task for `holder` until Now() + ttl if nobody holds it, its
   // claim has expired, or `holder` has it (the same token then: a renewal, also
-  // after it expired as long as nobody else came). Returns whose claim stands
-  // now. A change of the token raises the epochs of the task's rounds that have
-  // not ended, in the same transaction: whoever read an epoch before is fenced
-  // off. NOT_FOUND.
+  // after it expired as long as nobody else came). Returns whose claim stands,
+  // not `holder`'s if another takes it right now. A new token raises the epochs
+  // of the task's rounds that have not ended, in the same transaction: whoever
+  // read an epoch before is fenced off. NOT_FOUND.
   virtual Result<TaskClaim> ClaimTask(uint64_t task_id,
                                       const std::string& holder,
                                       Duration ttl) = 0;

@@ -8,6 +8,11 @@
 #include "coordinator/store/row_text.h"
 
 namespace selvage::coordinator {
+namespace {
+
+const std::string kClaim = "SELECT holder, token, expires FROM selvage.claim ";
+
+}  // namespace
 
 // The claim's row is locked before the rounds', here and in OpenRound(): a
 // round is either opened before the takeover, which then raises its epoch, or
@@ -25,18 +30,29 @@ Result<TaskClaim> PostgresStore::ClaimTask(uint64_t task_id,
                 "SELECT id, '', 0, 0 FROM selvage.task WHERE id = $1 "
                 "ON CONFLICT DO NOTHING",
                 task_id);
-    {
-      PostgresSql sql(db,
-                      "SELECT holder, token, expires FROM selvage.claim "
-                      "WHERE task_id = $1 FOR NO KEY UPDATE",
-                      task_id);
-      if (!sql.Next()) return NotFound("no task " + std::to_string(task_id));
+    const auto read = [&](const std::string& lock) {
+      PostgresSql sql(db, kClaim + "WHERE task_id = $1" + lock, task_id);
+      if (!sql.Next()) return false;
       sql.Columns(claim.holder, claim.token, claim.expires);
+      return true;
+    };
+    if (!read("")) return NotFound("no task " + std::to_string(task_id));
+    // Now() was set by this transaction's clock; a lock may have waited.
+    const auto is_anothers = [&] {
+      return claim.holder != holder && !claim.holder.empty() &&
+             std::max(asked, Now()) < claim.expires;
+    };
+    // Replicas look at each other's claims all the time: without a lock. One
+    // that is free is somebody else's if somebody is taking it right now.
+    if (is_anothers()) return OkStatus();
+    const bool renews = claim.holder == holder;
+    if (!read(renews ? " FOR NO KEY UPDATE"
+                     : " FOR NO KEY UPDATE SKIP LOCKED")) {
+      return OkStatus();
     }
-    // Now() was set by this transaction's clock; the lock may have waited.
+    if (is_anothers()) return OkStatus();
     const Time now = std::max(asked, Now());
     if (claim.holder != holder) {
-      if (!claim.holder.empty() && now < claim.expires) return OkStatus();
       claim.holder = holder;
       ++claim.token;
       PostgresSql(db,

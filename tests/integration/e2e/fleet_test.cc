@@ -14,6 +14,7 @@
 #include "client/training/torch/lenet5.h"
 #include "client/training/torch/torch_trainer.h"
 #include "tests/integration/faults/harness.h"
+#include "tests/testing/postgres_server.h"
 
 namespace selvage::test {
 namespace {
@@ -201,6 +202,122 @@ TEST_F(FleetTest, Regression_LossFallsAndOthersStartFromIt) {
   ExpectCommitted("warm", 1);
   EXPECT_LT(FirstMetric(Take(server->GetRound("warm", 1))), 0.8 * first);
   EXPECT_NE(Take(server->LatestModel("warm", program.table)), model);
+}
+
+// Half of the devices talk to one coordinator and half to another, a third one
+// drives the rounds until it is killed in the middle of one: real training, and
+// the model of one process to the bit.
+TEST_F(FleetTest, RealTraining_ThreeReplicasOneKilled_ModelIsThatOfOneProcess) {
+  if (const auto missing = PostgresServer::Missing()) {
+    GTEST_SKIP() << *missing;
+  }
+  constexpr int kHalf = kDevices / 2;
+  constexpr int kRounds = 5;
+  const std::string task =
+      TaskFile("regression", "model.yaml", "random", kRounds);
+  const plan::Program program =
+      ReadProgram(Path(SELVAGE_EXAMPLES) / "regression" / "model.yaml").program;
+  for (const std::string half : {"left-", "right-"}) {
+    for (int i = 0; i < kHalf; ++i) {
+      WriteRegressionExamples(
+          root / "examples" / (half + "00" + std::to_string(i)),
+          static_cast<uint64_t>(half.size()) + static_cast<uint64_t>(i));
+    }
+  }
+  const auto start_half = [&](const Path& state, const std::string& half,
+                              CoordinatorUnderTest& at, std::string bundle,
+                              const std::string& endpoint) {
+    const size_t place = bundle.find(endpoint);
+    EXPECT_NE(place, std::string::npos) << bundle;
+    bundle.replace(place, endpoint.size(), at.device_address());
+    const Path file = state / (half + "bundle.json");
+    fs::create_directories(state);
+    std::ofstream(file) << bundle;
+    return std::make_unique<ChildProcess>(
+        std::vector<std::string>{
+            SELVAGE_DEVICE, "--fleet", (state / half).string(), "--devices",
+            std::to_string(kHalf), "--name-prefix", half, "--population",
+            kPopulation, "--bundle", file.string(), "--examples",
+            (root / "examples").string(), "--until-task", "regression"},
+        std::map<std::string, std::string>{{"OPENBLAS_NUM_THREADS", "1"}});
+  };
+  const auto finish = [](ChildProcess& half) {
+    EXPECT_EQ(half.WaitForExit(std::chrono::minutes(2)), 0) << half.output();
+  };
+
+  // One process, over SQLite.
+  Take(server->CreateTask(task, program), "create task");
+  {
+    const std::string bundle = Take(server->CreateBundle(kDevices));
+    const std::string endpoint = server->device_address();
+    const auto left =
+        start_half(root / "single", "left-", *server, bundle, endpoint);
+    const auto right =
+        start_half(root / "single", "right-", *server, bundle, endpoint);
+    finish(*left);
+    finish(*right);
+  }
+  ASSERT_FALSE(HasFailure());
+  const plan::Checkpoint wanted =
+      Take(server->LatestModel("regression", program.table));
+
+  const auto postgres = Take(PostgresServer::Start(), "initdb");
+  ASSERT_TRUE(postgres->CreateDatabase("fleet", "template0").ok());
+  std::vector<std::unique_ptr<CoordinatorUnderTest>> replicas;
+  for (const std::string name : {"driver", "left", "right"}) {
+    CoordinatorUnderTest::Options options;
+    options.flags = {"--pace-retry-min", "20ms",
+                     "--pace-retry-max", "50ms",
+                     "--store-postgres", postgres->Address("fleet"),
+                     "--store-migrate",  "--replicas-enabled",
+                     "--replicas-name",  name,
+                     "--replicas-lease", "1s",
+                     "--replicas-poll",  "50ms",
+                     "--drain-delay",    "0s",
+                     "--blobs-dir",      (root / "blobs").string(),
+                     "--keys-dir",       (root / "keys").string()};
+    replicas.push_back(std::make_unique<CoordinatorUnderTest>(
+        root / ("replica-" + name), options));
+    CoordinatorUnderTest& replica = *replicas.back();
+    ASSERT_TRUE(replica.serving()) << replica.process().output();
+    if (name != "driver") continue;
+    ASSERT_TRUE(replica.CreatePopulation().ok());
+    Take(replica.CreateTask(task, program), "create task");
+    // It drives before there is another one.
+    Take(replica.Watch("regression",
+                       [](const v1::TaskSnapshot& snapshot) {
+                         return snapshot.round().number() == 1;
+                       }),
+         "watch");
+  }
+  const std::string bundle = Take(replicas[0]->CreateBundle(kDevices));
+  const std::string endpoint = replicas[0]->device_address();
+  const auto left =
+      start_half(root / "shared", "left-", *replicas[1], bundle, endpoint);
+  const auto right =
+      start_half(root / "shared", "right-", *replicas[2], bundle, endpoint);
+  Take(replicas[2]->Watch("regression",
+                          [](const v1::TaskSnapshot& snapshot) {
+                            return snapshot.round().number() >= 2;
+                          }),
+       "watch");
+  EXPECT_EQ(replicas[0]->process().Stop(SIGKILL), 128 + SIGKILL);
+  finish(*left);
+  finish(*right);
+  ASSERT_FALSE(HasFailure());
+  // Another one went on.
+  EXPECT_GT(std::stoi(Take(
+                postgres->Ask("SELECT token FROM selvage.claim", "fleet"))),
+            1);
+  const std::vector<v1::Round> rounds =
+      Take(replicas[1]->ListRounds("regression"));
+  ASSERT_EQ(rounds.size(), size_t{kRounds});
+  for (const v1::Round& round : rounds) {
+    EXPECT_EQ(round.state(), v1::Round::COMMITTED) << round.reason();
+    EXPECT_EQ(round.funnel().accepted(), uint64_t{kDevices});
+  }
+  EXPECT_EQ(Take(replicas[2]->LatestModel("regression", program.table)),
+            wanted);
 }
 
 TEST_F(FleetTest, EvaluationRounds_MeasureVersions_AndEndTheTask) {
