@@ -21,6 +21,15 @@ Result<std::regex> Compile(std::string_view pattern) {
   if (pattern.find('{') != std::string_view::npos) {
     return InvalidArgument("must not use counted repetition {n,m}");
   }
+  // Their matching is exponential, and libstdc++ 12 overflows over the number
+  // of one that has twenty digits.
+  for (size_t i = 0; i + 1 < pattern.size(); ++i) {
+    if (pattern[i] != '\\') continue;
+    ++i;  // what is escaped, a backslash too
+    if (pattern[i] >= '0' && pattern[i] <= '9') {
+      return InvalidArgument("must not use back-references");
+    }
+  }
   for (const std::string_view ahead : {"(?=", "(?!"}) {
     const size_t last = pattern.rfind(ahead);
     if (last == std::string_view::npos) continue;

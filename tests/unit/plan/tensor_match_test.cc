@@ -43,6 +43,11 @@ TEST(MatchTensors, TooManyPatterns_Refused) {
       StatusIs(StatusCode::kInvalidArgument, "65 patterns; at most 64"));
 }
 
+TEST(CheckPattern, EscapedBackslashBeforeADigit_IsNoBackReference) {
+  EXPECT_THAT(CheckPattern("a\\\\1"), IsOk());
+  EXPECT_THAT(CheckPattern("layer12345678901234567890"), IsOk());
+}
+
 TEST(CheckPattern, UnsafeOrMalformed_SaysWhatItMustBe) {
   const std::pair<std::string, std::string> cases[] = {
       {"", "1..256 printable characters"},
@@ -52,6 +57,8 @@ TEST(CheckPattern, UnsafeOrMalformed_SaysWhatItMustBe) {
       {"[0-9]{2}", "counted repetition"},
       {"((a{99}){99}){99}", "counted repetition"},
       {"(a)\\1", "back-references"},
+      {"\\11111111111111111111", "back-references"},
+      {"[\\12]", "back-references"},
       {"a(?=b)", "look-ahead but at the start"},
       {"^(?!a)(?!b)", "look-ahead but at the start"},
       {"(unbalanced", "ECMAScript"},
