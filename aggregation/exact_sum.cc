@@ -390,9 +390,9 @@ struct Header {
   uint64_t weight_sum = 0;
 };
 
-// Everything about a serialized sum but room for it in another one. The sums
-// are the bytes after kHeaderSize (narrow.h).
-Result<Header> CheckSerialized(const SumLayout& layout, ByteSpan bytes) {
+// What a serialized sum begins with, checked but for room for it in another
+// one. The sums are the bytes after kHeaderSize (narrow.h).
+Result<Header> ReadHeader(const SumLayout& layout, ByteSpan bytes) {
   if (bytes.size() < kHeaderSize) {
     return DataLoss("a serialized sum has at least " +
                     std::to_string(kHeaderSize) + " bytes, not " +
@@ -425,23 +425,28 @@ Result<Header> CheckSerialized(const SumLayout& layout, ByteSpan bytes) {
     return DataLoss("serialized sum has weight " + std::to_string(weight_sum) +
                     " for " + std::to_string(update_count) + " updates");
   }
-  const auto bound = static_cast<int64_t>(weight_sum << 31);
-  size_t next = 0;
-  SELVAGE_RETURN_IF_ERROR(ReadNarrow(
-      bytes.subspan(kHeaderSize), layout.element_count(),
-      [&](std::span<const int64_t> block) -> Status {
-        const auto [least, most] =
-            std::minmax_element(block.begin(), block.end());
-        if (*least >= -bound && *most <= bound) {
-          next += block.size();
-          return OkStatus();
-        }
-        const auto* const bad = *most > bound ? &*most : &*least;
-        next += static_cast<size_t>(bad - block.data());
-        return DataLoss("serialized sum, element " + std::to_string(next) +
-                        " is more than its weights can add up to");
-      }));
   return Header{.update_count = update_count, .weight_sum = weight_sum};
+}
+
+// Sums, the first of which is element `first`, of updates that weigh so much.
+Status CheckWithin(std::span<const int64_t> sums, size_t first,
+                   uint64_t weight_sum) {
+  const uint64_t bound = weight_sum << 31;
+  // The sign says which ones are too large, without a comparison of 64 bits,
+  // which not every processor makes of several at a time.
+  uint64_t beyond = 0;
+  for (const int64_t sum : sums) {
+    const auto bits = static_cast<uint64_t>(sum);
+    beyond |= (bound - bits) | (bound + bits);
+  }
+  if (static_cast<int64_t>(beyond) >= 0) return OkStatus();
+  const auto most = static_cast<int64_t>(bound);
+  for (size_t i = 0; i < sums.size(); ++i) {
+    if (sums[i] >= -most && sums[i] <= most) continue;
+    return DataLoss("serialized sum, element " + std::to_string(first + i) +
+                    " is more than its weights can add up to");
+  }
+  return OkStatus();
 }
 
 Bytes SerializeHeader(const SumLayout& layout, uint64_t update_count,
@@ -684,28 +689,37 @@ Bytes ExactSum::Serialize() const {
 
 Result<ExactSum> ExactSum::Parse(const SumLayout& layout, ByteSpan bytes) {
   SELVAGE_RETURN_IF_ERROR(layout.Validate());
-  SELVAGE_ASSIGN_OR_RETURN(const Header header, CheckSerialized(layout, bytes));
   ExactSum sum(layout);
-  sum.update_count_ = header.update_count;
-  sum.weight_sum_ = header.weight_sum;
-  SELVAGE_RETURN_IF_ERROR(sum.AddSerialized(bytes));
+  SELVAGE_RETURN_IF_ERROR(sum.MergeSerialized(bytes));
   return sum;
 }
 
-Status ExactSum::AddSerialized(ByteSpan bytes) {
-  int64_t* next = sums_.data();
-  return ReadNarrow(bytes.subspan(kHeaderSize), sums_.size(),
-                    [&next](std::span<const int64_t> block) {
-                      for (const int64_t sum : block) *next++ += sum;
-                      return OkStatus();
-                    });
+Status ExactSum::AddSerialized(ByteSpan sums, uint64_t weight_sum) {
+  size_t added = 0;
+  const Status status = ReadNarrow(
+      sums, sums_.size(), [&](std::span<const int64_t> block) -> Status {
+        SELVAGE_RETURN_IF_ERROR(CheckWithin(block, added, weight_sum));
+        for (size_t i = 0; i < block.size(); ++i) sums_[added + i] += block[i];
+        added += block.size();
+        return OkStatus();
+      });
+  if (status.ok()) return status;
+  // Integers let us take back exactly what was added before it turned out.
+  size_t next = 0;
+  (void)ReadNarrow(sums, sums_.size(),
+                   [&](std::span<const int64_t> block) -> Status {
+                     if (next == added) return status;
+                     for (const int64_t sum : block) sums_[next++] -= sum;
+                     return OkStatus();
+                   });
+  return status;
 }
 
 Status ExactSum::MergeSerialized(ByteSpan bytes) {
-  SELVAGE_ASSIGN_OR_RETURN(const Header header,
-                           CheckSerialized(layout_, bytes));
+  SELVAGE_ASSIGN_OR_RETURN(const Header header, ReadHeader(layout_, bytes));
   SELVAGE_RETURN_IF_ERROR(CheckRoomFor(header.update_count));
-  SELVAGE_RETURN_IF_ERROR(AddSerialized(bytes));
+  SELVAGE_RETURN_IF_ERROR(
+      AddSerialized(bytes.subspan(kHeaderSize), header.weight_sum));
   update_count_ += header.update_count;
   weight_sum_ += header.weight_sum;
   return OkStatus();

@@ -132,8 +132,9 @@ class ExactSum {
  private:
   explicit ExactSum(SumLayout layout);
 
-  // The sums of bytes that were checked.
-  Status AddSerialized(ByteSpan bytes);
+  // The sums (narrow.h) of a serialized sum of this weight. DATA_LOSS; *this is
+  // unchanged then.
+  Status AddSerialized(ByteSpan sums, uint64_t weight_sum);
   Status CheckRoomFor(uint64_t count) const;
   // Everything that AddAll() does after the checks that cost nothing.
   Status FoldAll(std::span<const EncodedUpdate> updates, Executor* executor);

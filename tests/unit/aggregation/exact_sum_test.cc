@@ -434,6 +434,44 @@ TEST(Parse, EveryTruncationAndExtension_IsDataLoss) {
   EXPECT_THAT(ExactSum::Parse(layout, bytes), StatusIs(StatusCode::kDataLoss));
 }
 
+// Of blocks before the bad one, and of those alone.
+TEST(MergeSerialized, BadBlockAfterGoodOnes_LeavesTheSumAsItWas) {
+  const size_t count = 3 * 4096 + 5;  // blocks of narrow.h, and a bit
+  const SumLayout layout = Layout({{.count = count}});
+  std::vector<float> values(count);
+  for (size_t i = 0; i < count; ++i) {
+    values[i] = static_cast<float>(i % 97) / 97 + 3;  // of one width
+  }
+  ExactSum sum = NewSum(layout);
+  ASSERT_THAT(AddOne(sum, values, 3), IsOk());
+  const Bytes before = sum.Serialize();
+  constexpr size_t kHeader = 4 + 4 + 32 + 8 + 8;
+  const size_t width = before[kHeader];
+  ASSERT_GT(width, 1u);
+  for (size_t block = 0; block < 4; ++block) {
+    const size_t begin = kHeader + block * (1 + 4096 * width);
+    Bytes no_width = before;
+    no_width[begin] = 9;
+    Bytes beyond = before;  // the largest number of so many bytes
+    for (size_t i = 0; i < width; ++i) {
+      beyond[begin + 1 + 4 * width + i] = i + 1 < width ? 0xff : 0x7f;
+    }
+    for (const Bytes& bad :
+         {no_width, beyond, Bytes(before.begin(), before.begin() + begin)}) {
+      EXPECT_THAT(sum.MergeSerialized(bad), StatusIs(StatusCode::kDataLoss));
+      EXPECT_EQ(sum.Serialize(), before) << block;
+    }
+    EXPECT_THAT(
+        sum.MergeSerialized(beyond),
+        StatusIs(StatusCode::kDataLoss,
+                 HasSubstr("element " + std::to_string(block * 4096 + 4))));
+  }
+  Bytes longer = before;
+  longer.push_back(0);
+  EXPECT_THAT(sum.MergeSerialized(longer), StatusIs(StatusCode::kDataLoss));
+  EXPECT_EQ(sum.Serialize(), before);
+}
+
 TEST(Parse, BitFlipsInTheHeader_AreDataLossOrStillPossible) {
   const SumLayout layout = Layout({{.count = 2}});
   ExactSum sum = NewSum(layout);
