@@ -4,6 +4,7 @@
 #include "coordinator/device_keys.h"
 #include "coordinator/store/row_columns.h"
 #include "coordinator/store/row_text.h"
+#include "coordinator/store/sqlite_connection.h"
 #include "coordinator/store/sqlite_rows.h"
 #include "coordinator/store/sqlite_sql.h"
 #include "coordinator/store/sqlite_store.h"
@@ -21,7 +22,7 @@ const std::string kToken = Select(kTokenColumns, "token");
 const std::string kDevice =
     Select(kDeviceColumns, "device") + "WHERE population = ? AND device_id = ?";
 
-void CountCertificate(SQLite::Database& db) {
+void CountCertificate(SqliteConnection& db) {
   Sql(db, "UPDATE meta SET certificates_issued = certificates_issued + 1")
       .Run();
 }
@@ -30,7 +31,7 @@ void CountCertificate(SQLite::Database& db) {
 
 Result<uint64_t> SqliteStore::CertificatesIssued() {
   uint64_t count = 0;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db, "SELECT certificates_issued FROM meta");
     if (sql.Next()) sql.Columns(count);
     return OkStatus();
@@ -42,7 +43,7 @@ Result<uint64_t> SqliteStore::CertificatesIssued() {
 Result<std::optional<RequestRow>> SqliteStore::FindRequest(
     const std::string& id) {
   std::optional<RequestRow> found;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             "SELECT id, kind, fingerprint, resource, created FROM request "
             "WHERE id = ?",
@@ -58,7 +59,7 @@ Result<std::optional<RequestRow>> SqliteStore::FindRequest(
   return found;
 }
 
-Status InsertRequest(SQLite::Database& db, const RequestRow& request) {
+Status InsertRequest(SqliteConnection& db, const RequestRow& request) {
   if (request.id.empty()) return OkStatus();
   const int inserted =
       Sql(db,
@@ -70,14 +71,14 @@ Status InsertRequest(SQLite::Database& db, const RequestRow& request) {
   return inserted == 1 ? OkStatus() : RequestTaken(request.id);
 }
 
-Status RequirePopulation(SQLite::Database& db, const std::string& name) {
+Status RequirePopulation(SqliteConnection& db, const std::string& name) {
   Sql sql(db, "SELECT 1 FROM population WHERE name = ?", name);
   return sql.Next() ? OkStatus() : NotFound("no population " + name);
 }
 
 Status SqliteStore::CreatePopulation(const PopulationRow& row,
                                      const RequestRow& request) {
-  return Write([&](SQLite::Database& db) -> Status {
+  return Write([&](SqliteConnection& db) -> Status {
     SELVAGE_RETURN_IF_ERROR(InsertRequest(db, request));
     const int inserted = Sql(db,
                              "INSERT INTO population (name, created) "
@@ -91,7 +92,7 @@ Status SqliteStore::CreatePopulation(const PopulationRow& row,
 
 Result<PopulationRow> SqliteStore::GetPopulation(const std::string& name) {
   PopulationRow row;
-  const Status done = Read([&](SQLite::Database& db) -> Status {
+  const Status done = Read([&](SqliteConnection& db) -> Status {
     Sql sql(db, (kPopulation + "WHERE name = ?").c_str(), name);
     if (!sql.Next()) return NotFound("no population " + name);
     ReadRow(sql, row);
@@ -104,7 +105,7 @@ Result<PopulationRow> SqliteStore::GetPopulation(const std::string& name) {
 Result<std::vector<PopulationRow>> SqliteStore::ListPopulations(
     const std::string& after, uint32_t limit) {
   std::vector<PopulationRow> rows;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db, (kPopulation + "WHERE name > ? ORDER BY name LIMIT ?").c_str(),
             after, limit);
     while (sql.Next()) ReadRow(sql, rows.emplace_back());
@@ -116,7 +117,7 @@ Result<std::vector<PopulationRow>> SqliteStore::ListPopulations(
 
 Status SqliteStore::InsertToken(const TokenRow& row,
                                 const RequestRow& request) {
-  return Write([&](SQLite::Database& db) -> Status {
+  return Write([&](SqliteConnection& db) -> Status {
     SELVAGE_RETURN_IF_ERROR(InsertRequest(db, request));
     SELVAGE_RETURN_IF_ERROR(RequirePopulation(db, row.population));
     const int inserted =
@@ -134,7 +135,7 @@ Status SqliteStore::InsertToken(const TokenRow& row,
 
 Result<TokenRow> SqliteStore::GetToken(const std::string& id) {
   TokenRow row;
-  const Status done = Read([&](SQLite::Database& db) -> Status {
+  const Status done = Read([&](SqliteConnection& db) -> Status {
     Sql sql(db, (kToken + "WHERE id = ?").c_str(), id);
     if (!sql.Next()) return NotFound("no token " + id);
     ReadRow(sql, row);
@@ -147,7 +148,7 @@ Result<TokenRow> SqliteStore::GetToken(const std::string& id) {
 Result<std::vector<TokenRow>> SqliteStore::ListTokens(
     const std::string& population, const std::string& after, uint32_t limit) {
   std::vector<TokenRow> rows;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             (kToken + "WHERE population = ? AND id > ? ORDER BY id LIMIT ?")
                 .c_str(),
@@ -160,7 +161,7 @@ Result<std::vector<TokenRow>> SqliteStore::ListTokens(
 }
 
 Result<TokenRow> SqliteStore::RevokeToken(const std::string& id) {
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     const int changed =
         Sql(db, "UPDATE token SET revoked = 1 WHERE id = ?", id).Run();
     return changed == 1 ? OkStatus() : NotFound("no token " + id);
@@ -171,7 +172,7 @@ Result<TokenRow> SqliteStore::RevokeToken(const std::string& id) {
 
 Result<DeviceRow> SqliteStore::EnrollDevice(const DeviceRow& row, Time now) {
   DeviceRow stored = row;
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     Sql find(db, kDevice.c_str(), row.population, row.device_id);
     if (find.Next()) {
       DeviceRow existing;
@@ -211,7 +212,7 @@ Result<DeviceRow> SqliteStore::EnrollDevice(const DeviceRow& row, Time now) {
 }
 
 Status SqliteStore::RenewDevice(const DeviceRow& row) {
-  return Write([&](SQLite::Database& db) -> Status {
+  return Write([&](SqliteConnection& db) -> Status {
     Sql find(db, kDevice.c_str(), row.population, row.device_id);
     if (!find.Next()) {
       return NotFound("device " + row.device_id + " is not enrolled");
@@ -234,7 +235,7 @@ Status SqliteStore::RenewDevice(const DeviceRow& row) {
 Result<DeviceRow> SqliteStore::GetDevice(const std::string& population,
                                          const std::string& device_id) {
   DeviceRow row;
-  const Status done = Read([&](SQLite::Database& db) -> Status {
+  const Status done = Read([&](SqliteConnection& db) -> Status {
     Sql sql(db, kDevice.c_str(), population, device_id);
     if (!sql.Next()) {
       return NotFound("device " + device_id + " is not enrolled");
@@ -248,7 +249,7 @@ Result<DeviceRow> SqliteStore::GetDevice(const std::string& population,
 
 Result<std::vector<DeviceIdentity>> SqliteStore::ListDevices() {
   std::vector<DeviceIdentity> all;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             "SELECT population, device_id FROM device "
             "ORDER BY population, device_id");
@@ -262,7 +263,7 @@ Result<std::vector<DeviceIdentity>> SqliteStore::ListDevices() {
   return all;
 }
 
-Status InsertArtefact(SQLite::Database& db, const crypto::Digest& digest,
+Status InsertArtefact(SqliteConnection& db, const crypto::Digest& digest,
                       uint64_t size) {
   Sql(db,
       "INSERT INTO artefact (digest, size) VALUES (?, ?) "
@@ -272,7 +273,7 @@ Status InsertArtefact(SQLite::Database& db, const crypto::Digest& digest,
   return OkStatus();
 }
 
-Status InsertReference(SQLite::Database& db, const std::string& population,
+Status InsertReference(SqliteConnection& db, const std::string& population,
                        const crypto::Digest& digest) {
   Sql(db,
       "INSERT INTO reference (population, digest) VALUES (?, ?) "
@@ -284,12 +285,12 @@ Status InsertReference(SQLite::Database& db, const std::string& population,
 
 Status SqliteStore::PutArtefact(const crypto::Digest& digest, uint64_t size) {
   return Write(
-      [&](SQLite::Database& db) { return InsertArtefact(db, digest, size); });
+      [&](SqliteConnection& db) { return InsertArtefact(db, digest, size); });
 }
 
 Result<bool> SqliteStore::HasArtefact(const crypto::Digest& digest) {
   bool found = false;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     found = Sql(db, "SELECT 1 FROM artefact WHERE digest = ?", digest).Next();
     return OkStatus();
   });
@@ -299,7 +300,7 @@ Result<bool> SqliteStore::HasArtefact(const crypto::Digest& digest) {
 
 Result<std::vector<crypto::Digest>> SqliteStore::ListArtefacts() {
   std::vector<crypto::Digest> all;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db, "SELECT digest FROM artefact ORDER BY digest");
     while (sql.Next()) sql.Columns(all.emplace_back());
     return OkStatus();
@@ -311,7 +312,7 @@ Result<std::vector<crypto::Digest>> SqliteStore::ListArtefacts() {
 Result<bool> SqliteStore::IsReferenced(const std::string& population,
                                        const crypto::Digest& digest) {
   bool found = false;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     found =
         Sql(db, "SELECT 1 FROM reference WHERE population = ? AND digest = ?",
             population, digest)
@@ -325,7 +326,7 @@ Result<bool> SqliteStore::IsReferenced(const std::string& population,
 Status SqliteStore::AddReport(const DeviceIdentity& device,
                               const std::string& report_id, Time at,
                               const std::map<std::string, uint64_t>& counters) {
-  return Write([&](SQLite::Database& db) {
+  return Write([&](SqliteConnection& db) {
     const int inserted =
         Sql(db,
             "INSERT INTO report (population, device_id, report_id, created) "
@@ -348,7 +349,7 @@ Status SqliteStore::AddReport(const DeviceIdentity& device,
 Result<std::map<std::string, uint64_t>> SqliteStore::ReportTotals(
     const std::string& population) {
   std::map<std::string, uint64_t> totals;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db, "SELECT name, value FROM counter WHERE population = ?",
             population);
     while (sql.Next()) {

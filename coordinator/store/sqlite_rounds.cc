@@ -3,6 +3,7 @@
 
 #include "coordinator/store/row_columns.h"
 #include "coordinator/store/row_text.h"
+#include "coordinator/store/sqlite_connection.h"
 #include "coordinator/store/sqlite_rows.h"
 #include "coordinator/store/sqlite_sql.h"
 #include "coordinator/store/sqlite_store.h"
@@ -24,20 +25,20 @@ const std::string kAssignment =
     "FROM assignment a LEFT JOIN receipt r ON r.assignment_id = a.id ";
 
 // NOT_FOUND, or ABORTED unless the round has this epoch.
-Status ReadHeld(SQLite::Database& db, const RoundLease& lease, RoundRow& row) {
+Status ReadHeld(SqliteConnection& db, const RoundLease& lease, RoundRow& row) {
   SELVAGE_RETURN_IF_ERROR(ReadRound(db, lease.key, row));
   if (row.epoch != lease.epoch) return StaleEpoch(lease, row.epoch);
   return OkStatus();
 }
 
-Status ReadHeldIn(SQLite::Database& db, const RoundLease& lease,
+Status ReadHeldIn(SqliteConnection& db, const RoundLease& lease,
                   RoundState from, RoundRow& row) {
   SELVAGE_RETURN_IF_ERROR(ReadHeld(db, lease, row));
   if (row.state != from) return WrongState(lease.key, row.state, from);
   return OkStatus();
 }
 
-void InsertHistory(SQLite::Database& db, const RoundKey& key, int64_t from,
+void InsertHistory(SqliteConnection& db, const RoundKey& key, int64_t from,
                    RoundState to, uint64_t epoch, Time at,
                    const std::string& reason) {
   Sql(db,
@@ -47,7 +48,7 @@ void InsertHistory(SQLite::Database& db, const RoundKey& key, int64_t from,
       .Run();
 }
 
-void InsertReceipt(SQLite::Database& db, const ReceiptRow& row) {
+void InsertReceipt(SqliteConnection& db, const ReceiptRow& row) {
   Sql(db,
       "INSERT INTO receipt (assignment_id, digest, status, reason, message, "
       "partial_id, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -56,7 +57,7 @@ void InsertReceipt(SQLite::Database& db, const ReceiptRow& row) {
       .Run();
 }
 
-Status ReadAssignment(SQLite::Database& db, const std::string& id,
+Status ReadAssignment(SqliteConnection& db, const std::string& id,
                       AssignmentRecord& record) {
   Sql sql(db, (kAssignment + "WHERE a.id = ?").c_str(), id);
   if (!sql.Next()) return NotFound("no assignment " + id);
@@ -66,7 +67,7 @@ Status ReadAssignment(SQLite::Database& db, const std::string& id,
 
 }  // namespace
 
-Status ReadRound(SQLite::Database& db, const RoundKey& key, RoundRow& row) {
+Status ReadRound(SqliteConnection& db, const RoundKey& key, RoundRow& row) {
   Sql sql(db, (kRound + "WHERE task_id = ? AND number = ?").c_str(),
           key.task_id, key.number);
   if (!sql.Next()) return NotFound("no " + Text(key));
@@ -74,7 +75,7 @@ Status ReadRound(SQLite::Database& db, const RoundKey& key, RoundRow& row) {
   return OkStatus();
 }
 
-Status MoveRound(SQLite::Database& db, const RoundRow& round, RoundState to,
+Status MoveRound(SqliteConnection& db, const RoundRow& round, RoundState to,
                  Time at, const std::string& reason) {
   Sql(db, "UPDATE round SET state = ? WHERE task_id = ? AND number = ?", to,
       round.key.task_id, round.key.number)
@@ -97,7 +98,7 @@ Status MoveRound(SQLite::Database& db, const RoundRow& round, RoundState to,
 }
 
 Status SqliteStore::OpenRound(const RoundRow& row) {
-  return Write([&](SQLite::Database& db) -> Status {
+  return Write([&](SqliteConnection& db) -> Status {
     TaskState state{};
     std::string name;
     Sql task(db, "SELECT state, name FROM task WHERE id = ?", row.key.task_id);
@@ -146,7 +147,7 @@ Result<TaskClaim> SqliteStore::ClaimTask(uint64_t task_id,
                                          Duration ttl) {
   const Time now = Now();
   TaskClaim claim{task_id, "", 0, Time{}};
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     {
       Sql task(db, "SELECT id FROM task WHERE id = ?", task_id);
       if (!task.Next()) return NotFound("no task " + std::to_string(task_id));
@@ -181,7 +182,7 @@ Result<TaskClaim> SqliteStore::ClaimTask(uint64_t task_id,
 }
 
 Status SqliteStore::ReleaseTask(const TaskClaim& claim) {
-  return Write([&](SQLite::Database& db) -> Status {
+  return Write([&](SqliteConnection& db) -> Status {
     Sql(db, "UPDATE claim SET holder = '' WHERE task_id = ? AND token = ?",
         claim.task_id, claim.token)
         .Run();
@@ -191,7 +192,7 @@ Status SqliteStore::ReleaseTask(const TaskClaim& claim) {
 
 Status SqliteStore::PutCandidates(const RoundKey& key,
                                   std::span<const CandidateRow> rows) {
-  return Write([&](SQLite::Database& db) -> Status {
+  return Write([&](SqliteConnection& db) -> Status {
     RoundRow round;
     const Status read = ReadRound(db, key, round);
     if (read.code() == StatusCode::kNotFound) return OkStatus();
@@ -213,7 +214,7 @@ Result<Candidates> SqliteStore::ListCandidates(const RoundKey& key,
                                                uint64_t after) {
   Candidates found;
   found.last = after;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             "SELECT place, device_id, device_class FROM candidate "
             "WHERE task_id = ? AND number = ? AND place > ? ORDER BY place",
@@ -230,7 +231,7 @@ Result<Candidates> SqliteStore::ListCandidates(const RoundKey& key,
 
 Result<std::string> SqliteStore::RoundPulse(const RoundKey& key) {
   std::string pulse;
-  const Status done = Read([&](SQLite::Database& db) -> Status {
+  const Status done = Read([&](SqliteConnection& db) -> Status {
     RoundRow round;
     SELVAGE_RETURN_IF_ERROR(ReadRound(db, key, round));
     pulse = std::to_string(static_cast<int>(round.state)) + " " +
@@ -263,7 +264,7 @@ Result<std::string> SqliteStore::RoundPulse(const RoundKey& key) {
 
 Result<RoundLease> SqliteStore::TakeRound(const RoundKey& key) {
   RoundRow row;
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     Sql(db,
         "UPDATE round SET epoch = epoch + 1 WHERE task_id = ? AND number = ?",
         key.task_id, key.number)
@@ -277,7 +278,7 @@ Result<RoundLease> SqliteStore::TakeRound(const RoundKey& key) {
 Result<RoundRow> SqliteStore::GetRound(const RoundKey& key) {
   RoundRow row;
   const Status done =
-      Read([&](SQLite::Database& db) { return ReadRound(db, key, row); });
+      Read([&](SqliteConnection& db) { return ReadRound(db, key, row); });
   SELVAGE_RETURN_IF_ERROR(done);
   return row;
 }
@@ -286,7 +287,7 @@ Result<std::vector<RoundRow>> SqliteStore::ListRounds(uint64_t task_id,
                                                       uint64_t first,
                                                       uint32_t limit) {
   std::vector<RoundRow> rows;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(
         db,
         (kRound + "WHERE task_id = ? AND number >= ? ORDER BY number LIMIT ?")
@@ -301,7 +302,7 @@ Result<std::vector<RoundRow>> SqliteStore::ListRounds(uint64_t task_id,
 
 Result<std::optional<RoundRow>> SqliteStore::LatestRound(uint64_t task_id) {
   std::optional<RoundRow> found;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             (kRound + "WHERE task_id = ? ORDER BY number DESC LIMIT 1").c_str(),
             task_id);
@@ -315,7 +316,7 @@ Result<std::optional<RoundRow>> SqliteStore::LatestRound(uint64_t task_id) {
 Result<std::optional<RoundRow>> SqliteStore::RoundMeasuring(uint64_t task_id,
                                                             uint64_t version) {
   std::optional<RoundRow> found;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             (kRound + "WHERE task_id = ? AND base_version = ? AND state = ? "
                       "ORDER BY mode DESC, number LIMIT 1")
@@ -330,7 +331,7 @@ Result<std::optional<RoundRow>> SqliteStore::RoundMeasuring(uint64_t task_id,
 
 Status SqliteStore::Transition(const RoundLease& lease, RoundState from,
                                RoundState to, Time at, uint64_t checked_in) {
-  return Write([&](SQLite::Database& db) -> Status {
+  return Write([&](SqliteConnection& db) -> Status {
     RoundRow round;
     SELVAGE_RETURN_IF_ERROR(ReadHeldIn(db, lease, from, round));
     SELVAGE_RETURN_IF_ERROR(MoveRound(db, round, to, at, ""));
@@ -346,7 +347,7 @@ Status SqliteStore::Transition(const RoundLease& lease, RoundState from,
 Status SqliteStore::CommitRound(const RoundLease& lease,
                                 const CommittedRound& result, Time at) {
   const RoundKey& key = lease.key;
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     RoundRow round;
     SELVAGE_RETURN_IF_ERROR(
         ReadHeldIn(db, lease, RoundState::kApplying, round));
@@ -395,7 +396,7 @@ Status SqliteStore::CommitRound(const RoundLease& lease,
 Status SqliteStore::CommitEvaluation(const RoundLease& lease,
                                      const EvaluatedRound& result, Time at) {
   const RoundKey& key = lease.key;
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     RoundRow round;
     SELVAGE_RETURN_IF_ERROR(
         ReadHeldIn(db, lease, RoundState::kApplying, round));
@@ -424,7 +425,7 @@ Status SqliteStore::CommitEvaluation(const RoundLease& lease,
 
 Status SqliteStore::AbandonRound(const RoundLease& lease, RoundState from,
                                  Time at, const std::string& reason) {
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     RoundRow round;
     SELVAGE_RETURN_IF_ERROR(ReadHeldIn(db, lease, from, round));
     SELVAGE_RETURN_IF_ERROR(
@@ -443,7 +444,7 @@ Status SqliteStore::AbandonRound(const RoundLease& lease, RoundState from,
 
 Result<std::vector<HistoryRow>> SqliteStore::History(const RoundKey& key) {
   std::vector<HistoryRow> rows;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             "SELECT from_state, to_state, epoch, at, reason FROM history "
             "WHERE task_id = ? AND number = ? ORDER BY id",
@@ -463,7 +464,7 @@ Result<std::vector<HistoryRow>> SqliteStore::History(const RoundKey& key) {
 
 Status SqliteStore::PutAssignments(const RoundLease& lease,
                                    std::span<const AssignmentRow> rows) {
-  return Write([&](SQLite::Database& db) -> Status {
+  return Write([&](SqliteConnection& db) -> Status {
     RoundRow round;
     SELVAGE_RETURN_IF_ERROR(ReadHeld(db, lease, round));
     if (!IsOpen(round.state)) {
@@ -488,7 +489,7 @@ Status SqliteStore::PutAssignments(const RoundLease& lease,
 
 Status SqliteStore::ChangeAssignments(
     std::span<const AssignmentChange> changes) {
-  return Write([&](SQLite::Database& db) {
+  return Write([&](SqliteConnection& db) {
     for (const AssignmentChange& change : changes) {
       Sql(db,
           "UPDATE assignment SET state = ?, reason = ? "
@@ -504,7 +505,7 @@ Status SqliteStore::ChangeAssignments(
 Result<std::vector<AssignmentRecord>> SqliteStore::ListAssignments(
     const RoundKey& key) {
   std::vector<AssignmentRecord> records;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             (kAssignment + "WHERE a.task_id = ? AND a.number = ? ORDER BY a.id")
                 .c_str(),
@@ -519,7 +520,7 @@ Result<std::vector<AssignmentRecord>> SqliteStore::ListAssignments(
 Result<std::optional<AssignmentRecord>> SqliteStore::FindAssignment(
     const std::string& id) {
   std::optional<AssignmentRecord> found;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     AssignmentRecord record;
     if (ReadAssignment(db, id, record).ok()) found = std::move(record);
     return OkStatus();
@@ -531,7 +532,7 @@ Result<std::optional<AssignmentRecord>> SqliteStore::FindAssignment(
 Result<std::vector<FunnelCount>> SqliteStore::CountAssignments(
     const RoundKey& key) {
   std::vector<FunnelCount> rows;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             "SELECT state, reason, SUM(n) FROM ("
             "SELECT state, reason, COUNT(*) AS n FROM assignment "
@@ -554,7 +555,7 @@ Result<std::vector<std::string>> SqliteStore::CommitPartial(
     const RoundLease& lease, const PartialRow& partial,
     std::span<const ReceiptRow> receipts) {
   std::vector<std::string> conflicts;
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     RoundRow round;
     SELVAGE_RETURN_IF_ERROR(ReadHeld(db, lease, round));
     if (!IsOpen(round.state)) return RoundClosed(lease.key, round.state);
@@ -596,7 +597,7 @@ Result<std::vector<std::string>> SqliteStore::CommitPartial(
 
 Result<std::vector<PartialRow>> SqliteStore::ListPartials(const RoundKey& key) {
   std::vector<PartialRow> rows;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             "SELECT id, task_id, number, update_count, bytes_up FROM partial "
             "WHERE task_id = ? AND number = ? ORDER BY id",
@@ -614,7 +615,7 @@ Result<std::vector<PartialRow>> SqliteStore::ListPartials(const RoundKey& key) {
 
 Result<std::vector<std::string>> SqliteStore::LivePartials() {
   std::vector<std::string> ids;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             "SELECT p.id FROM partial p JOIN round r USING (task_id, number) "
             "WHERE r.state NOT IN (?, ?) ORDER BY p.id",
@@ -628,7 +629,7 @@ Result<std::vector<std::string>> SqliteStore::LivePartials() {
 
 Result<ReceiptRow> SqliteStore::RecordRefusal(const ReceiptRow& row) {
   ReceiptRow stored = row;
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     AssignmentRecord record;
     SELVAGE_RETURN_IF_ERROR(ReadAssignment(db, row.assignment_id, record));
     if (record.receipt.has_value()) {

@@ -2,14 +2,39 @@
 
 #include <SQLiteCpp/SQLiteCpp.h>
 
+#include <utility>
+
 #include <sqlite3.h>
+
+#include "coordinator/store/sqlite_connection.h"
 
 namespace selvage::coordinator {
 
-Sql::Sql(SQLite::Database& db, const char* text, Unbound)
-    : statement_(std::make_unique<SQLite::Statement>(db, text)) {}
+SqliteConnection::SqliteConnection(const std::string& path, int flags,
+                                   int busy_ms, const std::string& vfs)
+    : SQLite::Database(path, flags, busy_ms, vfs) {}
 
-Sql::~Sql() = default;
+SqliteConnection::~SqliteConnection() = default;
+
+std::unique_ptr<SQLite::Statement> SqliteConnection::Take(const char* text) {
+  if (const auto it = idle_.find(text); it != idle_.end()) {
+    return std::move(idle_.extract(it).mapped());
+  }
+  return std::make_unique<SQLite::Statement>(*this, text);
+}
+
+void SqliteConnection::GiveBack(std::unique_ptr<SQLite::Statement> statement) {
+  // What failed is made anew, and so is what there is no room for.
+  if (statement->tryReset() != SQLITE_OK || idle_.size() >= kIdleMax) return;
+  statement->clearBindings();
+  const std::string& text = statement->getQuery();
+  idle_.emplace(text, std::move(statement));
+}
+
+Sql::Sql(SqliteConnection& db, const char* text, Unbound)
+    : db_(db), statement_(db.Take(text)) {}
+
+Sql::~Sql() { db_.GiveBack(std::move(statement_)); }
 
 bool Sql::Next() { return statement_->executeStep(); }
 

@@ -14,17 +14,18 @@
 #include "crypto/digest.h"
 
 namespace SQLite {
-class Database;
 class Statement;
 }  // namespace SQLite
 
 namespace selvage::coordinator {
 
+class SqliteConnection;  // sqlite_connection.h
+
 class Sql {
  public:
   // Binds `args` to the statement's parameters, in order.
   template <typename... Args>
-  Sql(SQLite::Database& db, const char* text, const Args&... args)
+  Sql(SqliteConnection& db, const char* text, const Args&... args)
       : Sql(db, text, Unbound{}) {
     (BindNext(args), ...);
   }
@@ -57,7 +58,7 @@ class Sql {
 
  private:
   struct Unbound {};
-  Sql(SQLite::Database& db, const char* text, Unbound);
+  Sql(SqliteConnection& db, const char* text, Unbound);
 
   void Reset();
   void BindInt(int64_t value);
@@ -81,6 +82,7 @@ class Sql {
       BindText(value);
     }
   }
+  SqliteConnection& db_;
   std::unique_ptr<SQLite::Statement> statement_;
   int bound_ = 0;
   int column_ = 0;

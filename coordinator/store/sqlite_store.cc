@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "coordinator/store/row_text.h"
+#include "coordinator/store/sqlite_connection.h"
 #include "coordinator/store/sqlite_schema.h"
 #include "coordinator/store/sqlite_sql.h"
 
@@ -34,7 +35,7 @@ Status FromSqlite(const SQLite::Exception& e) {
 }
 
 // FAILED_PRECONDITION unless the file is empty or one of ours and not newer.
-Status CheckSchema(SQLite::Database& db, const Path& path, int64_t& version) {
+Status CheckSchema(SqliteConnection& db, const Path& path, int64_t& version) {
   int64_t application_id = 0;
   int64_t table_count = 0;
   {
@@ -64,7 +65,7 @@ Status CheckSchema(SQLite::Database& db, const Path& path, int64_t& version) {
 }
 
 // Each migration is one transaction, so a crash leaves a whole schema.
-void Migrate(SQLite::Database& db, int64_t version) {
+void Migrate(SqliteConnection& db, int64_t version) {
   for (const Migration& migration : Migrations()) {
     if (migration.version <= version) continue;
     SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
@@ -91,7 +92,7 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::Open(
   try {
     const auto busy_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
         options.busy_timeout);
-    auto db = std::make_unique<SQLite::Database>(
+    auto db = std::make_unique<SqliteConnection>(
         options.path.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE,
         static_cast<int>(busy_ms.count()), options.vfs);
     db->exec("PRAGMA locking_mode = EXCLUSIVE");  // no shared-memory index
@@ -129,7 +130,7 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::Open(
 }
 
 SqliteStore::SqliteStore(std::unique_ptr<FileLock> lock,
-                         std::unique_ptr<SQLite::Database> db, Clock& clock,
+                         std::unique_ptr<SqliteConnection> db, Clock& clock,
                          Time floor, std::string instance_id,
                          uint32_t schema_version)
     : lock_(std::move(lock)),
@@ -174,7 +175,7 @@ Status SqliteStore::Write(const Body& body) {
 void SqliteStore::TruncateLog() {
   // Best effort: what it would remove is a key wrapped under another key, and
   // the next checkpoint removes it too.
-  (void)Read([](SQLite::Database& db) {
+  (void)Read([](SqliteConnection& db) {
     Sql sql(db, "PRAGMA wal_checkpoint(TRUNCATE)");
     while (sql.Next()) {
     }
@@ -186,7 +187,7 @@ Result<std::vector<crypto::Digest>> SqliteStore::Snapshot(
     const Path& to, const std::function<bool()>& stop) {
   constexpr int kPagesPerStep = 256;
   try {
-    SQLite::Database copy(to.string(),
+    SqliteConnection copy(to.string(),
                           SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
     // What this connection writes between two steps goes to the copy, too.
     std::unique_ptr<SQLite::Backup> backup;
@@ -214,7 +215,7 @@ Result<std::vector<crypto::Digest>> SqliteStore::Snapshot(
 }
 
 Status SqliteStore::Prune(Time before) {
-  return Write([&](SQLite::Database& db) {
+  return Write([&](SqliteConnection& db) {
     static constexpr char kOld[] =
         "INSERT INTO funnel (task_id, number, state, reason, count) "
         "SELECT a.task_id, a.number, a.state, a.reason, COUNT(*) "

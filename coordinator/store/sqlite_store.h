@@ -13,11 +13,9 @@
 #include "coordinator/store.h"
 #include "coordinator/store/monotone_clock.h"
 
-namespace SQLite {
-class Database;
-}
-
 namespace selvage::coordinator {
+
+class SqliteConnection;
 
 // In a coordinator's data directory: held while a process works in it.
 inline constexpr char kLockFile[] = "LOCK";
@@ -150,10 +148,10 @@ class SqliteStore final : public Store {
   Result<std::string> BeginEpoch(const std::string& epoch, Time at);
 
  private:
-  using Body = std::function<Status(SQLite::Database& db)>;
+  using Body = std::function<Status(SqliteConnection& db)>;
 
   SqliteStore(std::unique_ptr<FileLock> lock,
-              std::unique_ptr<SQLite::Database> db, Clock& clock, Time floor,
+              std::unique_ptr<SqliteConnection> db, Clock& clock, Time floor,
               std::string instance_id, uint32_t schema_version);
 
   // Runs `body` and turns SQLite's exceptions into a Status.
@@ -165,7 +163,7 @@ class SqliteStore final : public Store {
   void TruncateLog() SELVAGE_EXCLUDES(mu_);
 
   const std::unique_ptr<FileLock> lock_;
-  const std::unique_ptr<SQLite::Database> db_;
+  const std::unique_ptr<SqliteConnection> db_;
   MonotoneClock clock_;
   const std::string instance_id_;
   const uint32_t schema_version_;

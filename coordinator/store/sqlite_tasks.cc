@@ -5,6 +5,7 @@
 
 #include "coordinator/store/row_columns.h"
 #include "coordinator/store/row_text.h"
+#include "coordinator/store/sqlite_connection.h"
 #include "coordinator/store/sqlite_rows.h"
 #include "coordinator/store/sqlite_sql.h"
 #include "coordinator/store/sqlite_store.h"
@@ -16,14 +17,14 @@ const std::string kTask = Select(kTaskColumns, "task");
 
 const std::string kVersion = Select(kVersionColumns, "version");
 
-Status ReadTask(SQLite::Database& db, const std::string& name, TaskRow& row) {
+Status ReadTask(SqliteConnection& db, const std::string& name, TaskRow& row) {
   Sql sql(db, (kTask + "WHERE name = ?").c_str(), name);
   if (!sql.Next()) return NotFound("no task " + name);
   ReadRow(sql, row);
   return OkStatus();
 }
 
-Status ReadTaskById(SQLite::Database& db, uint64_t id, TaskRow& row) {
+Status ReadTaskById(SqliteConnection& db, uint64_t id, TaskRow& row) {
   Sql sql(db, (kTask + "WHERE id = ?").c_str(), id);
   if (!sql.Next()) return NotFound("no task " + std::to_string(id));
   ReadRow(sql, row);
@@ -32,7 +33,7 @@ Status ReadTaskById(SQLite::Database& db, uint64_t id, TaskRow& row) {
 
 // Every round of the task that is open -> ABANDONED. Returns how many of them
 // were training rounds.
-Result<uint64_t> EndOpenRounds(SQLite::Database& db, uint64_t task_id, Time at,
+Result<uint64_t> EndOpenRounds(SqliteConnection& db, uint64_t task_id, Time at,
                                const std::string& reason) {
   std::vector<uint64_t> open;
   {
@@ -55,7 +56,7 @@ Result<uint64_t> EndOpenRounds(SQLite::Database& db, uint64_t task_id, Time at,
 
 }  // namespace
 
-void StoreProgress(SQLite::Database& db, uint64_t task_id,
+void StoreProgress(SqliteConnection& db, uint64_t task_id,
                    const std::optional<TaskProgress>& progress) {
   if (!progress.has_value()) return;
   Sql(db,
@@ -66,14 +67,14 @@ void StoreProgress(SQLite::Database& db, uint64_t task_id,
       .Run();
 }
 
-void StoreFinished(SQLite::Database& db, uint64_t task_id, Time at,
+void StoreFinished(SqliteConnection& db, uint64_t task_id, Time at,
                    const std::string& reason) {
   Sql(db, "UPDATE task SET state = ?, ended = ?, end_reason = ? WHERE id = ?",
       TaskState::kFinished, at, reason, task_id)
       .Run();
 }
 
-Status InsertVersion(SQLite::Database& db, const VersionRow& row) {
+Status InsertVersion(SqliteConnection& db, const VersionRow& row) {
   Sql(db,
       "INSERT INTO version (task_id, version, round, checkpoint_digest, "
       "checkpoint_codec, master_digest, created, server_state_digest) "
@@ -88,7 +89,7 @@ Status InsertVersion(SQLite::Database& db, const VersionRow& row) {
 Result<TaskRow> SqliteStore::CreateTask(const NewTask& task,
                                         const RequestRow& request) {
   TaskRow stored;
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     const TaskRow& row = task.task;
     SELVAGE_RETURN_IF_ERROR(InsertRequest(db, request));
     SELVAGE_RETURN_IF_ERROR(RequirePopulation(db, row.population));
@@ -124,7 +125,7 @@ Result<TaskRow> SqliteStore::CreateTask(const NewTask& task,
 Result<TaskRow> SqliteStore::GetTask(const std::string& name) {
   TaskRow row;
   const Status done =
-      Read([&](SQLite::Database& db) { return ReadTask(db, name, row); });
+      Read([&](SqliteConnection& db) { return ReadTask(db, name, row); });
   SELVAGE_RETURN_IF_ERROR(done);
   return row;
 }
@@ -132,7 +133,7 @@ Result<TaskRow> SqliteStore::GetTask(const std::string& name) {
 Result<TaskRow> SqliteStore::GetTaskById(uint64_t id) {
   TaskRow row;
   const Status done =
-      Read([&](SQLite::Database& db) { return ReadTaskById(db, id, row); });
+      Read([&](SqliteConnection& db) { return ReadTaskById(db, id, row); });
   SELVAGE_RETURN_IF_ERROR(done);
   return row;
 }
@@ -140,7 +141,7 @@ Result<TaskRow> SqliteStore::GetTaskById(uint64_t id) {
 Result<std::vector<TaskRow>> SqliteStore::ListTasks(
     const std::string& population, uint64_t after, uint32_t limit) {
   std::vector<TaskRow> rows;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             (kTask + "WHERE id > ?1 AND (?2 = '' OR population = ?2) "
                      "ORDER BY id LIMIT ?3")
@@ -157,7 +158,7 @@ Result<TaskRow> SqliteStore::StopTask(const std::string& name,
                                       std::optional<uint64_t> revision, Time at,
                                       const RequestRow& request) {
   TaskRow task;
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     SELVAGE_RETURN_IF_ERROR(InsertRequest(db, request));
     SELVAGE_RETURN_IF_ERROR(ReadTask(db, name, task));
     if (revision.has_value() && *revision != task.revision) {
@@ -185,7 +186,7 @@ Result<TaskRow> SqliteStore::StopTask(const std::string& name,
 Result<TaskRow> SqliteStore::FinishTask(uint64_t task_id, Time at,
                                         const std::string& reason) {
   TaskRow task;
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     SELVAGE_RETURN_IF_ERROR(ReadTaskById(db, task_id, task));
     if (task.state != TaskState::kRunning) {
       return FailedPrecondition("task " + task.name + " is not running");
@@ -208,7 +209,7 @@ Result<TaskRow> SqliteStore::FinishTask(uint64_t task_id, Time at,
 Status SqliteStore::AddEvaluation(const EvaluationRow& row,
                                   const std::optional<TaskProgress>& progress,
                                   uint64_t revision) {
-  return Write([&](SQLite::Database& db) -> Status {
+  return Write([&](SqliteConnection& db) -> Status {
     TaskRow task;
     if (!ReadTaskById(db, row.task_id, task).ok()) {
       return NoVersion(row.task_id, row.version);
@@ -247,7 +248,7 @@ Status SqliteStore::AddEvaluation(const EvaluationRow& row,
 Result<std::vector<EvaluationRow>> SqliteStore::ListEvaluations(
     uint64_t task_id, uint64_t version) {
   std::vector<EvaluationRow> rows;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     {
       Sql sql(db,
               "SELECT data_set, data_digest, example_count, created "
@@ -280,7 +281,7 @@ Result<std::vector<EvaluationRow>> SqliteStore::ListEvaluations(
 
 Result<VersionRow> SqliteStore::GetVersion(uint64_t task_id, uint64_t version) {
   VersionRow row;
-  const Status done = Read([&](SQLite::Database& db) -> Status {
+  const Status done = Read([&](SqliteConnection& db) -> Status {
     Sql sql(db, (kVersion + "WHERE task_id = ? AND version = ?").c_str(),
             task_id, version);
     if (!sql.Next()) {
@@ -297,7 +298,7 @@ Result<std::vector<VersionRow>> SqliteStore::ListVersions(uint64_t task_id,
                                                           uint64_t first,
                                                           uint32_t limit) {
   std::vector<VersionRow> rows;
-  const Status done = Read([&](SQLite::Database& db) {
+  const Status done = Read([&](SqliteConnection& db) {
     Sql sql(db,
             (kVersion +
              "WHERE task_id = ? AND version >= ? ORDER BY version LIMIT ?")
@@ -314,7 +315,7 @@ Result<std::string> SqliteStore::BeginEpoch(const std::string& epoch, Time at) {
   const std::string reason = kRestoredReason;
   const uint64_t floor = FirstNumberAfterRestore(at);
   const std::string id = InstanceIdOfEpoch(instance_id_, epoch);
-  const Status done = Write([&](SQLite::Database& db) -> Status {
+  const Status done = Write([&](SqliteConnection& db) -> Status {
     std::vector<TaskRow> running;
     {
       Sql sql(db, (kTask + "WHERE state = ?").c_str(), TaskState::kRunning);
