@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -231,7 +232,12 @@ class DeviceApi {
                            BeginUploadCallback done) = 0;
   // OUT_OF_RANGE beyond the announced size; ABORTED if a newer stream for the
   // same assignment took over; NOT_FOUND if the staging expired.
-  virtual Status AppendUpload(uint64_t upload_id, ByteSpan chunk) = 0;
+  // The bytes of all `pieces`, in order.
+  virtual Status AppendUpload(uint64_t upload_id,
+                              std::span<const ByteSpan> pieces) = 0;
+  Status AppendUpload(uint64_t upload_id, ByteSpan bytes) {
+    return AppendUpload(upload_id, std::span(&bytes, 1));
+  }
   // All bytes are in: verify, fold, commit; `done` comes when the answer is
   // durable. UNAVAILABLE: not durable, try again.
   virtual void FinishUpload(uint64_t upload_id,

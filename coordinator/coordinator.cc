@@ -219,8 +219,9 @@ void Coordinator::BeginUpload(const DeviceIdentity& device,
   }
 }
 
-Status Coordinator::AppendUpload(uint64_t upload_id, ByteSpan chunk) {
-  return parts_->ingest.Append(upload_id, chunk);
+Status Coordinator::AppendUpload(uint64_t upload_id,
+                                 std::span<const ByteSpan> pieces) {
+  return parts_->ingest.Append(upload_id, pieces);
 }
 
 void Coordinator::FinishUpload(uint64_t upload_id,

@@ -83,7 +83,9 @@ class Coordinator final : public DeviceApi, public AdminApi {
       const crypto::Digest& base, plan::CodecName codec) override;
   void BeginUpload(const DeviceIdentity& device, const UploadHeader& header,
                    BeginUploadCallback done) override;
-  Status AppendUpload(uint64_t upload_id, ByteSpan chunk) override;
+  using DeviceApi::AppendUpload;
+  Status AppendUpload(uint64_t upload_id,
+                      std::span<const ByteSpan> pieces) override;
   void FinishUpload(uint64_t upload_id,
                     std::function<void(Result<Receipt>)> done) override;
   void DropUpload(uint64_t upload_id) override;

@@ -1,5 +1,7 @@
 #include "coordinator/upload_ingest.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <span>
 #include <utility>
@@ -397,18 +399,24 @@ Status UploadIngest::GoneStatus(uint64_t upload_id) {
   return NotFound("no upload " + std::to_string(upload_id));
 }
 
-Status UploadIngest::Append(uint64_t upload_id, ByteSpan chunk) {
+Status UploadIngest::Append(uint64_t upload_id,
+                            std::span<const ByteSpan> pieces) {
+  uint64_t size = 0;
+  for (const ByteSpan piece : pieces) size += piece.size();
   bool mine = false;
   Status status;
   if (const std::shared_ptr<Staging> staging = Find(upload_id)) {
     MutexLock lock(staging->mu);
     if (staging->owner == upload_id) {
-      if (chunk.size() > staging->header.size_bytes - StagedBytes(*staging)) {
+      if (size > staging->header.size_bytes - StagedBytes(*staging)) {
         return OutOfRange("more than the announced " +
                           std::to_string(staging->header.size_bytes) +
                           " bytes");
       }
-      status = AppendLocked(*staging, chunk);
+      for (const ByteSpan piece : pieces) {
+        status = AppendLocked(*staging, piece);
+        if (!status.ok()) break;
+      }
       mine = true;
     }
   }
@@ -423,8 +431,8 @@ uint64_t UploadIngest::StagedBytes(const Staging& staging) {
                                    : staging.bytes.size();
 }
 
-Status UploadIngest::AppendLocked(Staging& staging, ByteSpan chunk) {
-  staging.hasher.Update(chunk);
+Status UploadIngest::AppendLocked(Staging& staging, ByteSpan piece) {
+  staging.hasher.Update(piece);
   if (!staging.on_disk) {
     // At once, and exactly: growing copies, and the holes between half-grown
     // buffers are what an allocator cannot use again.
@@ -432,7 +440,7 @@ Status UploadIngest::AppendLocked(Staging& staging, ByteSpan chunk) {
       staging.bytes =
           buffers_.Take(static_cast<size_t>(staging.header.size_bytes));
     }
-    AppendBytes(*staging.bytes, chunk);
+    AppendBytes(*staging.bytes, piece);
     return OkStatus();
   }
   Status status;
@@ -445,7 +453,7 @@ Status UploadIngest::AppendLocked(Staging& staging, ByteSpan chunk) {
       status = created.status();
     }
   }
-  if (status.ok()) status = staging.staged->Append(chunk);
+  if (status.ok()) status = staging.staged->Append(piece);
   if (status.ok()) return status;
   // Whatever it was, it may go well the next time.
   return Unavailable("the upload could not be staged: " + status.ToString());
@@ -567,8 +575,11 @@ void UploadIngest::Advance(Time now) {
   AdmitWaiting(now);
   if (budget_.used() > 0) {
     last_used_ = now;
-  } else if (now >= last_used_ + limits_.buffers_kept) {
+  } else if (now >= last_used_ + limits_.buffers_kept &&
+             buffers_.kept_bytes() > 0) {
     buffers_.Clear();
+    // And what the allocator keeps of the models and sums of rounds.
+    malloc_trim(0);
   }
 }
 

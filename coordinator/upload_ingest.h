@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <variant>
 
@@ -92,7 +93,7 @@ class UploadIngest {
   // As in DeviceApi. Thread-safe.
   void Begin(const DeviceIdentity& device, const UploadHeader& header,
              BeginUploadCallback done);
-  Status Append(uint64_t upload_id, ByteSpan chunk);
+  Status Append(uint64_t upload_id, std::span<const ByteSpan> pieces);
   void Finish(uint64_t upload_id, ReceiptCallback done);
   void Drop(uint64_t upload_id);
 
@@ -160,7 +161,7 @@ class UploadIngest {
   bool Admit(Staging& staging);
   static uint64_t StagedBytes(const Staging& staging)
       SELVAGE_REQUIRES(staging.mu);
-  Status AppendLocked(Staging& staging, ByteSpan chunk)
+  Status AppendLocked(Staging& staging, ByteSpan piece)
       SELVAGE_REQUIRES(staging.mu);
   // Ends an upload whose bytes are lost: the device begins anew.
   void Forget(uint64_t upload_id) SELVAGE_EXCLUDES(mu_);

@@ -37,8 +37,8 @@ Status ReadChunk(ArtefactReader& reader, uint64_t offset, size_t size,
 
 // The same on the wire, without a copy: the bytes are read to where gRPC sends
 // them from. Fields 1 (total_size) and 2 (data) of the messages above.
-inline Status ReadChunk(ArtefactReader& reader, uint64_t offset, size_t size,
-                        grpc::ByteBuffer& chunk) {
+inline Result<grpc::Slice> ReadChunk(ArtefactReader& reader, uint64_t offset,
+                                     size_t size) {
   std::array<uint8_t, 22> head{};  // two tags, two varints
   size_t head_size = 0;
   const auto put_field = [&](uint8_t tag, uint64_t value) {
@@ -58,23 +58,38 @@ inline Status ReadChunk(ArtefactReader& reader, uint64_t offset, size_t size,
   SELVAGE_ASSIGN_OR_RETURN(const size_t read,
                            reader.ReadAt(offset, {bytes + head_size, size}));
   if (read != size) return DataLoss("the artefact is truncated");
+  return slice;
+}
+inline Status ReadChunk(ArtefactReader& reader, uint64_t offset, size_t size,
+                        grpc::ByteBuffer& chunk) {
+  SELVAGE_ASSIGN_OR_RETURN(const grpc::Slice slice,
+                           ReadChunk(reader, offset, size));
   chunk = grpc::ByteBuffer(&slice, 1);
   return OkStatus();
 }
 
 // `Chunk` has total_size and data, or is raw bytes. Deletes itself when the
 // call is over. At least one chunk is sent, so that the peer learns the size.
+// Chunks end at multiples of `chunk_size`, wherever the stream begins.
 template <typename Chunk>
 class ArtefactStream final : public grpc::ServerWriteReactor<Chunk> {
  public:
+  using Read = std::function<Status(ArtefactReader&, uint64_t, size_t, Chunk&)>;
+
   // OUT_OF_RANGE ends the call if `offset` lies beyond the artefact.
   // `end` makes of what ended the call the status that it is finished with.
-  ArtefactStream(grpc::CallbackServerContext* context,
-                 std::unique_ptr<ArtefactReader> reader, uint64_t offset,
-                 size_t chunk_size, Duration chunk_timeout,
-                 int chunk_timeouts_max,
-                 std::function<grpc::Status(const Status&)> end = ToGrpc)
+  // `read` makes chunks (as ReadChunk()).
+  ArtefactStream(
+      grpc::CallbackServerContext* context,
+      std::unique_ptr<ArtefactReader> reader, uint64_t offset,
+      size_t chunk_size, Duration chunk_timeout, int chunk_timeouts_max,
+      std::function<grpc::Status(const Status&)> end = ToGrpc,
+      Read read =
+          [](ArtefactReader& from, uint64_t begin, size_t size, Chunk& chunk) {
+            return ReadChunk(from, begin, size, chunk);
+          })
       : end_(std::move(end)),
+        read_(std::move(read)),
         watchdog_(context, chunk_timeout, chunk_timeouts_max),
         reader_(std::move(reader)),
         chunk_size_(chunk_size),
@@ -106,9 +121,9 @@ class ArtefactStream final : public grpc::ServerWriteReactor<Chunk> {
  private:
   void WriteNext() {
     const uint64_t rest = reader_->size() - offset_;
-    const auto size =
-        static_cast<size_t>(std::min<uint64_t>(rest, chunk_size_));
-    const Status status = ReadChunk(*reader_, offset_, size, chunk_);
+    const auto size = static_cast<size_t>(
+        std::min<uint64_t>(rest, chunk_size_ - offset_ % chunk_size_));
+    const Status status = read_(*reader_, offset_, size, chunk_);
     if (!status.ok()) {
       this->Finish(end_(status));
       return;
@@ -118,6 +133,7 @@ class ArtefactStream final : public grpc::ServerWriteReactor<Chunk> {
   }
 
   const std::function<grpc::Status(const Status&)> end_;
+  const Read read_;
   Watchdog watchdog_;
   const std::unique_ptr<ArtefactReader> reader_;
   const size_t chunk_size_;

@@ -148,9 +148,8 @@ class UploadReactor final
       return OutOfRange("the upload is longer than the announced " +
                         std::to_string(size_) + " bytes");
     }
-    for (const ByteSpan piece : chunk.pieces()) {
-      SELVAGE_RETURN_IF_ERROR(api_.AppendUpload(ticket_->upload_id, piece));
-    }
+    SELVAGE_RETURN_IF_ERROR(
+        api_.AppendUpload(ticket_->upload_id, chunk.pieces()));
     received_ += chunk.size();
     watchdog_->Progress(chunk.size());
     request_.Clear();  // gRPC may have its memory back
@@ -393,12 +392,31 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* DeviceService::Fetch(
                                                 *parsed->base, parsed->codec)
                                : api_.OpenArtefact(*device, parsed->digest);
   if (!reader.ok()) return failed(reader.status());
+  ArtefactStream<grpc::ByteBuffer>::Read read = [](ArtefactReader& from,
+                                                   uint64_t begin, size_t size,
+                                                   grpc::ByteBuffer& chunk) {
+    return ReadChunk(from, begin, size, chunk);
+  };
+  if (!parsed->base.has_value()) {
+    // Not deltas: few devices fetch the same one.
+    read = [shared = std::shared_ptr(shared_chunks_.Open(parsed->digest))](
+               ArtefactReader& from, uint64_t begin, size_t size,
+               grpc::ByteBuffer& chunk) -> Status {
+      SELVAGE_ASSIGN_OR_RETURN(const grpc::Slice slice,
+                               shared->Get(begin, size, [&] {
+                                 return ReadChunk(from, begin, size);
+                               }));
+      chunk = grpc::ByteBuffer(&slice, 1);
+      return OkStatus();
+    };
+  }
   return new ArtefactStream<grpc::ByteBuffer>(
       context, *std::move(reader), parsed->offset, options_.fetch_chunk_size,
       options_.chunk_timeout, options_.chunk_timeouts_max,
       [call = std::move(call)](const Status& status) mutable {
         return call.End(status);
-      });
+      },
+      std::move(read));
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>*

@@ -14,6 +14,7 @@
 #include "coordinator/api.h"
 #include "coordinator/rpc/device_call.h"
 #include "coordinator/rpc/identity.h"
+#include "coordinator/rpc/shared_chunks.h"
 
 namespace selvage::coordinator {
 
@@ -31,6 +32,8 @@ struct DeviceServiceOptions {
   Duration call_timeout = std::chrono::seconds(30);
   Telemetry* telemetry = nullptr;               // null: nobody watches
   size_t fetch_chunk_size = size_t{256} << 10;  // at most kChunkSizeMax
+  // Of chunks that streams of one artefact share (shared_chunks.h).
+  uint64_t shared_chunks_max = uint64_t{16} << 20;
   // Goes with RESOURCE_EXHAUSTED and UNAVAILABLE (device_call.h).
   RetryWindow busy_retry = {std::chrono::seconds(2), std::chrono::seconds(10)};
 };
@@ -57,7 +60,8 @@ class DeviceService final
         identities_(identities),
         log_(log),
         clock_(clock),
-        options_(options) {}
+        options_(options),
+        shared_chunks_(options.shared_chunks_max) {}
 
   // Whether a call is there that has not ended: soon after the last one did,
   // and no other begins, it is false.
@@ -93,6 +97,7 @@ class DeviceService final
   EventSink& log_;
   Clock& clock_;
   const DeviceServiceOptions options_;
+  SharedChunks shared_chunks_;
   // Every call that runs has it, too.
   const std::shared_ptr<const void> calls_ = std::make_shared<int>();
 };

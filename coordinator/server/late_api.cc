@@ -58,10 +58,11 @@ void LateApi::BeginUpload(const DeviceIdentity& device,
   api->BeginUpload(device, header, std::move(done));
 }
 
-Status LateApi::AppendUpload(uint64_t upload_id, ByteSpan chunk) {
+Status LateApi::AppendUpload(uint64_t upload_id,
+                             std::span<const ByteSpan> pieces) {
   auto* const api = devices_.load(std::memory_order_acquire);
   if (api == nullptr) return Away();
-  return api->AppendUpload(upload_id, chunk);
+  return api->AppendUpload(upload_id, pieces);
 }
 
 void LateApi::FinishUpload(uint64_t upload_id,

@@ -120,11 +120,12 @@ class FakeDeviceApi final : public DeviceApi {
     done(std::move(begun));
   }
 
-  Status AppendUpload(uint64_t upload_id, ByteSpan chunk) override {
+  Status AppendUpload(uint64_t upload_id,
+                      std::span<const ByteSpan> pieces) override {
     const MutexLock lock(mu_);
     if (upload_id != next_upload_id) return Aborted("a newer stream took over");
     if (!append_status.ok()) return append_status;
-    AppendBytes(staged, chunk);
+    for (const ByteSpan piece : pieces) AppendBytes(staged, piece);
     return OkStatus();
   }
 
