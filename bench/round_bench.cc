@@ -4,6 +4,7 @@
 // time. Beside it, in turn with it, a bare gRPC+TLS stream of the same bytes in
 // a process of its own.
 // B4: the coordinator's peak memory meanwhile, beside what it may use.
+#include <absl/synchronization/mutex.h>
 #include <fcntl.h>
 #include <malloc.h>
 #include <selvage/v1/admin.grpc.pb.h>
@@ -430,6 +431,8 @@ void RunCase(const Case& what, Report& report) {
 
 int Main(int argc, char** argv) {
   KeepLargeBuffers();
+  // As the coordinator does.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   Must(crypto::RequireTls13());
   if (argc == 3 && std::strcmp(argv[1], "--bare-server") == 0) {

@@ -60,10 +60,8 @@ using Emit = std::function<Status(const std::function<Status(ByteSpan)>&)>;
 // behind its caller. Thread-compatible.
 class BlobPipe {
  public:
-  // `also`, if any, takes the same bytes and must outlive the pipe.
-  explicit BlobPipe(std::unique_ptr<BlobWriter> writer,
-                    crypto::Sha256Hasher* also = nullptr)
-      : writer_(std::move(writer)), also_(also) {}
+  explicit BlobPipe(std::unique_ptr<BlobWriter> writer)
+      : writer_(std::move(writer)) {}
   BlobPipe(const BlobPipe&) = delete;
   BlobPipe& operator=(const BlobPipe&) = delete;
 
@@ -100,10 +98,7 @@ class BlobPipe {
 
  private:
   Status Wait() { return running_.valid() ? running_.get() : OkStatus(); }
-  Status Write() {
-    if (also_ != nullptr) also_->Update(writing_);
-    return writer_->Append(writing_);
-  }
+  Status Write() { return writer_->Append(writing_); }
   void Swap() {
     filling_.swap(writing_);
     filling_.clear();
@@ -111,7 +106,6 @@ class BlobPipe {
   }
 
   const std::unique_ptr<BlobWriter> writer_;
-  crypto::Sha256Hasher* const also_;
   uint64_t size_ = 0;
   crypto::Digest digest_;
   Bytes filling_;
@@ -329,9 +323,13 @@ class VersionWriter {
     }
     SELVAGE_ASSIGN_OR_RETURN(std::unique_ptr<BlobWriter> writer,
                              blobs_.NewBlob());
-    BlobPipe pipe(std::move(writer), also);
-    SELVAGE_RETURN_IF_ERROR(
-        emit([&](ByteSpan bytes) { return pipe.Append(bytes); }));
+    BlobPipe pipe(std::move(writer));
+    SELVAGE_RETURN_IF_ERROR(emit([&](ByteSpan bytes) {
+      Status piped = pipe.Append(bytes);
+      // Here, while the other thread hashes for the blob.
+      if (also != nullptr) also->Update(bytes);
+      return piped;
+    }));
     SELVAGE_RETURN_IF_ERROR(pipe.Close());
     return pipe.Finish();
   }

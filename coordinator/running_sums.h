@@ -24,10 +24,10 @@ namespace selvage::coordinator {
 
 class RunningSums {
  public:
-  // The most that the sums of all open rounds of a process may take: 2 Mi
-  // values. Larger ones would be fresh memory in every round, which costs as
-  // much as reading partials.
-  static constexpr uint64_t kBytesMax = uint64_t{16} << 20;
+  // The most that the sums of all open rounds of a process may take: 16 Mi
+  // values. Where the allocator keeps that much from round to round (main.cc):
+  // fresh memory in every round would cost as much as reading partials.
+  static constexpr uint64_t kBytesMax = uint64_t{128} << 20;
 
   struct Kept {
     std::set<std::string> ids;                // of the partials

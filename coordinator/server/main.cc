@@ -1,4 +1,5 @@
 // selvage-coordinator: the service side as one process.
+#include <absl/synchronization/mutex.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <sys/stat.h>
@@ -73,17 +74,24 @@ std::optional<std::string> Variable(const std::string& name) {
   return value == nullptr ? std::nullopt : std::optional<std::string>(value);
 }
 
-// Models go back to the kernel when they are done with, and small things come
-// from few arenas: what the allocator keeps for later counts against the
-// machine's memory as well (B4 in docs/benchmarks.md). A little it does keep:
-// the chunks of streams and the stretches of a sum come and go at its end all
-// the time, and fresh memory costs more than to fill it. (The buffers of
-// uploads are a pool.)
+// Large things go back to the kernel when they are done with, and small ones
+// come from few arenas: what the allocator keeps for later counts against the
+// machine's memory as well (B4 in docs/benchmarks.md). It does keep what comes
+// and goes in every round, the chunks of streams and the stretches of sums:
+// fresh memory costs more than to fill it. It gives that back once there have
+// been no uploads for a while (UploadIngest). (Their buffers are a pool.)
 void KeepLittle() {
   mallopt(M_MMAP_THRESHOLD, 8 << 20);
-  mallopt(M_TRIM_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 192 << 20);
   mallopt(M_TOP_PAD, 1 << 20);
   mallopt(M_ARENA_MAX, 2);
+}
+
+// gRPC's locks look for cycles whenever one is taken while another is held,
+// where their library was built without NDEBUG, as Debian's is: some percent of
+// a busy process.
+void SkipLockOrderChecks() {
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 }
 
 int ExitCodeOf(const Status& status) {
@@ -277,6 +285,7 @@ int IssueProxyCertificate(const Config& config,
 
 int Main(int argc, char** argv) {
   KeepLittle();
+  SkipLockOrderChecks();
   // Whatever is created here is the owner's alone, the database included.
   umask(0077);
   // gRPC's own lines would let strangers fill the log; what matters is said by
