@@ -4,25 +4,30 @@
 // Thread-compatible, and so are its statements.
 #pragma once
 
-#include <SQLiteCpp/Database.h>
-
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 
 namespace SQLite {
+class Database;
 class Statement;
 }  // namespace SQLite
 
 namespace selvage::coordinator {
 
-class SqliteConnection : public SQLite::Database {
+class SqliteConnection {
  public:
-  // As SQLite::Database.
+  // As SQLite::Database; SQLite::Exception.
   SqliteConnection(const std::string& path, int flags, int busy_ms = 0,
                    const std::string& vfs = "");
   ~SqliteConnection();
+  SqliteConnection(const SqliteConnection&) = delete;
+  SqliteConnection& operator=(const SqliteConnection&) = delete;
+
+  SQLite::Database& database() { return *database_; }
+  void Execute(const std::string& sql);
 
   // A statement of this text with nothing bound, for Sql. It must not outlive
   // the connection.
@@ -33,6 +38,7 @@ class SqliteConnection : public SQLite::Database {
   // The store has about a hundred texts.
   static constexpr size_t kIdleMax = 200;
 
+  const std::unique_ptr<SQLite::Database> database_;
   std::map<std::string, std::unique_ptr<SQLite::Statement>, std::less<>> idle_;
 };
 

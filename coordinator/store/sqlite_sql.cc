@@ -12,15 +12,18 @@ namespace selvage::coordinator {
 
 SqliteConnection::SqliteConnection(const std::string& path, int flags,
                                    int busy_ms, const std::string& vfs)
-    : SQLite::Database(path, flags, busy_ms, vfs) {}
+    : database_(std::make_unique<SQLite::Database>(path, flags, busy_ms, vfs)) {
+}
 
 SqliteConnection::~SqliteConnection() = default;
+
+void SqliteConnection::Execute(const std::string& sql) { database_->exec(sql); }
 
 std::unique_ptr<SQLite::Statement> SqliteConnection::Take(const char* text) {
   if (const auto it = idle_.find(text); it != idle_.end()) {
     return std::move(idle_.extract(it).mapped());
   }
-  return std::make_unique<SQLite::Statement>(*this, text);
+  return std::make_unique<SQLite::Statement>(*database_, text);
 }
 
 void SqliteConnection::GiveBack(std::unique_ptr<SQLite::Statement> statement) {

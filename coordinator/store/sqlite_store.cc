@@ -68,10 +68,11 @@ Status CheckSchema(SqliteConnection& db, const Path& path, int64_t& version) {
 void Migrate(SqliteConnection& db, int64_t version) {
   for (const Migration& migration : Migrations()) {
     if (migration.version <= version) continue;
-    SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
-    db.exec(migration.sql);
-    db.exec("PRAGMA application_id = " + std::to_string(kApplicationId));
-    db.exec("PRAGMA user_version = " + std::to_string(migration.version));
+    SQLite::Transaction transaction(db.database(),
+                                    SQLite::TransactionBehavior::IMMEDIATE);
+    db.Execute(migration.sql);
+    db.Execute("PRAGMA application_id = " + std::to_string(kApplicationId));
+    db.Execute("PRAGMA user_version = " + std::to_string(migration.version));
     transaction.commit();
   }
 }
@@ -95,17 +96,17 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::Open(
     auto db = std::make_unique<SqliteConnection>(
         options.path.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE,
         static_cast<int>(busy_ms.count()), options.vfs);
-    db->exec("PRAGMA locking_mode = EXCLUSIVE");  // no shared-memory index
-    db->exec("PRAGMA journal_mode = WAL");
-    db->exec("PRAGMA synchronous = FULL");
-    db->exec("PRAGMA foreign_keys = ON");
-    db->exec("PRAGMA secure_delete = ON");
-    db->exec("PRAGMA trusted_schema = OFF");
+    db->Execute("PRAGMA locking_mode = EXCLUSIVE");  // no shared-memory index
+    db->Execute("PRAGMA journal_mode = WAL");
+    db->Execute("PRAGMA synchronous = FULL");
+    db->Execute("PRAGMA foreign_keys = ON");
+    db->Execute("PRAGMA secure_delete = ON");
+    db->Execute("PRAGMA trusted_schema = OFF");
     int64_t version = 0;
     SELVAGE_RETURN_IF_ERROR(CheckSchema(*db, options.path, version));
     Migrate(*db, version);
     {
-      SQLite::Transaction transaction(*db,
+      SQLite::Transaction transaction(db->database(),
                                       SQLite::TransactionBehavior::IMMEDIATE);
       Sql(*db,
           "INSERT INTO meta (id, instance_id, high_water, certificates_issued) "
@@ -159,7 +160,7 @@ Status SqliteStore::Read(const Body& body) {
 Status SqliteStore::Write(const Body& body) {
   MutexLock lock(mu_);
   try {
-    SQLite::Transaction transaction(*db_,
+    SQLite::Transaction transaction(db_->database(),
                                     SQLite::TransactionBehavior::IMMEDIATE);
     SELVAGE_RETURN_IF_ERROR(body(*db_));
     Sql(*db_, "UPDATE meta SET high_water = ?1 WHERE high_water < ?1",
@@ -195,16 +196,17 @@ Result<std::vector<crypto::Digest>> SqliteStore::Snapshot(
       if (stop()) return Cancelled("the backup was interrupted");
       MutexLock lock(mu_);
       if (backup == nullptr) {
-        backup = std::make_unique<SQLite::Backup>(copy, *db_);
+        backup =
+            std::make_unique<SQLite::Backup>(copy.database(), db_->database());
       }
       step = backup->executeStep(kPagesPerStep);
       if (step == SQLITE_DONE) backup.reset();
     }
     if (backup != nullptr) return Unavailable("the database is busy");
-    copy.exec("PRAGMA synchronous = FULL");
-    copy.exec("PRAGMA secure_delete = ON");
-    copy.exec("UPDATE round SET wrapped_key = ''");
-    copy.exec("PRAGMA journal_mode = DELETE");
+    copy.Execute("PRAGMA synchronous = FULL");
+    copy.Execute("PRAGMA secure_delete = ON");
+    copy.Execute("UPDATE round SET wrapped_key = ''");
+    copy.Execute("PRAGMA journal_mode = DELETE");
     std::vector<crypto::Digest> artefacts;
     Sql sql(copy, "SELECT digest FROM artefact");
     while (sql.Next()) sql.Columns(artefacts.emplace_back());

@@ -15,7 +15,7 @@ namespace {
 class SqliteConnectionTest : public ::testing::Test {
  protected:
   SqliteConnectionTest() {
-    db_.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT)");
+    db_.Execute("CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT)");
   }
   std::string TextOf(int64_t id) {
     Sql sql(db_, "SELECT text FROM t WHERE id = ?", id);
@@ -77,8 +77,8 @@ TEST_F(SqliteConnectionTest, FailedStatement_IsCompiledAnewAndWorks) {
 TEST_F(SqliteConnectionTest, ChangedSchema_StatementsGoOn) {
   Sql(db_, "INSERT INTO t VALUES (?, ?)", 1, std::string("a")).Run();
   EXPECT_EQ(TextOf(1), "a");
-  db_.exec("ALTER TABLE t ADD COLUMN more TEXT");
-  db_.exec("CREATE INDEX by_text ON t (text)");
+  db_.Execute("ALTER TABLE t ADD COLUMN more TEXT");
+  db_.Execute("CREATE INDEX by_text ON t (text)");
   EXPECT_EQ(TextOf(1), "a");
 }
 
@@ -92,7 +92,7 @@ TEST_F(SqliteConnectionTest, ManyTexts_AreNotAllKept) {
   }
   int kept = 0;
   for (sqlite3_stmt* s = nullptr;
-       (s = sqlite3_next_stmt(db_.getHandle(), s)) != nullptr;) {
+       (s = sqlite3_next_stmt(db_.database().getHandle(), s)) != nullptr;) {
     ++kept;
   }
   EXPECT_GT(kept, 0);
