@@ -19,6 +19,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 
+#include "client/rpc/chunk_sizer.h"
 #include "client/rpc/convert.h"
 
 namespace selvage::client {
@@ -335,9 +336,12 @@ class GrpcTransport final : public Transport {
     }
     Receipt receipt;
     uint64_t reached = 0;
+    ChunkSizer sizer(options_.chunk_size_bytes);
     SELVAGE_RETURN_IF_ERROR(WithRetries(keep_going, [&](bool& progress) {
       uint64_t offset = 0;
-      Attempt attempt = UploadOnce(header, update, keep_going, offset, receipt);
+      Attempt attempt =
+          UploadOnce(header, update, keep_going, sizer, offset, receipt);
+      if (!attempt.status.ok()) sizer.Broke();
       progress = offset > reached;
       reached = std::max(reached, offset);
       return attempt;
@@ -493,8 +497,8 @@ class GrpcTransport final : public Transport {
   }
 
   Attempt UploadOnce(const UploadHeader& header, const UpdateBytes& update,
-                     const KeepGoing& keep_going, uint64_t& offset,
-                     Receipt& receipt) {
+                     const KeepGoing& keep_going, ChunkSizer& sizer,
+                     uint64_t& offset, Receipt& receipt) {
     StreamCall call(options_.chunk_deadline, keep_going);
     Introduce(call.context());
     const auto stream =
@@ -526,17 +530,21 @@ class GrpcTransport final : public Transport {
       }
       bool writing = true;
       while (writing && offset < update.size()) {
-        const auto size = static_cast<size_t>(std::min<uint64_t>(
-            options_.chunk_size_bytes, update.size() - offset));
+        const auto size = static_cast<size_t>(
+            std::min<uint64_t>(sizer.size(), update.size() - offset));
         const Result<grpc::ByteBuffer> chunk =
             ChunkMessage(update, offset, size);
         if (!chunk.ok()) {
           call.Cancel(chunk.status());
           return call.Finish(*stream);
         }
+        const auto start = steady_clock::now();
         stream->Write(*chunk, call.tag());
         writing = call.Wait();
-        if (writing) offset += size;
+        if (!writing) break;
+        offset += size;
+        sizer.Sent(
+            std::chrono::duration_cast<Duration>(steady_clock::now() - start));
       }
       if (writing) {
         stream->WritesDone(call.tag());

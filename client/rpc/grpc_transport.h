@@ -18,6 +18,7 @@ struct GrpcTransportOptions {
   // A transfer that got nowhere for this long is given up (the session goes on
   // with it next time).
   Duration stalled_max = std::chrono::minutes(2);
+  // Of an update, in a message, at most (chunk_sizer.h).
   size_t chunk_size_bytes = 256 << 10;
   // How to wait between attempts; tests return at once.
   std::function<void(Duration)> sleep = {};

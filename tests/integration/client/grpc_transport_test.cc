@@ -20,6 +20,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include "client/rpc/chunk_sizer.h"
 #include "crypto/x509.h"
 #include "tests/testing/status_matchers.h"
 
@@ -206,6 +207,37 @@ Bytes Pattern(size_t size) {
   Bytes bytes(size);
   for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<uint8_t>(i * 7);
   return bytes;
+}
+
+TEST(ChunkSizerTest, Size_FollowsTheTimeOfMessages) {
+  ChunkSizer sizer(size_t{256} << 10);
+  EXPECT_EQ(sizer.size(), size_t{256} << 10);
+  sizer.Sent(ChunkSizer::kFast);
+  EXPECT_EQ(sizer.size(), size_t{256} << 10);
+  sizer.Sent(ChunkSizer::kSlow + milliseconds(1));
+  EXPECT_EQ(sizer.size(), size_t{128} << 10);
+  sizer.Sent(ChunkSizer::kSlow);
+  EXPECT_EQ(sizer.size(), size_t{128} << 10);
+  sizer.Broke();
+  EXPECT_EQ(sizer.size(), size_t{32} << 10);
+  for (int i = 0; i < 5; ++i) sizer.Broke();
+  EXPECT_EQ(sizer.size(), ChunkSizer::kLeast);
+  sizer.Sent(std::chrono::minutes(1));
+  EXPECT_EQ(sizer.size(), ChunkSizer::kLeast);
+  for (int i = 0; i < 10; ++i) sizer.Sent(milliseconds(1));
+  EXPECT_EQ(sizer.size(), size_t{256} << 10);
+}
+
+TEST(ChunkSizerTest, SlowestLinkThatIsPutUpWith_GetsAMessageThrough) {
+  // 1 KiB/s (limits.upload_rate_min) within the deadline of one operation.
+  EXPECT_LT(std::chrono::seconds(ChunkSizer::kLeast / 1024),
+            GrpcTransportOptions{}.chunk_deadline);
+  // Small limits are kept to.
+  ChunkSizer sizer(100);
+  EXPECT_EQ(sizer.size(), 100u);
+  sizer.Broke();
+  EXPECT_EQ(sizer.size(), 100u);
+  EXPECT_EQ(ChunkSizer(0).size(), 1u);
 }
 
 TEST_F(GrpcTransportTest, CheckIn_Assignment_ArrivesWhole) {
@@ -456,6 +488,7 @@ TEST_F(GrpcTransportTest, Upload_BrokenInTheMiddle_ResumesWhereTold) {
   const Bytes update = Pattern(300'000);
   std::string staged;
   std::vector<uint64_t> resumed;
+  std::vector<std::vector<size_t>> sizes;  // of chunks, by attempt
   std::vector<std::string> headers;
   service_.on_upload = [&](FakeDeviceService::UploadStream* stream,
                            grpc::ServerContext*) {
@@ -465,10 +498,12 @@ TEST_F(GrpcTransportTest, Upload_BrokenInTheMiddle_ResumesWhereTold) {
     v1::UploadResponse response;
     response.mutable_resume()->set_offset(staged.size());
     resumed.push_back(staged.size());
+    sizes.emplace_back();
     stream->Write(response);
     for (int chunks = 0; stream->Read(&request); ++chunks) {
       EXPECT_LE(request.chunk().size(), size_t{1} << 20);
       staged += request.chunk();
+      sizes.back().push_back(request.chunk().size());
       if (resumed.size() == 1 && chunks == 1) {
         return grpc::Status(grpc::StatusCode::UNAVAILABLE, "broken");
       }
@@ -489,6 +524,10 @@ TEST_F(GrpcTransportTest, Upload_BrokenInTheMiddle_ResumesWhereTold) {
   EXPECT_EQ(receipt->retry.min, milliseconds(100));
   EXPECT_EQ(staged, ToString(update));
   EXPECT_THAT(resumed, ElementsAre(0, 100'000));
+  EXPECT_THAT(sizes.at(0), ElementsAre(50'000, 50'000));
+  // Smaller ones after a break, larger ones again where they go fast.
+  EXPECT_EQ(sizes.at(1).at(0), ChunkSizer::kLeast);
+  EXPECT_EQ(sizes.at(1).at(1), 2 * ChunkSizer::kLeast);
   // One assignment, one update: the same header both times.
   EXPECT_EQ(headers.at(0), headers.at(1));
 }
