@@ -456,8 +456,8 @@ TEST(MergeSerialized, BadBlockAfterGoodOnes_LeavesTheSumAsItWas) {
     for (size_t i = 0; i < width; ++i) {
       beyond[begin + 1 + 4 * width + i] = i + 1 < width ? 0xff : 0x7f;
     }
-    for (const Bytes& bad :
-         {no_width, beyond, Bytes(before.begin(), before.begin() + begin)}) {
+    const ByteSpan cut = ByteSpan(before).first(begin);
+    for (const Bytes& bad : {no_width, beyond, Bytes(cut.begin(), cut.end())}) {
       EXPECT_THAT(sum.MergeSerialized(bad), StatusIs(StatusCode::kDataLoss));
       EXPECT_EQ(sum.Serialize(), before) << block;
     }
