@@ -19,13 +19,12 @@ class ChunkSizer {
   // A link that moves 1 KiB/s, the least a coordinator puts up with by default,
   // moves this much in half of the 30 s that both sides wait for a message.
   static constexpr size_t kLeast = size_t{16} << 10;
-  static constexpr size_t kFirst = size_t{256} << 10;
   static constexpr Duration kFast = std::chrono::milliseconds(500);
   static constexpr Duration kSlow = std::chrono::seconds(2);
 
-  // Never more than `most` bytes.
+  // Begins with `most` bytes, and never takes more.
   explicit ChunkSizer(size_t most)
-      : most_(std::max<size_t>(1, most)), size_(std::min(kFirst, most_)) {}
+      : most_(std::max<size_t>(1, most)), size_(most_) {}
 
   size_t size() const { return size_; }
 
