@@ -60,13 +60,6 @@ inline Result<grpc::Slice> ReadChunk(ArtefactReader& reader, uint64_t offset,
   if (read != size) return DataLoss("the artefact is truncated");
   return slice;
 }
-inline Status ReadChunk(ArtefactReader& reader, uint64_t offset, size_t size,
-                        grpc::ByteBuffer& chunk) {
-  SELVAGE_ASSIGN_OR_RETURN(const grpc::Slice slice,
-                           ReadChunk(reader, offset, size));
-  chunk = grpc::ByteBuffer(&slice, 1);
-  return OkStatus();
-}
 
 // `Chunk` has total_size and data, or is raw bytes. Deletes itself when the
 // call is over. At least one chunk is sent, so that the peer learns the size.

@@ -392,31 +392,25 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* DeviceService::Fetch(
                                                 *parsed->base, parsed->codec)
                                : api_.OpenArtefact(*device, parsed->digest);
   if (!reader.ok()) return failed(reader.status());
-  ArtefactStream<grpc::ByteBuffer>::Read read = [](ArtefactReader& from,
-                                                   uint64_t begin, size_t size,
-                                                   grpc::ByteBuffer& chunk) {
-    return ReadChunk(from, begin, size, chunk);
-  };
-  if (!parsed->base.has_value()) {
-    // Not deltas: few devices fetch the same one.
-    read = [shared = std::shared_ptr(shared_chunks_.Open(parsed->digest))](
-               ArtefactReader& from, uint64_t begin, size_t size,
-               grpc::ByteBuffer& chunk) -> Status {
-      SELVAGE_ASSIGN_OR_RETURN(const grpc::Slice slice,
-                               shared->Get(begin, size, [&] {
-                                 return ReadChunk(from, begin, size);
-                               }));
-      chunk = grpc::ByteBuffer(&slice, 1);
-      return OkStatus();
-    };
-  }
+  // Not of deltas: few devices fetch the same one.
+  std::shared_ptr<SharedChunks::Stream> shared;
+  if (!parsed->base.has_value()) shared = shared_chunks_.Open(parsed->digest);
   return new ArtefactStream<grpc::ByteBuffer>(
       context, *std::move(reader), parsed->offset, options_.fetch_chunk_size,
       options_.chunk_timeout, options_.chunk_timeouts_max,
       [call = std::move(call)](const Status& status) mutable {
         return call.End(status);
       },
-      std::move(read));
+      [shared = std::move(shared)](ArtefactReader& from, uint64_t begin,
+                                   size_t size,
+                                   grpc::ByteBuffer& chunk) -> Status {
+        const auto read = [&] { return ReadChunk(from, begin, size); };
+        SELVAGE_ASSIGN_OR_RETURN(
+            const grpc::Slice slice,
+            shared == nullptr ? read() : shared->Get(begin, size, read));
+        chunk = grpc::ByteBuffer(&slice, 1);
+        return OkStatus();
+      });
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>*
